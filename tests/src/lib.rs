@@ -7,4 +7,5 @@
 
 pub mod fabric;
 pub mod random;
+pub mod siege;
 pub mod stream;
