@@ -17,6 +17,7 @@ pub mod driver;
 pub mod error;
 pub mod events;
 pub mod memory;
+pub mod raw;
 pub mod signal_page;
 pub mod virtqueue;
 pub mod window;
