@@ -14,6 +14,9 @@ use ism_frontend::{Daemon, Driver, Event, Fabric, Options, PATIENCE};
 /// Both modes of the wire.
 pub const MODES: [u8; 2] = [mode::MAPPED, mode::COPIED];
 
+/// The longest that one test may use its daemon.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// A usual DMB: Linux's default.
 pub const DMB: u32 = 64 << 10;
 
@@ -35,7 +38,14 @@ pub fn fabric(mode: u8) -> Fabric {
 /// A daemon with VMs of these names in one group.
 pub fn daemon(mode: u8, names: &[&str]) -> Daemon {
     let with = names.iter().fold(fabric(mode), |fabric, name| fabric.vm(name, &["all"]));
-    with.start().expect("daemon")
+    start(&with)
+}
+
+/// Starts a daemon that no test can wait for endlessly.
+pub fn start(fabric: &Fabric) -> Daemon {
+    let mut daemon = fabric.start().expect("daemon");
+    daemon.limit(LIMIT).expect("watchdog");
+    daemon
 }
 
 /// A daemon, and a driver after HELLO for each of two VMs of one group.

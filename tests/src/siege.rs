@@ -11,7 +11,7 @@ use ism_frontend::commands::Dmb;
 use ism_frontend::daemon::Resources;
 use ism_frontend::{Daemon, Driver, Options};
 
-use crate::fabric::{DMB, eventually, fabric, gid, grant, join, write};
+use crate::fabric::{DMB, eventually, fabric, gid, grant, join, start, write};
 use crate::random::Random;
 use crate::stream::Stream;
 
@@ -64,7 +64,7 @@ impl Siege {
         let fabric = fabric(mode).set(settings).vm("a", &["open"]).vm("b", &["open"]);
         let fabric = fabric.vm(HOSTILE, &["open"]).vm(VICTIM, &["open"]);
         let fabric = fabric.vm("c", &["quiet"]).vm("d", &["quiet"]);
-        let daemon = fabric.start().expect("daemon");
+        let daemon = start(&fabric);
         let (a, b) = (join(&daemon, "a"), join(&daemon, "b"));
         let mut gids = vec![gid(&a), gid(&b)];
         let [mut c, mut d] = ["c", "d"].map(|name| daemon.join(name, small()).expect("quiet"));

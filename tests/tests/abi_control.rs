@@ -11,7 +11,7 @@ use ism_abi::{
 };
 use ism_frontend::commands::encode;
 use ism_frontend::{Driver, Options};
-use ism_tests::fabric::{daemon, fabric, join, pair, refused};
+use ism_tests::fabric::{daemon, fabric, join, pair, refused, start};
 
 /// Every command: code, bytes of its body, bytes of its reply's body.
 const COMMANDS: [(u16, usize, usize); 12] = [
@@ -42,7 +42,7 @@ fn status_of(reply: &[u8]) -> u32 {
 #[test]
 fn the_configuration_says_what_the_device_is() {
     let fabric = fabric(mode::MAPPED).set("fabric-id = 0xff42").set("window-size = \"512M\"");
-    let daemon = fabric.vm("a", &["all"]).vm("b", &["all"]).start().expect("daemon");
+    let daemon = start(&fabric.vm("a", &["all"]).vm("b", &["all"]));
     let mut a = daemon.join("a", Options::default()).expect("a");
     let b = daemon.join("b", Options::default()).expect("b");
     let config = *a.config();

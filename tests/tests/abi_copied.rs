@@ -8,7 +8,7 @@ use ism_abi::{MIN_DMB_LEN, MoveRequest, mode, status};
 use ism_frontend::{Driver, Options};
 use ism_tests::fabric::{
     DMB, all_zero, daemon, fabric, gid, grant, granted, join, no_event, pair, refused, signalled,
-    soon,
+    soon, start,
 };
 use ism_tests::random::Random;
 
@@ -164,7 +164,7 @@ fn cdc(producer: u32, consumer: u32) -> [u8; 32] {
 #[test]
 fn cdc_headers_are_checked_where_the_operator_says_so() {
     let fabric = fabric(mode::COPIED).set("check-cdc = true");
-    let daemon = fabric.vm("a", &["all"]).vm("b", &["all"]).start().expect("daemon");
+    let daemon = start(&fabric.vm("a", &["all"]).vm("b", &["all"]));
     let (mut a, mut b) = (join(&daemon, "a"), join(&daemon, "b"));
     let (dmb, grant) = grant(&mut a, &mut b, 0, DMB, mode::COPIED);
     b.move_to(grant.token, 0, &cdc(0, 0), true).expect("a correct header");
@@ -193,7 +193,7 @@ fn cdc_headers_are_checked_where_the_operator_says_so() {
 fn a_mode_belongs_to_a_group() {
     let fabric = fabric(mode::MAPPED).group("strict", "mode = \"copied\"");
     let fabric = fabric.vm("a", &["strict", "kin"]).vm("b", &["strict"]).vm("c", &["kin"]);
-    let daemon = fabric.start().expect("daemon");
+    let daemon = start(&fabric);
     let [mut a, mut b, mut c] = ["a", "b", "c"].map(|name| join(&daemon, name));
     assert_eq!(a.query(gid(&b), None).expect("strict"), mode::COPIED);
     assert_eq!(a.query(gid(&c), None).expect("kin"), mode::MAPPED);

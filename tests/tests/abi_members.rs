@@ -11,14 +11,14 @@ use ism_frontend::commands::register_request;
 use ism_frontend::{Driver, Event, Options};
 use ism_tests::fabric::{
     DMB, MODES, all_zero, daemon, eventually, fabric, gid, gone, grant, granted, join, no_event,
-    pair, refused, signalled, soon, write,
+    pair, refused, signalled, soon, start, write,
 };
 
 #[test]
 fn a_member_of_no_common_group_is_unreachable() {
     for mode in MODES {
         let fabric = fabric(mode).vm("a", &["one", "more"]).vm("b", &["one"]).vm("c", &["other"]);
-        let daemon = fabric.start().expect("daemon");
+        let daemon = start(&fabric);
         let [mut a, mut b, mut c] = ["a", "b", "c"].map(|name| join(&daemon, name));
         assert_eq!(a.query(gid(&b), None).expect("same group"), mode);
         let (ga, gc) = (gid(&a), gid(&c));
@@ -91,7 +91,7 @@ fn quotas_hold() {
     for mode in MODES {
         let limits = "bytes = \"256K\"\ndmbs = 3\npeers = 1";
         let fabric = fabric(mode).vm_with("a", &["all"], limits).vm("b", &["all"]);
-        let daemon = fabric.vm("c", &["all"]).start().expect("daemon");
+        let daemon = start(&fabric.vm("c", &["all"]));
         let [mut a, mut b, mut c] = ["a", "b", "c"].map(|name| join(&daemon, name));
         let limits = a.hello().expect("hello");
         assert_eq!((limits.max_dmbs, limits.max_bytes, limits.max_peers), (3, 256 << 10, 1));
@@ -118,7 +118,7 @@ fn quotas_hold() {
 #[test]
 fn the_control_rate_is_limited() {
     let fabric = fabric(mode::MAPPED).vm_with("a", &["all"], "control-rate = 20").vm("b", &["all"]);
-    let daemon = fabric.start().expect("daemon");
+    let daemon = start(&fabric);
     let (mut a, mut b) = (join(&daemon, "a"), join(&daemon, "b"));
     let mut busy = false;
     for _ in 0..5000 {
@@ -134,7 +134,7 @@ fn the_control_rate_is_limited() {
 #[test]
 fn signals_past_the_rate_are_late_but_not_lost() {
     let fabric = fabric(mode::MAPPED).vm("a", &["all"]).vm_with("b", &["all"], "signal-rate = 50");
-    let daemon = fabric.start().expect("daemon");
+    let daemon = start(&fabric);
     let (mut a, mut b) = (join(&daemon, "a"), join(&daemon, "b"));
     let (_first, first) = grant(&mut a, &mut b, 0, DMB, mode::MAPPED);
     let (_last, last) = grant(&mut a, &mut b, 1, DMB, mode::MAPPED);

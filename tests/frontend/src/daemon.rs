@@ -12,9 +12,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::connection::{Connection, Options};
 use crate::driver::{Driver, PATIENCE};
@@ -95,6 +98,15 @@ pub struct Daemon {
     folder: PathBuf,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
+    watchdog: Option<Watchdog>,
+}
+
+/// Kills the daemon when its time is up: whoever waits for an answer then gets an error.
+#[derive(Debug)]
+struct Watchdog {
+    /// Dropping it ends the thread.
+    alive: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 /// Lines of the log, and whether there will be more.
@@ -143,11 +155,27 @@ impl Daemon {
             let log = log.clone();
             std::thread::spawn(move || log.collect(BufReader::new(stderr)))
         });
-        let daemon = Self { child, folder, log, reader };
+        let daemon = Self { child, folder, log, reader, watchdog: None };
         for (name, _) in &fabric.vms {
             daemon.wait_for_socket(&daemon.socket(name))?;
         }
         Ok(daemon)
+    }
+
+    /// Has the daemon killed after `limit`, so that a test which waits for it ends.
+    pub fn limit(&mut self, limit: Duration) -> Result<()> {
+        let id = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let id = id.ok_or(Error::Timeout("process id"))?;
+        let (alive, end) = channel();
+        let thread = std::thread::spawn(move || {
+            if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("the daemon is killed after {limit:?}");
+                // Not reaped before the watchdog has ended, so the id is still the daemon's.
+                let _ = kill_process(id, Signal::KILL);
+            }
+        });
+        self.watchdog = Some(Watchdog { alive, thread });
+        Ok(())
     }
 
     /// Path of a VM's socket.
@@ -250,6 +278,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if let Some(Watchdog { alive, thread }) = self.watchdog.take() {
+            drop(alive);
+            let _ = thread.join();
+        }
         // Both fail only if the process is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
