@@ -42,6 +42,8 @@ pub(crate) struct Dmb {
     pub(crate) place: Option<Place>,
     /// [`Place::head`] when its client was last told.
     head: u64,
+    /// What [`Local::signal_changed`] found last time instead.
+    suspect: u64,
 }
 
 impl Dmb {
@@ -53,6 +55,7 @@ impl Dmb {
         instance: 0,
         place: None,
         head: 0,
+        suspect: 0,
     };
 }
 
@@ -324,19 +327,22 @@ impl Local {
         told.count_ones()
     }
 
-    /// Tells dibs of each DMB whose head has changed since it was last told: for signals that
-    /// were lost. Returns how many.
+    /// Tells dibs of each DMB whose head is other than when it was last told, and was so at the
+    /// last call already: its signal was lost, not just under way. Returns how many.
     pub(crate) fn signal_changed(&mut self, native: Native) -> u32 {
-        let mut changed = 0;
+        let mut lost = 0;
         for number in 0..self.dmbs.len() {
-            let Some(dmb) = self.dmbs.get(number) else {
+            let Some(dmb) = self.dmbs.get_mut(number) else {
                 break;
             };
-            let head = dmb.place.as_ref().map(Place::head);
-            if dmb.state == State::Live && head.is_some_and(|head| head != dmb.head) {
-                changed += self.signal(native, number as u32, 1, None);
+            let Some(head) = dmb.place.as_ref().map(Place::head) else {
+                continue;
+            };
+            let before = core::mem::replace(&mut dmb.suspect, head);
+            if dmb.state == State::Live && head != dmb.head && head == before {
+                lost += self.signal(native, number as u32, 1, None);
             }
         }
-        changed
+        lost
     }
 }
