@@ -169,8 +169,8 @@ static void ism_remove(struct virtio_device *vdev)
 	/* May be under way already, because the device was found dead: then wait for it. */
 	flush_delayed_work(&ism->work[ISM_WORK_BURY].work);
 	ism_dibs_del(ism);
+	ism_rust_leave(ism->rust, true);
 	ism_rust_quiesce(ism->rust);
-	ism_rust_release(ism->rust);
 	ism_device_reset(ism);
 	ism_stop(ism);
 	vdev->config->del_vqs(vdev);
@@ -186,8 +186,10 @@ static void ism_shutdown(struct virtio_device *vdev)
 {
 	struct ism *ism = vdev->priv;
 
-	if (ism)
+	if (ism) {
+		ism_rust_leave(ism->rust, false);
 		ism_rust_quiesce(ism->rust);
+	}
 	virtio_device_shutdown(vdev);
 }
 

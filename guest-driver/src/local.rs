@@ -60,14 +60,17 @@ impl Dmb {
 }
 
 /// One direction of a pair: the page in which a peer tells us of its writes.
-struct SignalPage {
+pub(crate) struct SignalPage {
     offset: u64,
     instance: u64,
 }
 
+/// All signal pages that are looked at.
+pub(crate) type Pages = KVec<SignalPage>;
+
 pub(crate) struct Local {
     dmbs: KVVec<Dmb>,
-    pages: KVec<SignalPage>,
+    pages: Pages,
     /// What the pages' doorbell words say.
     doorbell: u32,
     used: u32,
@@ -234,6 +237,11 @@ impl Local {
         self.pages.retain(|page| page.instance != instance);
     }
 
+    /// No more looks at the window. Returns where the pages were.
+    pub(crate) fn take_pages(&mut self) -> Pages {
+        core::mem::take(&mut self.pages)
+    }
+
     /// Tells all writers whether to ring: `signal_page::ARMED` or `SILENT`. The caller looks
     /// again after arming; the store is ordered before that look.
     pub(crate) fn set_doorbell(&mut self, window: &Window, value: u32) {
@@ -345,4 +353,21 @@ impl Local {
         }
         lost
     }
+}
+
+/// Writes what [`any_marked`] looks for. The value also keeps peers from ringing.
+pub(crate) fn mark(window: &Window, pages: &Pages) {
+    for page in pages.iter() {
+        if let Some(word) = window.word32(page.offset + signal_page::DOORBELL as u64) {
+            word.store(signal_page::SILENT, SeqCst);
+        }
+    }
+}
+
+/// Whether one of the pages is still mapped: elsewhere nothing can be written.
+pub(crate) fn any_marked(window: &Window, pages: &Pages) -> bool {
+    pages.iter().any(|page| {
+        let word = window.word32(page.offset + signal_page::DOORBELL as u64);
+        word.is_some_and(|word| word.load(SeqCst) == signal_page::SILENT)
+    })
 }
