@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One command of a session, in the guest.
 //!
 //! Invariant: a command is unlisted before it is reaped, and signalled only while it is listed
@@ -80,12 +81,7 @@ impl<P: Port> Clone for Reporter<P> {
 impl<P: Port> Reporter<P> {
     /// For the command `id` of `session`, listed in `list`.
     pub fn new(outlet: Arc<Outlet<P>>, session: u64, id: u32, list: List) -> Self {
-        Reporter {
-            outlet,
-            session,
-            id,
-            list,
-        }
+        Reporter { outlet, session, id, list }
     }
 
     /// A port that fails here fails in the reading thread too, which ends the agent.
@@ -96,10 +92,7 @@ impl<P: Port> Reporter<P> {
     }
 
     fn unlist(&self) {
-        self.list
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.id);
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -107,46 +100,26 @@ impl<P: Port> Reporter<P> {
 /// everything has been said.
 pub fn start<P: Port>(request: &Request, reporter: Reporter<P>) -> io::Result<Option<Running>> {
     let Some((program, arguments)) = request.argv.split_first() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "no program is named",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no program is named"));
     };
     let mut command = Command::new(OsString::from_vec(program.clone()));
     command.args(arguments.iter().cloned().map(OsString::from_vec));
     for (name, value) in &request.env {
-        command.env(
-            OsString::from_vec(name.clone()),
-            OsString::from_vec(value.clone()),
-        );
+        command.env(OsString::from_vec(name.clone()), OsString::from_vec(value.clone()));
     }
     command.process_group(0);
     let piped = || {
-        if request.detach {
-            Stdio::null()
-        } else {
-            Stdio::piped()
-        }
+        if request.detach { Stdio::null() } else { Stdio::piped() }
     };
     command.stdout(piped()).stderr(piped());
     let has_stdin = request.stdin && !request.detach;
-    command.stdin(if has_stdin {
-        Stdio::piped()
-    } else {
-        Stdio::null()
-    });
+    command.stdin(if has_stdin { Stdio::piped() } else { Stdio::null() });
 
     let mut child = command.spawn()?;
     let id = reporter.id;
     if request.detach {
-        reporter.say(&ToHost::Started {
-            id,
-            pid: child.id(),
-        });
-        reporter.say(&ToHost::Exited {
-            id,
-            exit: Exit::Code(0),
-        });
+        reporter.say(&ToHost::Started { id, pid: child.id() });
+        reporter.say(&ToHost::Exited { id, exit: Exit::Code(0) });
         thread::Builder::new().spawn(move || child.wait())?;
         return Ok(None);
     }
@@ -157,10 +130,7 @@ pub fn start<P: Port>(request: &Request, reporter: Reporter<P>) -> io::Result<Op
         thread::spawn(move || feed(pipe, &receiver, &reporter));
         sender
     });
-    reporter.say(&ToHost::Started {
-        id,
-        pid: child.id(),
-    });
+    reporter.say(&ToHost::Started { id, pid: child.id() });
     thread::Builder::new().spawn(move || attend(child, &reporter))?;
     Ok(Some(Running { group, stdin }))
 }
@@ -172,10 +142,7 @@ fn feed<P: Port>(mut pipe: ChildStdin, queue: &Receiver<Vec<u8>>, reporter: &Rep
     for data in queue {
         reads = reads && pipe.write_all(&data).is_ok();
         let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        reporter.say(&ToHost::StdinTaken {
-            id: reporter.id,
-            bytes,
-        });
+        reporter.say(&ToHost::StdinTaken { id: reporter.id, bytes });
     }
 }
 
@@ -192,16 +159,10 @@ fn attend<P: Port>(mut child: Child, reporter: &Reporter<P>) {
         },
         Err(error) => {
             let reason = format!("waiting for the command failed: {error}");
-            return reporter.say(&ToHost::Refused {
-                id: reporter.id,
-                reason,
-            });
+            return reporter.say(&ToHost::Refused { id: reporter.id, reason });
         }
     };
-    reporter.say(&ToHost::Exited {
-        id: reporter.id,
-        exit,
-    });
+    reporter.say(&ToHost::Exited { id: reporter.id, exit });
 }
 
 /// Returns when the command has ended and its output is passed on. A process it leaves behind
@@ -213,18 +174,8 @@ fn pass_output<P: Port>(child: &mut Child, reporter: &Reporter<P>) -> io::Result
     loop {
         let ended = {
             let mut fds = vec![PollFd::new(&end, PollFlags::IN)];
-            fds.extend(
-                stdout
-                    .pipe
-                    .as_ref()
-                    .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
-            );
-            fds.extend(
-                stderr
-                    .pipe
-                    .as_ref()
-                    .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
-            );
+            fds.extend(stdout.pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            fds.extend(stderr.pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
@@ -266,11 +217,7 @@ impl<R: Read + std::os::fd::AsFd> Outflow<R> {
                     passed += length;
                     let data = buffer.get(..length).unwrap_or_default().to_vec();
                     let stream = self.stream;
-                    reporter.say(&ToHost::Output {
-                        id: reporter.id,
-                        stream,
-                        data,
-                    });
+                    reporter.say(&ToHost::Output { id: reporter.id, stream, data });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

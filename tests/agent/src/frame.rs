@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Frames on a byte stream that may begin anywhere.
 //!
 //! Invariant: a zero byte ends a frame and occurs nowhere else, so a reader that was dropped into
@@ -20,9 +21,7 @@ const MAX_STUFFED: usize = LENGTH_BYTES + MAX_CONTENT + (LENGTH_BYTES + MAX_CONT
 /// Returns `content` as one frame, with a zero on both sides: the leading one ends whatever an
 /// earlier writer left unfinished.
 pub fn encode(content: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(content.len())
-        .unwrap_or(u32::MAX)
-        .to_le_bytes();
+    let length = u32::try_from(content.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut frame = Vec::with_capacity(content.len() + content.len() / 254 + 8);
     frame.push(0);
     stuff(length.iter().chain(content), &mut frame);
@@ -30,27 +29,26 @@ pub fn encode(content: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// COBS: each run of up to 254 non-zero bytes is preceded by its length plus one.
+/// COBS: each run of up to 254 non-zero bytes is preceded by its code, its length plus one.
 fn stuff<'a>(bytes: impl Iterator<Item = &'a u8>, out: &mut Vec<u8>) {
-    let mut run: Vec<u8> = Vec::with_capacity(254);
+    let mut run = Vec::with_capacity(254);
+    let mut code = 1_u8;
     let mut after_full_run = false;
     for &byte in bytes {
-        after_full_run = false;
-        if byte == 0 {
-            out.push(run.len() as u8 + 1);
-            out.append(&mut run);
-        } else {
+        if byte != 0 {
             run.push(byte);
-            if run.len() == 254 {
-                out.push(255);
-                out.append(&mut run);
-                after_full_run = true;
-            }
+            code += 1;
+        }
+        after_full_run = code == u8::MAX;
+        if byte == 0 || after_full_run {
+            out.push(code);
+            out.append(&mut run);
+            code = 1;
         }
     }
     // A full run at the very end stands for itself; everything else ends in an implied zero.
     if !after_full_run {
-        out.push(run.len() as u8 + 1);
+        out.push(code);
         out.append(&mut run);
     }
 }
@@ -130,8 +128,8 @@ mod tests {
         for length in [249, 250, 251, 253, 254, 255, 504, 508, 509, 70_000] {
             samples.push(vec![0; length]);
             samples.push(vec![0xff; length]);
-            samples.push((0..length).map(|i| (i % 256) as u8).collect());
-            samples.push((0..length).map(|i| (i % 255) as u8 + 1).collect());
+            samples.push((0..=u8::MAX).cycle().take(length).collect());
+            samples.push((1..=u8::MAX).cycle().take(length).collect());
         }
         samples
     }
@@ -140,11 +138,7 @@ mod tests {
     fn a_frame_comes_back_as_it_went() {
         for content in samples() {
             let frame = encode(&content);
-            assert_eq!(
-                frame.iter().filter(|&&b| b == 0).count(),
-                2,
-                "zeros only as ends"
-            );
+            assert_eq!(frame.iter().filter(|&&b| b == 0).count(), 2, "zeros only as ends");
             assert_eq!(Decoder::default().push(&frame), [content]);
         }
     }
@@ -170,11 +164,7 @@ mod tests {
         for cut in 2..earlier.len() {
             let stream = [&earlier[cut..], &next].concat();
             let found = Decoder::default().push(&stream);
-            assert_eq!(
-                found.last().map(Vec::as_slice),
-                Some(&b"next"[..]),
-                "from {cut}"
-            );
+            assert_eq!(found.last().map(Vec::as_slice), Some(&b"next"[..]), "from {cut}");
         }
     }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The agent in the guest: turns messages into running commands.
 //!
 //! Invariant: at most one session is current; what belongs to an earlier one writes nothing to
@@ -49,11 +50,7 @@ struct Session<P: Port> {
 
 impl<P: Port> Session<P> {
     fn begin(outlet: &Arc<Outlet<P>>) -> Self {
-        Session {
-            number: outlet.begin(),
-            outlet: Arc::clone(outlet),
-            commands: Arc::default(),
-        }
+        Session { number: outlet.begin(), outlet: Arc::clone(outlet), commands: Arc::default() }
     }
 
     fn handle(&self, message: ToGuest) -> io::Result<()> {
@@ -61,21 +58,13 @@ impl<P: Port> Session<P> {
         match message {
             ToGuest::Hello { nonce, .. } => {
                 drop(commands);
-                self.outlet.send(
-                    self.number,
-                    &ToHost::Welcome {
-                        version: VERSION,
-                        nonce,
-                    },
-                )?;
+                self.outlet.send(self.number, &ToHost::Welcome { version: VERSION, nonce })?;
             }
             ToGuest::Run { id, request } => {
                 if commands.contains_key(&id) {
                     let reason = format!("a command with the number {id} is running");
                     drop(commands);
-                    return self
-                        .outlet
-                        .send(self.number, &ToHost::Refused { id, reason });
+                    return self.outlet.send(self.number, &ToHost::Refused { id, reason });
                 }
                 // The lock is held until the command is listed: its own thread unlists it.
                 let reporter = command::Reporter::new(
@@ -92,8 +81,7 @@ impl<P: Port> Session<P> {
                         let program = String::from_utf8_lossy(program);
                         let reason = format!("cannot run {program:?} in the guest: {error}");
                         drop(commands);
-                        self.outlet
-                            .send(self.number, &ToHost::Refused { id, reason })?;
+                        self.outlet.send(self.number, &ToHost::Refused { id, reason })?;
                     }
                 }
             }
@@ -121,12 +109,7 @@ impl<P: Port> Session<P> {
 impl<P: Port> Drop for Session<P> {
     fn drop(&mut self) {
         self.outlet.begin();
-        for command in self
-            .commands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for command in self.commands.lock().unwrap_or_else(PoisonError::into_inner).values() {
             command.kill(9);
         }
     }
@@ -137,11 +120,7 @@ impl<P: Port> Drop for Session<P> {
 /// # Errors
 /// Those of the port; a host's mistakes are reported on standard error and survived.
 pub fn serve<P: Port>(port: P) -> io::Result<()> {
-    let outlet = Arc::new(Outlet {
-        current: AtomicU64::new(0),
-        writing: Mutex::new(()),
-        port,
-    });
+    let outlet = Arc::new(Outlet { current: AtomicU64::new(0), writing: Mutex::new(()), port });
     let mut decoder = Decoder::default();
     let mut session: Option<Session<P>> = None;
     let mut buffer = vec![0; 64 * 1024];

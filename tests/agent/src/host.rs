@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host's side: one connection to an agent, many commands at once.
 //!
 //! Invariant: dropping a [`Command`] kills it, dropping the [`Client`] ends the session and with
@@ -50,10 +51,7 @@ impl fmt::Display for Error {
             ),
             Error::Refused(reason) => write!(f, "{reason}"),
             Error::TooLarge => {
-                write!(
-                    f,
-                    "the command and its variables exceed {MAX_CONTENT} bytes"
-                )
+                write!(f, "the command and its variables exceed {MAX_CONTENT} bytes")
             }
             Error::TimedOut => write!(f, "the command did not end in time"),
         }
@@ -188,13 +186,7 @@ impl Client {
         called_off: impl Fn() -> Option<String>,
     ) -> Result<Self, Error> {
         let nonce = nonce();
-        let hello = frame::encode(
-            &ToGuest::Hello {
-                version: VERSION,
-                nonce,
-            }
-            .encode(),
-        );
+        let hello = frame::encode(&ToGuest::Hello { version: VERSION, nonce }.encode());
         loop {
             let how_far = match UnixStream::connect(socket) {
                 Ok(stream) => match greet(&stream, &hello, nonce, deadline, &called_off)? {
@@ -225,11 +217,7 @@ impl Client {
         });
         let reading = Arc::clone(&shared);
         let reader = thread::spawn(move || reading.read(decoder, rest));
-        Client {
-            shared,
-            next_id: AtomicU32::new(1),
-            reader: Some(reader),
-        }
+        Client { shared, next_id: AtomicU32::new(1), reader: Some(reader) }
     }
 
     /// Starts a command; [`Command::next`] then tells what becomes of it.
@@ -241,19 +229,9 @@ impl Client {
             if let Some(lost) = &state.lost {
                 return Err(Error::Lost(lost.clone()));
             }
-            state.commands.insert(
-                id,
-                Listed {
-                    events: sender,
-                    in_flight: 0,
-                },
-            );
+            state.commands.insert(id, Listed { events: sender, in_flight: 0 });
         }
-        let command = Command {
-            id,
-            shared: Arc::clone(&self.shared),
-            events,
-        };
+        let command = Command { id, shared: Arc::clone(&self.shared), events };
         self.shared.send(&ToGuest::Run { id, request })?;
         Ok(command)
     }
@@ -296,9 +274,8 @@ fn greet(
         match Read::read(&mut &*stream, &mut buffer) {
             Ok(0) => return Ok(Greeting::None("QEMU closed the connection".into())),
             Ok(length) => {
-                let mut contents = decoder
-                    .push(buffer.get(..length).unwrap_or_default())
-                    .into_iter();
+                let mut contents =
+                    decoder.push(buffer.get(..length).unwrap_or_default()).into_iter();
                 let ours = contents.find_map(|content| match ToHost::decode(&content) {
                     Ok(ToHost::Welcome { version, nonce: n }) if n == nonce => Some(version),
                     _ => None,
@@ -339,11 +316,12 @@ fn nonce() -> u64 {
     let mut bytes = [0; 8];
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
         Ok(8) => u64::from_ne_bytes(bytes),
-        // Good enough among the programs of one host.
+        // No entropy yet: good enough among the programs of one host.
         _ => {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let now = now.unwrap_or_default().as_nanos() as u64;
-            now ^ u64::from(std::process::id()) << 32
+            let now = now.unwrap_or_default();
+            (u64::from(std::process::id()) << 32 | u64::from(now.subsec_nanos()))
+                ^ now.as_secs().rotate_left(40)
         }
     }
 }
@@ -376,18 +354,12 @@ impl Command {
 
     /// Signals the command's process group.
     pub fn kill(&self, signal: i32) -> Result<(), Error> {
-        self.shared.send(&ToGuest::Kill {
-            id: self.id,
-            signal,
-        })
+        self.shared.send(&ToGuest::Kill { id: self.id, signal })
     }
 
     /// The command's standard input; it has one if its [`Request`] says so.
     pub fn stdin(&self) -> Stdin {
-        Stdin {
-            id: self.id,
-            shared: Arc::clone(&self.shared),
-        }
+        Stdin { id: self.id, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -415,10 +387,7 @@ impl Stdin {
             if !self.wait_for_room(piece.len())? {
                 return Ok(());
             }
-            self.shared.send(&ToGuest::Stdin {
-                id: self.id,
-                data: piece.to_vec(),
-            })?;
+            self.shared.send(&ToGuest::Stdin { id: self.id, data: piece.to_vec() })?;
         }
         Ok(())
     }
@@ -437,11 +406,7 @@ impl Stdin {
                 command.in_flight += length;
                 return Ok(true);
             }
-            state = self
-                .shared
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

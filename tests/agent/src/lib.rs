@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Runs commands in a guest for its host over a virtio-serial port: the tests' hands in a VM.
 //!
 //! Invariant: one connection of the host is one session; when it ends, however it ends, the

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The command line: `ism-agent serve` in the guest, `ism-agent exec` on the host.
 
 use std::ffi::OsString;
@@ -115,23 +116,15 @@ fn serve(port: &OsString) -> Result<(), Failure> {
 
 fn run(exec: Exec) -> Result<u8, Failure> {
     let now = Instant::now();
-    let boot_deadline = now
-        .checked_add(exec.boot_timeout)
-        .ok_or("--boot-timeout is too long")?;
+    let boot_deadline = now.checked_add(exec.boot_timeout).ok_or("--boot-timeout is too long")?;
     let client = Client::connect(&exec.socket, boot_deadline, || None)?;
     let command = client.start(Request {
         argv: exec.command.into_iter().map(OsString::into_vec).collect(),
-        env: exec
-            .env
-            .into_iter()
-            .map(|(n, v)| (n.into_bytes(), v.into_bytes()))
-            .collect(),
+        env: exec.env.into_iter().map(|(n, v)| (n.into_bytes(), v.into_bytes())).collect(),
         stdin: exec.stdin,
         detach: exec.detach,
     })?;
-    let deadline = exec
-        .timeout
-        .and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = exec.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     if exec.stdin {
         let stdin = command.stdin();
         // Not joined: it may be stuck in a read when the command has ended, and then so has this

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What host and guest say to one another: the content of a frame.
 //!
 //! Invariant: decoding never panics and accepts exactly what encoding produces, nothing after it.
@@ -203,23 +204,11 @@ impl ToGuest {
     pub fn decode(content: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader { rest: content };
         let message = match reader.u8()? {
-            1 => ToGuest::Hello {
-                version: reader.u32()?,
-                nonce: reader.u64()?,
-            },
-            2 => ToGuest::Run {
-                id: reader.u32()?,
-                request: reader.request()?,
-            },
-            3 => ToGuest::Stdin {
-                id: reader.u32()?,
-                data: reader.bytes()?,
-            },
+            1 => ToGuest::Hello { version: reader.u32()?, nonce: reader.u64()? },
+            2 => ToGuest::Run { id: reader.u32()?, request: reader.request()? },
+            3 => ToGuest::Stdin { id: reader.u32()?, data: reader.bytes()? },
             4 => ToGuest::StdinEnd { id: reader.u32()? },
-            5 => ToGuest::Kill {
-                id: reader.u32()?,
-                signal: reader.i32()?,
-            },
+            5 => ToGuest::Kill { id: reader.u32()?, signal: reader.i32()? },
             kind => return Err(DecodeError::Kind(kind)),
         };
         reader.end(message)
@@ -256,14 +245,8 @@ impl ToHost {
     pub fn decode(content: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader { rest: content };
         let message = match reader.u8()? {
-            1 => ToHost::Welcome {
-                version: reader.u32()?,
-                nonce: reader.u64()?,
-            },
-            2 => ToHost::Started {
-                id: reader.u32()?,
-                pid: reader.u32()?,
-            },
+            1 => ToHost::Welcome { version: reader.u32()?, nonce: reader.u64()? },
+            2 => ToHost::Started { id: reader.u32()?, pid: reader.u32()? },
             3 => ToHost::Output {
                 id: reader.u32()?,
                 stream: match reader.u8()? {
@@ -273,10 +256,7 @@ impl ToHost {
                 },
                 data: reader.bytes()?,
             },
-            4 => ToHost::StdinTaken {
-                id: reader.u32()?,
-                bytes: reader.u32()?,
-            },
+            4 => ToHost::StdinTaken { id: reader.u32()?, bytes: reader.u32()? },
             5 => ToHost::Exited {
                 id: reader.u32()?,
                 exit: match reader.u8()? {
@@ -301,9 +281,7 @@ struct Writer {
 
 impl Writer {
     fn new(kind: u8) -> Self {
-        Writer {
-            content: vec![kind],
-        }
+        Writer { content: vec![kind] }
     }
 
     fn u8(mut self, value: u8) -> Self {
@@ -339,9 +317,7 @@ impl Writer {
     }
 
     fn request(self, request: &Request) -> Self {
-        let mut writer = self
-            .u8(u8::from(request.stdin))
-            .u8(u8::from(request.detach));
+        let mut writer = self.u8(u8::from(request.stdin)).u8(u8::from(request.detach));
         writer = writer.count(request.argv.len());
         for argument in &request.argv {
             writer = writer.bytes(argument);
@@ -360,10 +336,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn take(&mut self, length: usize) -> Result<&[u8], DecodeError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(DecodeError::Short)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::Short)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -404,11 +377,8 @@ impl Reader<'_> {
     }
 
     fn request(&mut self) -> Result<Request, DecodeError> {
-        let mut request = Request {
-            stdin: self.bool()?,
-            detach: self.bool()?,
-            ..Request::default()
-        };
+        let mut request =
+            Request { stdin: self.bool()?, detach: self.bool()?, ..Request::default() };
         // Nothing is reserved by a count: each element must be there to be pushed.
         for _ in 0..self.u32()? {
             request.argv.push(self.bytes()?);
@@ -420,11 +390,7 @@ impl Reader<'_> {
     }
 
     fn end<M>(self, message: M) -> Result<M, DecodeError> {
-        if self.rest.is_empty() {
-            Ok(message)
-        } else {
-            Err(DecodeError::Trailing)
-        }
+        if self.rest.is_empty() { Ok(message) } else { Err(DecodeError::Trailing) }
     }
 }
 
@@ -440,22 +406,10 @@ mod tests {
             detach: false,
         };
         vec![
-            ToGuest::Hello {
-                version: VERSION,
-                nonce: u64::MAX - 1,
-            },
+            ToGuest::Hello { version: VERSION, nonce: u64::MAX - 1 },
             ToGuest::Run { id: 7, request },
-            ToGuest::Run {
-                id: 8,
-                request: Request {
-                    detach: true,
-                    ..Request::default()
-                },
-            },
-            ToGuest::Stdin {
-                id: 1,
-                data: vec![0; MAX_PIECE],
-            },
+            ToGuest::Run { id: 8, request: Request { detach: true, ..Request::default() } },
+            ToGuest::Stdin { id: 1, data: vec![0; MAX_PIECE] },
             ToGuest::StdinEnd { id: 2 },
             ToGuest::Kill { id: 3, signal: -9 },
         ]
@@ -463,37 +417,14 @@ mod tests {
 
     fn to_host() -> Vec<ToHost> {
         vec![
-            ToHost::Welcome {
-                version: VERSION,
-                nonce: 1 << 63,
-            },
-            ToHost::Started {
-                id: 1,
-                pid: 4_000_000_000,
-            },
-            ToHost::Output {
-                id: 1,
-                stream: Stream::Stdout,
-                data: b"out".to_vec(),
-            },
-            ToHost::Output {
-                id: 1,
-                stream: Stream::Stderr,
-                data: vec![],
-            },
+            ToHost::Welcome { version: VERSION, nonce: 1 << 63 },
+            ToHost::Started { id: 1, pid: 4_000_000_000 },
+            ToHost::Output { id: 1, stream: Stream::Stdout, data: b"out".to_vec() },
+            ToHost::Output { id: 1, stream: Stream::Stderr, data: vec![] },
             ToHost::StdinTaken { id: 1, bytes: 3 },
-            ToHost::Exited {
-                id: 1,
-                exit: Exit::Code(255),
-            },
-            ToHost::Exited {
-                id: 1,
-                exit: Exit::Signal(9),
-            },
-            ToHost::Refused {
-                id: 1,
-                reason: "no such file – sorry".into(),
-            },
+            ToHost::Exited { id: 1, exit: Exit::Code(255) },
+            ToHost::Exited { id: 1, exit: Exit::Signal(9) },
+            ToHost::Refused { id: 1, reason: "no such file – sorry".into() },
         ]
     }
 

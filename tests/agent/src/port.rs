@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's end of the stream: a virtio-serial port, or a socket in tests.
 //!
 //! Invariant: reading and writing may happen at the same time from two threads, and only
@@ -73,11 +74,7 @@ impl Port for VirtioPort {
     fn wait_for_host(&self) -> io::Result<bool> {
         loop {
             let mut events = Vec::with_capacity(1);
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                None,
-            ) {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The agent and its client over a stand-in for QEMU's virtio-serial port: a relay that serves
 //! one host at a time and, like the real one, does not tell the guest where one host's bytes end
 //! and the next one's begin.
@@ -79,23 +80,12 @@ fn relay(listener: &UnixListener, mut port: &UnixStream) {
 }
 
 fn hello(nonce: u64) -> Vec<u8> {
-    frame::encode(
-        &ToGuest::Hello {
-            version: VERSION,
-            nonce,
-        }
-        .encode(),
-    )
+    frame::encode(&ToGuest::Hello { version: VERSION, nonce }.encode())
 }
 
 fn shell(script: &str) -> Request {
-    let argv = ["sh", "-c", script]
-        .map(|word| word.as_bytes().to_vec())
-        .to_vec();
-    Request {
-        argv,
-        ..Request::default()
-    }
+    let argv = ["sh", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec();
+    Request { argv, ..Request::default() }
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -151,55 +141,34 @@ fn ends(pid: u32) -> bool {
 fn outputs_and_status_arrive() {
     let guest = Guest::start();
     let outcome = run(&guest.connect(), "echo out; echo err >&2; exit 3");
-    let expected = Outcome {
-        stdout: b"out\n".to_vec(),
-        stderr: b"err\n".to_vec(),
-        exit: Some(Exit::Code(3)),
-    };
+    let expected =
+        Outcome { stdout: b"out\n".to_vec(), stderr: b"err\n".to_vec(), exit: Some(Exit::Code(3)) };
     assert_eq!(outcome, expected);
 }
 
 #[test]
 fn a_signal_is_reported_as_one() {
     let guest = Guest::start();
-    assert_eq!(
-        run(&guest.connect(), "kill -15 $$").exit,
-        Some(Exit::Signal(15))
-    );
+    assert_eq!(run(&guest.connect(), "kill -15 $$").exit, Some(Exit::Signal(15)));
 }
 
 #[test]
 fn a_missing_program_is_refused_with_its_name() {
     let guest = Guest::start();
-    let request = Request {
-        argv: vec![b"no-such-program".to_vec()],
-        ..Request::default()
-    };
+    let request = Request { argv: vec![b"no-such-program".to_vec()], ..Request::default() };
     let client = guest.connect();
     let command = client.start(request).unwrap();
     let error = command.next(Some(Instant::now() + PATIENCE)).unwrap_err();
-    assert!(
-        matches!(&error, Error::Refused(why) if why.contains("no-such-program")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::Refused(why) if why.contains("no-such-program")), "{error}");
 }
 
 #[test]
 fn large_outputs_arrive_whole() {
     let guest = Guest::start();
     let script = "seq 1 400000; seq 1 1000 >&2";
-    let expected = Process::new("seq")
-        .args(["1", "400000"])
-        .output()
-        .unwrap()
-        .stdout;
+    let expected = Process::new("seq").args(["1", "400000"]).output().unwrap().stdout;
     let outcome = run(&guest.connect(), script);
-    assert!(
-        outcome.stdout == expected,
-        "{} bytes of {}",
-        outcome.stdout.len(),
-        expected.len()
-    );
+    assert!(outcome.stdout == expected, "{} bytes of {}", outcome.stdout.len(), expected.len());
     assert_eq!(outcome.stderr.len(), 3893);
 }
 
@@ -207,12 +176,9 @@ fn large_outputs_arrive_whole() {
 fn input_larger_than_every_buffer_passes_through() {
     let guest = Guest::start();
     let client = guest.connect();
-    let request = Request {
-        stdin: true,
-        ..shell("cat")
-    };
+    let request = Request { stdin: true, ..shell("cat") };
     let command = client.start(request).unwrap();
-    let data: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let data: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
     let outcome = thread::scope(|scope| {
         let stdin = command.stdin();
         let data = &data;
@@ -229,12 +195,7 @@ fn input_larger_than_every_buffer_passes_through() {
 fn input_for_a_command_that_does_not_read_it_blocks_nobody() {
     let guest = Guest::start();
     let client = guest.connect();
-    let command = client
-        .start(Request {
-            stdin: true,
-            ..shell("exec true")
-        })
-        .unwrap();
+    let command = client.start(Request { stdin: true, ..shell("exec true") }).unwrap();
     command.stdin().write(&vec![1; 3_000_000]).unwrap();
     assert_eq!(finish(&command).exit, Some(Exit::Code(0)));
 }
@@ -243,15 +204,9 @@ fn input_for_a_command_that_does_not_read_it_blocks_nobody() {
 fn the_environment_is_extended() {
     let guest = Guest::start();
     let env = vec![(b"GREETING".to_vec(), b"a=b c".to_vec())];
-    let request = Request {
-        env,
-        ..shell("printf %s \"$GREETING\"; test -n \"$PATH\"")
-    };
+    let request = Request { env, ..shell("printf %s \"$GREETING\"; test -n \"$PATH\"") };
     let outcome = finish(&guest.connect().start(request).unwrap());
-    assert_eq!(
-        (outcome.stdout, outcome.exit),
-        (b"a=b c".to_vec(), Some(Exit::Code(0)))
-    );
+    assert_eq!((outcome.stdout, outcome.exit), (b"a=b c".to_vec(), Some(Exit::Code(0))));
 }
 
 #[test]
@@ -259,20 +214,10 @@ fn commands_run_side_by_side() {
     let guest = Guest::start();
     let client = guest.connect();
     let fifo = guest.directory.join("fifo");
-    assert!(
-        Process::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Process::new("mkfifo").arg(&fifo).status().unwrap().success());
     // Each of the pair waits for the other.
-    let reader = client
-        .start(shell(&format!("cat {}", fifo.display())))
-        .unwrap();
-    let writer = client
-        .start(shell(&format!("echo met > {}", fifo.display())))
-        .unwrap();
+    let reader = client.start(shell(&format!("cat {}", fifo.display()))).unwrap();
+    let writer = client.start(shell(&format!("echo met > {}", fifo.display()))).unwrap();
     assert_eq!(finish(&writer).exit, Some(Exit::Code(0)));
     assert_eq!(finish(&reader).stdout, b"met\n");
 }
@@ -305,17 +250,9 @@ fn a_process_left_behind_does_not_hold_the_command_up() {
     for writer in ["sleep 1000", "yes"] {
         let outcome = run(&client, &format!("{writer} & echo $!"));
         assert_eq!(outcome.exit, Some(Exit::Code(0)));
-        let first = outcome
-            .stdout
-            .split(|&byte| byte == b'\n')
-            .find(|line| *line != b"y");
+        let first = outcome.stdout.split(|&byte| byte == b'\n').find(|line| *line != b"y");
         let pid = String::from_utf8(first.unwrap().to_vec()).unwrap();
-        assert!(
-            run(&client, &format!("kill -9 {pid}; true"))
-                .exit
-                .unwrap()
-                .success()
-        );
+        assert!(run(&client, &format!("kill -9 {pid}; true")).exit.unwrap().success());
     }
 }
 
@@ -325,12 +262,7 @@ fn the_end_of_a_session_kills_its_commands_but_not_detached_ones() {
     let client = guest.connect();
     let attached = client.start(shell("echo $$; sleep 1000")).unwrap();
     let attached_pid = announced_pid(&attached);
-    let detached = client
-        .start(Request {
-            detach: true,
-            ..shell("sleep 1000")
-        })
-        .unwrap();
+    let detached = client.start(Request { detach: true, ..shell("sleep 1000") }).unwrap();
     let detached_pid = match detached.next(None).unwrap() {
         Event::Started(pid) => pid,
         other => panic!("{other:?}"),
@@ -339,37 +271,21 @@ fn the_end_of_a_session_kills_its_commands_but_not_detached_ones() {
     drop(client);
     assert!(ends(attached_pid));
     let outcome = run(&guest.connect(), &format!("kill -9 {detached_pid}"));
-    assert_eq!(
-        outcome.exit,
-        Some(Exit::Code(0)),
-        "it was still there to be killed"
-    );
+    assert_eq!(outcome.exit, Some(Exit::Code(0)), "it was still there to be killed");
 }
 
 #[test]
 fn a_host_killed_in_mid_frame_does_not_disturb_the_next() {
     let guest = Guest::start();
-    let request = ToGuest::Run {
-        id: 1,
-        request: shell("echo $$; seq 1 100000; sleep 1000"),
-    };
+    let request = ToGuest::Run { id: 1, request: shell("echo $$; seq 1 100000; sleep 1000") };
     let run_frame = frame::encode(&request.encode());
-    for cut in [
-        1,
-        5,
-        run_frame.len() / 2,
-        run_frame.len() - 1,
-        run_frame.len(),
-    ] {
+    for cut in [1, 5, run_frame.len() / 2, run_frame.len() - 1, run_frame.len()] {
         let mut rude = UnixStream::connect(guest.socket()).unwrap();
         rude.write_all(&hello(1)).unwrap();
         rude.write_all(&run_frame[..cut]).unwrap();
         drop(rude);
         let outcome = run(&guest.connect(), "echo clean");
-        assert_eq!(
-            (outcome.stdout, outcome.exit),
-            (b"clean\n".to_vec(), Some(Exit::Code(0)))
-        );
+        assert_eq!((outcome.stdout, outcome.exit), (b"clean\n".to_vec(), Some(Exit::Code(0))));
     }
 }
 
@@ -379,7 +295,8 @@ fn nonsense_from_the_host_is_survived() {
     let mut rude = UnixStream::connect(guest.socket()).unwrap();
     rude.write_all(&hello(1)).unwrap();
     for length in 0..600_usize {
-        let nonsense: Vec<u8> = (0..length).map(|i| (i * 7 + length * 13) as u8).collect();
+        let nonsense: Vec<u8> =
+            (0..=u8::MAX).cycle().skip(length * 13).step_by(7).take(length).collect();
         rude.write_all(&nonsense).unwrap();
         rude.write_all(&frame::encode(&nonsense)).unwrap();
     }
@@ -394,10 +311,7 @@ fn waiting_for_a_guest_can_be_called_off_and_has_a_deadline() {
     let error = Client::connect(&nowhere, late, || Some("QEMU ended".into())).unwrap_err();
     assert!(matches!(error, Error::CalledOff(why) if why == "QEMU ended"));
     let error = Client::connect(&nowhere, Instant::now(), || None).unwrap_err();
-    assert!(
-        matches!(&error, Error::NoAnswer(how) if how.contains("no-such-socket")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::NoAnswer(how) if how.contains("no-such-socket")), "{error}");
 }
 
 /// The program on the host, with its exit statuses.
@@ -413,11 +327,7 @@ fn the_command_line_passes_everything_on() {
             .output()
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        (
-            output.status.code(),
-            text(output.stdout),
-            text(output.stderr),
-        )
+        (output.status.code(), text(output.stdout), text(output.stderr))
     };
     let done = exec(&["--env", "A=b"], "echo $A; echo no >&2; exit 7");
     assert_eq!(done, (Some(7), "b\n".into(), "no\n".into()));
