@@ -64,11 +64,7 @@ fn reference(path: &str) -> String {
     let (first, rest) = path.split_once("::").unwrap_or((path, ""));
     if let Some(known) = catalogue::structures().iter().find(|it| it.name == first) {
         let name = structure_name(known.name);
-        return if rest.is_empty() {
-            format!("struct {name}")
-        } else {
-            format!("{name}.{rest}")
-        };
+        return if rest.is_empty() { format!("struct {name}") } else { format!("{name}.{rest}") };
     }
     let constants = catalogue::constants();
     if constants.iter().any(|it| it.module == path) {
@@ -151,19 +147,9 @@ fn constant(out: &mut String, constant: &source::Constant, value: u64) {
 fn structure(out: &mut String, structure: &source::Structure) {
     let name = structure_name(&structure.name);
     let _ = writeln!(out, "\n/**");
-    wrap(
-        out,
-        &format!(" * struct {name} - "),
-        " *   ",
-        &prose(&structure.doc),
-    );
+    wrap(out, &format!(" * struct {name} - "), " *   ", &prose(&structure.doc));
     for field in &structure.fields {
-        wrap(
-            out,
-            &format!(" * @{}: ", field.name),
-            " *   ",
-            &prose(&field.doc),
-        );
+        wrap(out, &format!(" * @{}: ", field.name), " *   ", &prose(&field.doc));
     }
     let _ = writeln!(out, " */\nstruct {name} {{");
     for field in &structure.fields {
@@ -190,9 +176,7 @@ fn header() -> String {
             }
             Item::Constant(it) => {
                 out.push('\n');
-                let known = values
-                    .iter()
-                    .find(|v| v.module == it.module && v.name == it.name);
+                let known = values.iter().find(|v| v.module == it.module && v.name == it.name);
                 let known = known.unwrap_or_else(|| panic!("catalogue.rs lacks {}", it.name));
                 constant(&mut out, &it, known.value);
             }

@@ -16,24 +16,14 @@ fn program() -> String {
         let _ = writeln!(out, "_Static_assert({condition}, \"{condition}\");");
     };
     for it in catalogue::constants() {
-        assert(format!(
-            "{} == {}u",
-            constant_name(it.module, it.name),
-            it.value
-        ));
+        assert(format!("{} == {}u", constant_name(it.module, it.name), it.value));
     }
     for it in catalogue::structures() {
         let name = structure_name(it.name);
         assert(format!("sizeof(struct {name}) == {}", it.size));
         for field in it.fields {
-            assert(format!(
-                "offsetof(struct {name}, {}) == {}",
-                field.name, field.offset
-            ));
-            assert(format!(
-                "sizeof(((struct {name} *)0)->{}) == {}",
-                field.name, field.size
-            ));
+            assert(format!("offsetof(struct {name}, {}) == {}", field.name, field.offset));
+            assert(format!("sizeof(((struct {name} *)0)->{}) == {}", field.name, field.size));
         }
     }
     out
@@ -44,15 +34,7 @@ fn c_compiler_agrees() {
     let source = concat!(env!("CARGO_TARGET_TMPDIR"), "/virtio_ism_layout.c");
     std::fs::write(source, program()).expect("write the C file");
     let output = Command::new("cc")
-        .args([
-            "-std=c11",
-            "-Wall",
-            "-Wextra",
-            "-Wpadded",
-            "-Werror",
-            "-fsyntax-only",
-            source,
-        ])
+        .args(["-std=c11", "-Wall", "-Wextra", "-Wpadded", "-Werror", "-fsyntax-only", source])
         .output()
         .expect("run cc: a C compiler and linux-libc-dev are needed");
     let messages = String::from_utf8_lossy(&output.stderr);

@@ -34,11 +34,7 @@ where
     T: TryInto<u64>,
     T::Error: std::fmt::Debug,
 {
-    Constant {
-        module,
-        name,
-        value: value.try_into().expect("constants are not negative"),
-    }
+    Constant { module, name, value: value.try_into().expect("constants are not negative") }
 }
 
 /// Every constant.
@@ -88,24 +84,13 @@ pub(crate) fn structures() -> Vec<Structure> {
 #[test]
 fn names_every_constant_of_the_source() {
     let items = source::items();
-    let in_source: Vec<_> = source::constants(&items)
-        .map(|it| format!("{}::{}", it.module, it.name))
-        .collect();
-    let here: Vec<_> = constants()
-        .iter()
-        .map(|it| format!("{}::{}", it.module, it.name))
-        .collect();
+    let in_source: Vec<_> =
+        source::constants(&items).map(|it| format!("{}::{}", it.module, it.name)).collect();
+    let here: Vec<_> = constants().iter().map(|it| format!("{}::{}", it.module, it.name)).collect();
     for name in &in_source {
-        assert!(
-            here.contains(name),
-            "catalogue.rs lacks {name} of layout.rs"
-        );
+        assert!(here.contains(name), "catalogue.rs lacks {name} of layout.rs");
     }
-    assert_eq!(
-        in_source.len(),
-        here.len(),
-        "a name is twice in catalogue.rs"
-    );
+    assert_eq!(in_source.len(), here.len(), "a name is twice in catalogue.rs");
 }
 
 #[test]
@@ -116,19 +101,11 @@ fn names_every_structure_and_field_of_the_source() {
         let name = &in_source.name;
         let known = here.iter().find(|it| it.name == name);
         let known = known.unwrap_or_else(|| panic!("catalogue.rs lacks {name} of layout.rs"));
-        let fields: Vec<_> = in_source
-            .fields
-            .iter()
-            .map(|field| field.name.as_str())
-            .collect();
+        let fields: Vec<_> = in_source.fields.iter().map(|field| field.name.as_str()).collect();
         let known_fields: Vec<_> = known.fields.iter().map(|field| field.name).collect();
         assert_eq!(fields, known_fields, "fields of {name}");
     }
-    assert_eq!(
-        source::structures(&items).count(),
-        here.len(),
-        "a name is twice in catalogue.rs"
-    );
+    assert_eq!(source::structures(&items).count(), here.len(), "a name is twice in catalogue.rs");
 }
 
 #[test]
@@ -137,15 +114,9 @@ fn fields_follow_one_another_to_the_end_and_are_aligned() {
         let mut end = 0;
         for field in structure.fields {
             let what = format!("{}.{}", structure.name, field.name);
-            assert_eq!(
-                field.offset, end,
-                "{what} begins where the field before it ends"
-            );
+            assert_eq!(field.offset, end, "{what} begins where the field before it ends");
             let integer = matches!(field.size, 2 | 4 | 8) && field.name != "reserved";
-            assert!(
-                !integer || field.offset % field.size == 0,
-                "{what} is aligned"
-            );
+            assert!(!integer || field.offset % field.size == 0, "{what} is aligned");
             end = field.offset + field.size;
         }
         assert_eq!(structure.size, end, "size of {}", structure.name);
@@ -155,19 +126,8 @@ fn fields_follow_one_another_to_the_end_and_are_aligned() {
 #[test]
 fn every_event_fits_its_buffer() {
     for body in structures().iter().filter(|it| {
-        [
-            "Signals",
-            "DmbGranted",
-            "DmbUnregistered",
-            "PeerGone",
-            "SoftwareEvent",
-        ]
-        .contains(&it.name)
+        ["Signals", "DmbGranted", "DmbUnregistered", "PeerGone", "SoftwareEvent"].contains(&it.name)
     }) {
-        assert!(
-            ism_abi::EventHeader::SIZE + body.size <= ism_abi::EVENT_SIZE,
-            "{}",
-            body.name
-        );
+        assert!(ism_abi::EventHeader::SIZE + body.size <= ism_abi::EVENT_SIZE, "{}", body.name);
     }
 }

@@ -23,9 +23,7 @@ fn tables() -> Vec<Table> {
     let lines: Vec<&str> = DOCUMENT.lines().collect();
     let mut tables = Vec::new();
     for (at, line) in lines.iter().enumerate() {
-        let marker = line
-            .strip_prefix("<!-- ")
-            .and_then(|rest| rest.strip_suffix(" -->"));
+        let marker = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
         let Some((kind @ ("struct" | "consts"), name)) =
             marker.and_then(|words| words.split_once(' '))
         else {
@@ -34,12 +32,7 @@ fn tables() -> Vec<Table> {
         let rows: Vec<_> = lines[at + 1..]
             .iter()
             .take_while(|line| line.starts_with('|'))
-            .map(|line| {
-                line.trim_matches('|')
-                    .split('|')
-                    .map(|cell| cell.trim().into())
-                    .collect()
-            })
+            .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().into()).collect())
             .collect();
         assert!(rows.len() > 2, "line {}: no table follows {line}", at + 1);
         tables.push(Table {
@@ -102,12 +95,7 @@ fn structures_are_those_of_the_code() {
             .rows
             .iter()
             .map(|row| {
-                (
-                    number(&row[0]),
-                    number(&row[1]),
-                    row[2].clone(),
-                    code(&row[3]).to_string(),
-                )
+                (number(&row[0]), number(&row[1]), row[2].clone(), code(&row[3]).to_string())
             })
             .collect();
         let twice = text.insert(table.name.clone(), (number(size.0), fields));
@@ -116,21 +104,12 @@ fn structures_are_those_of_the_code() {
     let mut code = BTreeMap::new();
     for structure in catalogue::structures() {
         let in_source = source::structures(&items).find(|it| it.name == structure.name);
-        let types = in_source
-            .iter()
-            .flat_map(|it| it.fields.iter().map(source::Field::spec_type));
+        let types = in_source.iter().flat_map(|it| it.fields.iter().map(source::Field::spec_type));
         let fields: Vec<_> = structure
             .fields
             .iter()
             .zip(types)
-            .map(|(field, ty)| {
-                (
-                    field.offset as u64,
-                    field.size as u64,
-                    ty,
-                    field.name.to_string(),
-                )
-            })
+            .map(|(field, ty)| (field.offset as u64, field.size as u64, ty, field.name.to_string()))
             .collect();
         code.insert(structure.name.to_string(), (structure.size as u64, fields));
     }
@@ -140,10 +119,7 @@ fn structures_are_those_of_the_code() {
         "left: the text, right: layout.rs"
     );
     for (name, stated) in &text {
-        assert_eq!(
-            stated, &code[name],
-            "{name}; left: the text, right: layout.rs"
-        );
+        assert_eq!(stated, &code[name], "{name}; left: the text, right: layout.rs");
     }
 }
 
@@ -151,17 +127,11 @@ fn structures_are_those_of_the_code() {
 #[test]
 fn bodies_are_structures_of_the_text() {
     let tables = tables();
-    let structures: BTreeSet<_> = tables
-        .iter()
-        .filter(|it| it.kind == "struct")
-        .map(|it| it.name.as_str())
-        .collect();
+    let structures: BTreeSet<_> =
+        tables.iter().filter(|it| it.kind == "struct").map(|it| it.name.as_str()).collect();
     let mut named = 0;
     for (module, columns) in [("command", 2..4), ("event", 2..3)] {
-        for table in tables
-            .iter()
-            .filter(|it| it.kind == "consts" && it.name == module)
-        {
+        for table in tables.iter().filter(|it| it.kind == "consts" && it.name == module) {
             for cell in table.rows.iter().flat_map(|row| &row[columns.clone()]) {
                 if cell != "–" {
                     assert!(structures.contains(code(cell)), "{cell} has no table");
@@ -170,10 +140,7 @@ fn bodies_are_structures_of_the_text() {
             }
         }
     }
-    assert!(
-        named > 10,
-        "the tables of commands and events were not found"
-    );
+    assert!(named > 10, "the tables of commands and events were not found");
 }
 
 /// Requirements are numbered from 1 without gaps, and those that the text refers to exist.
@@ -182,11 +149,7 @@ fn requirements_are_numbered_in_order() {
     for kind in ["ISM-DRV-", "ISM-DEV-"] {
         let stated: Vec<u64> = DOCUMENT
             .lines()
-            .filter_map(|line| {
-                line.strip_prefix("- **")?
-                    .strip_prefix(kind)?
-                    .split_once("**")
-            })
+            .filter_map(|line| line.strip_prefix("- **")?.strip_prefix(kind)?.split_once("**"))
             .map(|(digits, _)| number(digits))
             .collect();
         let expected: Vec<u64> = (1..=stated.len() as u64).collect();
@@ -195,10 +158,7 @@ fn requirements_are_numbered_in_order() {
         for rest in DOCUMENT.split(kind).skip(1) {
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
             // "ISM-DRV-n" in the introduction has none.
-            assert!(
-                digits.is_empty() || number(&digits) <= stated.len() as u64,
-                "{kind}{digits}"
-            );
+            assert!(digits.is_empty() || number(&digits) <= stated.len() as u64, "{kind}{digits}");
         }
     }
 }

@@ -24,18 +24,9 @@ fn every_short_input_is_refused() {
     let bytes = [0xa5; 96];
     for structure in catalogue::structures() {
         for len in 0..structure.size {
-            assert_eq!(
-                (structure.round_trip)(&bytes[..len]),
-                None,
-                "{} of {len}",
-                structure.name
-            );
+            assert_eq!((structure.round_trip)(&bytes[..len]), None, "{} of {len}", structure.name);
         }
-        assert!(
-            (structure.round_trip)(&bytes[..structure.size]).is_some(),
-            "{}",
-            structure.name
-        );
+        assert!((structure.round_trip)(&bytes[..structure.size]).is_some(), "{}", structure.name);
     }
 }
 
@@ -55,8 +46,5 @@ fn register_request_has_these_bytes() {
     let expected = *b"0123456789abcdef\x01\x02\x03\x04\x00\x00\x10\x00\
         \x01\x02\x03\x04\x05\x06\x07\x08\xfe\x0f\x01\x02\x00\x00\x00\x00";
     assert_eq!(request.to_bytes(), expected);
-    assert_eq!(
-        ism_abi::RegisterRequest::from_bytes(&expected),
-        Some(request)
-    );
+    assert_eq!(ism_abi::RegisterRequest::from_bytes(&expected), Some(request));
 }

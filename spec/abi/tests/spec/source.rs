@@ -46,15 +46,9 @@ impl Field {
             "u32" => "le32".into(),
             "u64" => "le64".into(),
             "Gid" => "u8[16]".into(),
-            other => match other
-                .strip_prefix("[u8; ")
-                .and_then(|rest| rest.strip_suffix(']'))
-            {
+            other => match other.strip_prefix("[u8; ").and_then(|rest| rest.strip_suffix(']')) {
                 Some(count) => format!("u8[{count}]"),
-                None => panic!(
-                    "layout.rs: field {} has the unknown type {other}",
-                    self.name
-                ),
+                None => panic!("layout.rs: field {} has the unknown type {other}", self.name),
             },
         }
     }
@@ -66,10 +60,7 @@ pub(crate) fn items() -> Vec<Item> {
     let mut doc = String::new();
     let mut module = String::from("root");
     let mut structure: Option<Structure> = None;
-    let lines = LAYOUT
-        .lines()
-        .enumerate()
-        .skip_while(|(_, line)| !line.starts_with("// ---- "));
+    let lines = LAYOUT.lines().enumerate().skip_while(|(_, line)| !line.starts_with("// ---- "));
     for (number, line) in lines {
         let text = line.trim();
         if let Some(words) = text.strip_prefix("///") {
@@ -81,37 +72,24 @@ pub(crate) fn items() -> Vec<Item> {
             items.push(Item::Section(title.trim_end_matches('-').trim().into()));
         } else if let Some(rest) = text.strip_prefix("pub mod ") {
             module = rest.trim_end_matches(" {").into();
-            items.push(Item::Module {
-                doc: std::mem::take(&mut doc),
-            });
+            items.push(Item::Module { doc: std::mem::take(&mut doc) });
         } else if let Some(rest) = text.strip_prefix("pub const ") {
             let (name, rest) = rest.split_once(": ").expect("const NAME: TYPE");
             let (_, expression) = rest.split_once(" = ").expect("TYPE = EXPRESSION");
             items.push(Item::Constant(Constant {
                 module: module.clone(),
                 name: name.into(),
-                expression: expression
-                    .strip_suffix(';')
-                    .expect("one line a constant")
-                    .into(),
+                expression: expression.strip_suffix(';').expect("one line a constant").into(),
                 doc: std::mem::take(&mut doc),
             }));
         } else if let (Some(name), None) = (text.strip_suffix(" {"), &structure)
             && name != "layout!"
         {
             let doc = std::mem::take(&mut doc);
-            structure = Some(Structure {
-                name: name.into(),
-                doc,
-                fields: Vec::new(),
-            });
+            structure = Some(Structure { name: name.into(), doc, fields: Vec::new() });
         } else if let (Some((name, ty)), Some(open)) = (text.split_once(": "), &mut structure) {
             let ty = ty.strip_suffix(',').expect("one line a field").into();
-            open.fields.push(Field {
-                name: name.into(),
-                ty,
-                doc: std::mem::take(&mut doc),
-            });
+            open.fields.push(Field { name: name.into(), ty, doc: std::mem::take(&mut doc) });
         } else if text == "}" {
             match structure.take() {
                 Some(complete) => items.push(Item::Structure(complete)),
