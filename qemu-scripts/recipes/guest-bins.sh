@@ -37,7 +37,7 @@ build() {
     cd "$REPO"
     export CARGO_TARGET_DIR=$CACHE/cargo-guest
     RUSTFLAGS='-C target-feature=+crt-static' \
-        compile "$out/bin" '[a-z-]+' "${static[@]}" --bins
+        compile "$out/bin" '[a-z_-]+' "${static[@]}" --bins
     # A library that is loaded into other programs cannot be static.
     CARGO_TARGET_DIR+=-shared
     compile "$out/lib" 'lib[a-z_]+\.so' --package smc-run --lib
