@@ -8,13 +8,13 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 TARGET=x86_64-unknown-linux-gnu
-PACKAGES=(ism-agent smc-tools smc-run)
+PACKAGES=(ism-agent ism-stream smc-tools smc-run)
 
 inputs() {
     rustc --version
     echo "${PACKAGES[*]}"
     # Every crate of the workspace that these could be made from.
-    tree_hash "$REPO/Cargo.toml" "$REPO/Cargo.lock" "$REPO/smc" "$REPO/tests/agent" "$REPO/spec"
+    tree_hash "$REPO/Cargo.toml" "$REPO/Cargo.lock" "$REPO/smc" "$REPO/tests/agent" "$REPO/tests/guest"
 }
 
 # compile DIRECTORY PATTERN CARGO-ARGUMENT...: builds, and copies what was made and
