@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ism_abi::{Config, EVENT_SIZE, Gid, MAGIC, SignalRequest, StatsReply, VERSION};
+use ism_abi::{Config, EVENT_SIZE, Gid, MAGIC, SignalRequest, StatsReply, VERSION, WINDOW_ALIGN};
 
 use crate::config::{Abilities, ConfigError, FabricConfig, MemberConfig, Mode};
+use crate::dmb::Grant;
 use crate::events::Kind;
 use crate::member::{MAX_VLAN, Member};
 use crate::pair::{Instance, Pair};
@@ -56,6 +57,20 @@ pub(crate) struct Reach {
 /// The key of a pair in `live`.
 pub(crate) fn key(a: MemberId, b: MemberId) -> (MemberId, MemberId) {
     (a.min(b), a.max(b))
+}
+
+/// The token of a doorbell, and the grant it names.
+fn find_grant<'a>(
+    grants: &'a HashMap<u64, Grant>,
+    request: &[u8],
+) -> Result<(u64, &'a Grant), Refusal> {
+    if request.len() != SignalRequest::SIZE {
+        return Err(Refusal::Invalid);
+    }
+    let token = SignalRequest::from_bytes(request)
+        .ok_or(Refusal::Invalid)?
+        .token;
+    Ok((token, grants.get(&token).ok_or(Refusal::NoToken)?))
 }
 
 impl Fabric {
@@ -142,8 +157,16 @@ impl Fabric {
     pub fn connect(&mut self, id: MemberId, abilities: Abilities) -> Result<(), ConfigError> {
         self.disconnect(id);
         let member = self.members.get_mut(&id).ok_or(ConfigError::NoMember(id))?;
-        member.abilities = Some(abilities);
-        member.window = Window::new(abilities.window.unwrap_or(0), self.config.chunk_size);
+        let chunk = self.config.chunk_size;
+        // A window without room for an extent and its gap is none.
+        let window = abilities
+            .window
+            .filter(|&size| size >= chunk.saturating_add(WINDOW_ALIGN));
+        member.abilities = Some(Abilities {
+            window,
+            ..abilities
+        });
+        member.window = Window::new(window.unwrap_or(0), chunk);
         Ok(())
     }
 
@@ -209,27 +232,19 @@ impl Fabric {
         now: Duration,
     ) -> Result<Option<MemberId>, Refusal> {
         let member = self.members.get_mut(&id).ok_or(Refusal::NotReady)?;
-        let counters = Arc::clone(&member.counters);
-        let refuse = |refusal| {
-            count(&counters.errors, 1);
-            Err(refusal)
+        let ready = if member.ready {
+            Ok(())
+        } else {
+            Err(Refusal::NotReady)
         };
-        if !member.ready {
-            return refuse(Refusal::NotReady);
+        let found = ready.and_then(|()| find_grant(&member.grants, request));
+        let (token, grant) = found.inspect_err(|_| count(&member.counters.errors, 1))?;
+        count(&member.counters.signals_sent, 1);
+        if member.signal_rate.take(now) {
+            return Ok(grant.signals.set(grant.index).then_some(grant.owner));
         }
-        let token = match SignalRequest::from_bytes(request) {
-            Some(signal) if request.len() == SignalRequest::SIZE => signal.token,
-            _ => return refuse(Refusal::Invalid),
-        };
-        let Some(grant) = member.grants.get(&token) else {
-            return refuse(Refusal::NoToken);
-        };
-        count(&counters.signals_sent, 1);
-        if !member.signal_rate.take(now) {
-            self.defer_signal(id, token);
-            return Ok(None);
-        }
-        Ok(grant.signals.set(grant.index).then_some(grant.owner))
+        self.defer_signal(id, token);
+        Ok(None)
     }
 
     /// Keeps a signal until the sender's rate allows it.

@@ -5,7 +5,7 @@
 //! Invariant: once `close` has been called nothing enters, and exactly when the last copy has left
 //! a closed gate is it `quiet`: from then on the RAM is the owner's alone.
 
-use crate::signals::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 
 const CLOSED: u32 = 1 << 31;
 

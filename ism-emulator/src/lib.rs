@@ -42,6 +42,7 @@ mod quota;
 mod refusal;
 mod signals;
 mod stats;
+mod sync;
 mod time;
 mod token;
 mod window;

@@ -33,6 +33,8 @@ pub struct MoveTarget {
     pub cdc: Option<CdcCheck>,
     /// The DMB's index, if the owner is to be signalled.
     signal: Option<u32>,
+    /// Signals to count: one, even if the rate limit keeps it for later.
+    counted: u64,
     signals: Arc<SignalSet>,
     counters: Arc<Counters>,
     /// Taken when it has been left.
@@ -120,6 +122,7 @@ impl Fabric {
             len: request.len,
             cdc: (grant.check_cdc && check.applies(request.len)).then_some(check),
             signal: (request.signal == 1).then_some(grant.index),
+            counted: u64::from(request.signal),
             signals: Arc::clone(&grant.signals),
             counters: Arc::clone(&member.counters),
             gate: Some(Arc::clone(&grant.gate)),
@@ -138,6 +141,7 @@ impl MoveTarget {
     /// Needs no lock.
     pub fn finish(mut self) -> Finished {
         count(&self.counters.moves, 1);
+        count(&self.counters.signals_sent, self.counted);
         count(&self.counters.move_bytes, u64::from(self.len));
         let told = self.signal.is_some_and(|index| self.signals.set(index));
         Finished {

@@ -7,15 +7,7 @@
 
 use ism_abi::{EVENT_SIZE, MAX_DMBS, Signals, event};
 
-use sync::{AtomicBool, AtomicU64, Ordering};
-
-/// The atomics: loom's under `--cfg loom`.
-pub(crate) mod sync {
-    #[cfg(loom)]
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-    #[cfg(not(loom))]
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-}
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// DMBs in one word, and so in one SIGNALS event.
 const BITS: u32 = u64::BITS;

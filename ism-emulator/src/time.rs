@@ -86,7 +86,8 @@ impl Fabric {
             return;
         };
         member.deferred_at = None;
-        let mut again = None;
+        let mut again: Option<Duration> = None;
+        let sooner = |again: Option<Duration>, at: Duration| Some(again.map_or(at, |a| a.min(at)));
         for token in std::mem::take(&mut member.deferred) {
             let Some(grant) = member.grants.get(&token) else {
                 continue;
@@ -94,10 +95,10 @@ impl Fabric {
             // A signal of a move comes after its data, and so does any other to that DMB.
             if !grant.gate.quiet() {
                 member.deferred.insert(token);
-                again = again.max(Some(now.saturating_add(RETRY)));
+                again = sooner(again, now.saturating_add(RETRY));
             } else if !member.signal_rate.take(now) {
                 member.deferred.insert(token);
-                again = again.max(Some(member.signal_rate.ready_at()));
+                again = sooner(again, member.signal_rate.ready_at());
             } else if grant.signals.set(grant.index) {
                 self.wishes.push_back(Wish::EventsReady {
                     member: grant.owner,

@@ -22,7 +22,7 @@ pub struct Tag(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Create a zeroed memory file of `len` bytes, sealed against shrinking and growing. If that
-    /// fails, so will the `Map` wishes that follow: answer those with `ok: false`.
+    /// fails, it is to be tried again at each `Map` of it; until then its range counts as zero.
     CreateExtent {
         /// Its name.
         extent: ExtentId,

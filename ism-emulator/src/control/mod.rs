@@ -174,12 +174,12 @@ impl Fabric {
         }
         let header = RequestHeader::from_bytes(request).ok_or(Refusal::Invalid)?;
         let command = find(request).ok_or(Refusal::Unsupported)?;
+        if command.ready && !member.ready {
+            return Err(Refusal::NotReady);
+        }
         let body = request.get(RequestHeader::SIZE..).ok_or(Refusal::Invalid)?;
         if body.len() != command.body || header.reserved != [0; 6] {
             return Err(Refusal::Invalid);
-        }
-        if command.ready && !member.ready {
-            return Err(Refusal::NotReady);
         }
         (command.run)(self, &Call { id, tag, body, now })
     }

@@ -4,16 +4,7 @@
 //!
 //! Invariant tested: the specification's text, one test a rule.
 
-#![cfg(not(loom))]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a failing test may panic"
-)]
-
-mod common;
-
-use common::{World, body, config, event_body, gid, kind, register, status};
+use crate::world::{World, body, config, event_body, gid, kind, register, status};
 use ism_abi::{
     DmbGranted, RegisterReply, SignalRequest, TokenRequest, command, event, status as s,
 };
