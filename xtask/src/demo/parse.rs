@@ -11,11 +11,6 @@ pub(crate) fn sockperf_p50(output: &str) -> Result<f64> {
     number_after(output, "percentile 50.000 =")
 }
 
-/// The 99th percentile in µs of `sockperf ping-pong`.
-pub(crate) fn sockperf_p99(output: &str) -> Result<f64> {
-    number_after(output, "percentile 99.000 =")
-}
-
 /// The throughput in MB/s (10⁶ bytes) of `sockperf throughput`, which counts in 2²⁰ bytes.
 pub(crate) fn sockperf_mb_per_s(output: &str) -> Result<f64> {
     Ok(number_after(output, "Summary: BandWidth is")? * f64::from(1 << 20) / 1e6)
@@ -47,7 +42,6 @@ mod tests {
         let output = "sockperf: ---> percentile 99.000 =    6.664\n\
                       sockperf: ---> percentile 50.000 =    6.018\n";
         assert_eq!(sockperf_p50(output).unwrap(), 6.018);
-        assert_eq!(sockperf_p99(output).unwrap(), 6.664);
     }
 
     #[test]

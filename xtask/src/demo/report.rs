@@ -47,10 +47,8 @@ pub(crate) struct Report {
 impl Report {
     /// The comparison as lines of text.
     pub(crate) fn table(&self) -> String {
-        let mut text = format!(
-            "{:<20} {:>16} {:>16} {:>10}\n",
-            "case", "TCP", "SMC-D (ours)", "SMC-D/TCP"
-        );
+        let mut text =
+            format!("{:<20} {:>16} {:>16} {:>10}\n", "case", "TCP", "SMC-D (ours)", "SMC-D/TCP");
         for tcp in self.rows.iter().filter(|row| row.transport == Transport::Tcp) {
             let smcd = self
                 .rows
