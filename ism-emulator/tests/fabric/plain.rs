@@ -21,24 +21,15 @@ fn register_grants_then_answers() {
     let events = w.take_events(b);
     assert_eq!(kind(&events[0]), event::DMB_GRANTED);
     let theirs = DmbGranted::from_bytes(event_body(&events[0])).unwrap();
-    assert_eq!(
-        (theirs.token, theirs.index, theirs.gid),
-        (mine.token, 7, gid(1))
-    );
+    assert_eq!((theirs.token, theirs.index, theirs.gid), (mine.token, 7, gid(1)));
     // The same request again: the same answer.
     assert_eq!(w.call(a, command::REGISTER, &request).unwrap(), reply);
     let signal = SignalRequest { token: mine.token }.to_bytes();
     assert_eq!(w.fabric.signal(b, &signal, w.now), Ok(Some(a)));
     let signals = w.fabric.signals(a).unwrap();
-    assert_eq!(
-        signals.take().map(|batch| (batch.base, batch.mask)),
-        Some((0, 1 << 7))
-    );
+    assert_eq!(signals.take().map(|batch| (batch.base, batch.mask)), Some((0, 1 << 7)));
     let token = TokenRequest { token: mine.token }.to_bytes();
-    assert_eq!(
-        status(&w.call(a, command::UNREGISTER, &token).unwrap()),
-        s::OK
-    );
+    assert_eq!(status(&w.call(a, command::UNREGISTER, &token).unwrap()), s::OK);
     assert_eq!(kind(&w.take_events(b)[0]), event::DMB_UNREGISTERED);
     assert_eq!(w.zeroed.len(), 1);
 }

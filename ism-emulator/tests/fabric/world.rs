@@ -29,12 +29,7 @@ pub(crate) fn gid(n: u8) -> Gid {
 
 /// A request's bytes.
 pub(crate) fn request(command: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = RequestHeader {
-        command,
-        reserved: [0; 6],
-    }
-    .to_bytes()
-    .to_vec();
+    let mut bytes = RequestHeader { command, reserved: [0; 6] }.to_bytes().to_vec();
     bytes.extend_from_slice(body);
     bytes
 }
@@ -66,11 +61,7 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
         rgid,
         index,
         len,
-        ram_addr: if copied {
-            (u64::from(index) + 1) << 24
-        } else {
-            0
-        },
+        ram_addr: if copied { (u64::from(index) + 1) << 24 } else { 0 },
         vlan_id: 0,
         vlan_valid: 0,
         mode: mode.wire(),
@@ -82,9 +73,7 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
 pub(crate) fn config() -> FabricConfig {
     let mut config = FabricConfig::new(0xff01);
     let mut group = |name: &str, mode, check_cdc| {
-        config
-            .groups
-            .insert(name.to_owned(), GroupConfig { mode, check_cdc });
+        config.groups.insert(name.to_owned(), GroupConfig { mode, check_cdc });
     };
     group("m", Mode::Mapped, false);
     group("c", Mode::Copied, false);
@@ -161,23 +150,12 @@ impl World {
     pub(crate) fn connect(&mut self, id: MemberId) {
         self.maps.remove(&id);
         self.events.remove(&id);
-        self.fabric
-            .connect(
-                id,
-                Abilities {
-                    window: Some(WINDOW),
-                    copied: true,
-                },
-            )
-            .unwrap();
+        self.fabric.connect(id, Abilities { window: Some(WINDOW), copied: true }).unwrap();
         self.work();
     }
 
     pub(crate) fn hello(&mut self, id: MemberId) -> Vec<u8> {
-        let body = HelloRequest {
-            version: VERSION,
-            reserved: [0; 6],
-        };
+        let body = HelloRequest { version: VERSION, reserved: [0; 6] };
         self.call(id, command::HELLO, &body.to_bytes()).unwrap()
     }
 
@@ -229,35 +207,18 @@ impl World {
     fn carry_out(&mut self, wish: Wish) {
         match wish {
             Wish::CreateExtent { extent, len } => {
-                assert!(
-                    self.extents.insert(extent, len).is_none(),
-                    "{extent:?} exists"
-                );
+                assert!(self.extents.insert(extent, len).is_none(), "{extent:?} exists");
             }
-            Wish::Map {
-                member,
-                extent,
-                window_offset,
-                len,
-            } => {
+            Wish::Map { member, extent, window_offset, len } => {
                 self.map(member, extent, window_offset, len);
             }
-            Wish::Unmap {
-                member,
-                extent,
-                window_offset,
-                len,
-            } => {
+            Wish::Unmap { member, extent, window_offset, len } => {
                 let maps = self.maps.entry(member).or_default();
                 if let Some(mapped) = maps.remove(&window_offset) {
                     assert_eq!(mapped, (extent, len));
                 }
             }
-            Wish::Zero {
-                extent,
-                offset,
-                len,
-            } => {
+            Wish::Zero { extent, offset, len } => {
                 assert!(offset + len <= self.extents[&extent]);
                 self.zeroed.push((extent, offset, len));
                 self.fabric.finish_zero(extent, offset, len, true);
@@ -266,11 +227,7 @@ impl World {
                 assert!(self.extents.remove(&extent).is_some());
             }
             Wish::Reply { tag, reply, .. } => {
-                assert!(
-                    self.replies
-                        .insert(tag, reply.as_bytes().to_vec())
-                        .is_none()
-                );
+                assert!(self.replies.insert(tag, reply.as_bytes().to_vec()).is_none());
             }
             Wish::EventsReady { member } => {
                 if self.attentive.contains(&member) {
