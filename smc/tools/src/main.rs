@@ -77,10 +77,15 @@ enum Object {
         action: Option<Show>,
     },
     /// SMC sockets: state, addresses and what carries them (as smcss).
-    #[command(infer_subcommands = true)]
     Socket {
+        /// Also GIDs and tokens of SMC-D connections.
+        #[arg(short = 'D', long, global = true)]
+        details: bool,
+        /// Also listening and closed sockets.
+        #[arg(short, long, global = true)]
+        all: bool,
         #[command(subcommand)]
-        action: Option<SocketAction>,
+        action: Option<Show>,
     },
 }
 
@@ -126,19 +131,6 @@ enum StatsAction {
     Json,
 }
 
-#[derive(Subcommand)]
-enum SocketAction {
-    /// Show them (the default).
-    Show {
-        /// Also GIDs and tokens of SMC-D connections.
-        #[arg(short = 'D', long)]
-        details: bool,
-        /// Also listening and closed sockets.
-        #[arg(short, long)]
-        all: bool,
-    },
-}
-
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -176,11 +168,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             print(false, &stats, |stats| render::stats(stats, &fallbacks))
         }
         Object::Fallback { .. } => print(json, &Client::open()?.fallbacks()?, render::fallbacks),
-        Object::Socket { action } => {
-            let (details, all) = match action {
-                Some(SocketAction::Show { details, all }) => (details, all),
-                None => (false, false),
-            };
+        Object::Socket { details, all, .. } => {
             let mut sockets = client::sockets()?;
             sockets.retain(|socket| all || !matches!(socket.state_name(), "LISTEN" | "CLOSED"));
             print(json, &sockets, |sockets| render::sockets(sockets, details))
@@ -259,6 +247,7 @@ mod tests {
             "smcd u del POOL.1",
             "smcd ueid flush",
             "smcd socket show -D --all",
+            "smcd socket -Da",
             "smcd fallback",
             "smcd info show",
             "smcd seid show",

@@ -147,7 +147,7 @@ pub(crate) fn sockets(sockets: &[Socket], details: bool) -> String {
             socket.local.to_string(),
             if listens { String::new() } else { socket.peer.to_string() },
             format!("{:04x}", socket.interface),
-            if listens { String::new() } else { mode(&socket.carrier) },
+            mode(&socket.carrier),
         ]
     };
     if !details {
@@ -174,6 +174,7 @@ pub(crate) fn sockets(sockets: &[Socket], details: bool) -> String {
 
 fn mode(carrier: &Carrier) -> String {
     match carrier {
+        Carrier::None => String::new(),
         Carrier::Smcr => "SMCR".to_owned(),
         Carrier::Smcd { .. } => "SMCD".to_owned(),
         Carrier::Tcp { reason, peer_diagnosis: 0 } => {
@@ -192,7 +193,7 @@ pub(crate) fn stats(stats: &Stats, fallbacks: &Fallbacks) -> String {
     let mut text = String::from("SMC-D connections\n");
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {name:<32}{value}");
+        let _ = writeln!(text, "  {name:<36}{value}");
     };
     line("Total connections handled", smc.saturating_add(fallen).to_string());
     line("SMC connections", smc.to_string());
@@ -229,7 +230,7 @@ fn direction(name: &str, direction: &Direction) -> String {
         ("Request larger than peer's", direction.peer_buffer_too_small),
     ] {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {name:<32}{value}");
+        let _ = writeln!(text, "  {name:<36}{value}");
     }
     let row = |name: &str, counts: &[u64; 9]| {
         let [a, b, c, d, e, f, g, h, i] = counts.map(|count| count.to_string());

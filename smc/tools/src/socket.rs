@@ -28,6 +28,11 @@ mod message {
     pub(super) const SIZE: usize = 64;
 }
 
+/// States without a connection (net/smc/smc.h).
+const INIT: u8 = 2;
+const CLOSED: u8 = 7;
+const LISTEN: u8 = 10;
+
 /// Extensions: attribute numbers, and bits (number minus one) in the request.
 const CONNINFO: u16 = 1;
 const DMBINFO: u16 = 4;
@@ -40,7 +45,9 @@ const REQUEST_SIZE: usize = 4 + 48;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
 pub enum Carrier {
-    /// SMC-R, or nothing yet: the kernel does not tell them apart.
+    /// Nothing: it is not connected.
+    None,
+    /// SMC-R.
     Smcr,
     /// SMC-D.
     Smcd {
@@ -66,12 +73,30 @@ pub struct Dmbs {
     /// The peer's device.
     pub peer_gid: Gid,
     /// Our DMB's token.
+    #[serde(with = "hexadecimal")]
     pub token: u64,
     /// The peer's DMB's token.
+    #[serde(with = "hexadecimal")]
     pub peer_token: u64,
 }
 
-/// Sizes and positions of a connection: the head of `struct smc_diag_conninfo`.
+/// 64 bits in JSON, whose numbers many programs read with 53: a string "0x…".
+mod hexadecimal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("0x{value:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = text.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        digits.ok_or_else(|| D::Error::custom("not 0x and up to 16 hexadecimal digits"))
+    }
+}
+
+/// Sizes of a connection: from the head of `struct smc_diag_conninfo`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buffers {
     /// The send buffer in bytes, 0 if the peer's DMB is written in place.
@@ -120,14 +145,15 @@ impl Socket {
         let attributes = Attributes::parse(attributes)?;
         let byte = |offset| array_at(fixed, offset).map(u8::from_ne_bytes);
         let (local, peer) = addresses(fixed)?;
+        let state = byte(message::STATE)?;
         Ok(Socket {
-            state: byte(message::STATE)?,
+            state,
             uid: u32_at(fixed, message::UID)?,
             inode: u64_at(fixed, message::INODE)?,
             interface: u32_at(fixed, message::INTERFACE)?,
             local,
             peer,
-            carrier: carrier(byte(message::MODE)?, &attributes)?,
+            carrier: carrier(state, byte(message::MODE)?, &attributes)?,
             buffers: attributes.bytes(CONNINFO).map(buffers).transpose()?,
         })
     }
@@ -136,9 +162,9 @@ impl Socket {
     pub fn state_name(&self) -> &'static str {
         match self.state {
             1 => "ACTIVE",
-            2 => "INIT",
-            7 => "CLOSED",
-            10 => "LISTEN",
+            INIT => "INIT",
+            CLOSED => "CLOSED",
+            LISTEN => "LISTEN",
             20 => "PEERCLOSEWAIT1",
             21 => "PEERCLOSEWAIT2",
             22 => "APPCLOSEWAIT1",
@@ -169,9 +195,10 @@ fn addresses(fixed: &[u8]) -> Result<(SocketAddr, SocketAddr), Malformed> {
     ))
 }
 
-/// `SMC_DIAG_MODE_*`.
-fn carrier(mode: u8, attributes: &Attributes<'_>) -> Result<Carrier, Malformed> {
+/// `SMC_DIAG_MODE_*`; SMC-R is also what the kernel says where there is no connection.
+fn carrier(state: u8, mode: u8, attributes: &Attributes<'_>) -> Result<Carrier, Malformed> {
     match mode {
+        0 if matches!(state, INIT | CLOSED | LISTEN) => Ok(Carrier::None),
         1 => {
             let fallback = attributes
                 .bytes(FALLBACK)
