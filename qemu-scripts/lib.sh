@@ -26,7 +26,7 @@ die() {
     shift
     local line
     for line in "$@"; do say "  $line"; done
-    exit 1
+    exit "${EXIT_STATUS:-1}"
 }
 
 # usage_error TEXT: a wrong command line.

@@ -17,21 +17,30 @@ inputs() {
     tree_hash "$REPO/Cargo.toml" "$REPO/Cargo.lock" "$REPO/smc" "$REPO/tests/agent" "$REPO/spec"
 }
 
+# compile DIRECTORY PATTERN CARGO-ARGUMENT...: builds, and copies what was made and
+# whose name matches PATTERN into DIRECTORY.
+compile() {
+    local to=$1 pattern=$2 file
+    shift 2
+    mkdir -p "$to"
+    cargo build --release --target "$TARGET" "$@"
+    cargo build --release --target "$TARGET" "$@" --message-format=json 2>/dev/null |
+        { grep -oE "\"[^\"]*/$TARGET/release/$pattern\"" || true; } | tr -d '"' | sort -u |
+        while read -r file; do install -s -m 755 "$file" "$to"; done
+}
+
 build() {
-    local out=$1 target_dir=$CACHE/cargo-guest program arguments=() package
+    local out=$1 static=()
     command -v cargo >/dev/null ||
         die "cargo is not on the PATH" "install Rust from https://rustup.rs, then run this again"
-    for package in "${PACKAGES[@]}"; do arguments+=(--package "$package"); done
+    for package in "${PACKAGES[@]}"; do static+=(--package "$package"); done
     cd "$REPO"
-    RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$target_dir \
-        cargo build --locked --release --target "$TARGET" "${arguments[@]}" >&2
-    mkdir "$out/bin"
-    while read -r program; do
-        install -s -m 755 "$program" "$out/bin/"
-    done < <(RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$target_dir \
-        cargo build --locked --release --target "$TARGET" "${arguments[@]}" \
-        --message-format=json 2>/dev/null |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+    export CARGO_TARGET_DIR=$CACHE/cargo-guest
+    RUSTFLAGS='-C target-feature=+crt-static' \
+        compile "$out/bin" '[a-z-]+' "${static[@]}" --bins
+    # A library that is loaded into other programs cannot be static.
+    CARGO_TARGET_DIR+=-shared
+    compile "$out/lib" 'lib[a-z_]+\.so' --package smc-run --lib
 }
 
 "$@"

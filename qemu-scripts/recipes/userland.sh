@@ -7,11 +7,13 @@ set -euo pipefail
 # shellcheck source=../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-PROGRAMS=(usr/bin/sockperf usr/bin/iperf3 usr/bin/tcpdump usr/bin/socat usr/sbin/ethtool
+# dash is /bin/sh: busybox's shell would run its own ip, ping and mount instead of
+# those in the PATH. bash is the console's shell.
+PROGRAMS=(usr/bin/dash usr/bin/bash usr/bin/sockperf usr/bin/iperf3 usr/bin/tcpdump usr/bin/socat usr/sbin/ethtool
     usr/bin/ip usr/bin/ss usr/bin/rdma usr/sbin/bridge usr/sbin/tc)
 
 inputs() {
-    grep -E '^(busybox-static|sockperf|iperf3|iproute2|tcpdump|socat|ethtool|libc6) ' \
+    grep -E '^(bash|busybox-static|dash|sockperf|iperf3|iproute2|tcpdump|socat|ethtool|libc6) ' \
         "$ISM_ROOT/../versions"
     sha256sum <"$HERE/guest-init"
 }
@@ -43,9 +45,11 @@ build() {
             cp -L -u "$ISM_ROOT/$library" "$out/usr/lib/x86_64-linux-gnu/"
         done < <(libraries "$(in_merged "$program")")
     done
+    ln -sf dash "$out/usr/bin/sh"
     cp -L "$ISM_ROOT/lib64/ld-linux-x86-64.so.2" "$out/usr/lib64/"
     install -m 755 "$HERE/guest-init" "$out/init"
-    echo 'root:x:0:0:root:/root:/bin/sh' >"$out/etc/passwd"
+    echo 'root:x:0:0:root:/root:/bin/bash' >"$out/etc/passwd"
+    echo 'PS1="\h:\w# "' >"$out/etc/profile"
     echo 'root:x:0:' >"$out/etc/group"
     printf '127.0.0.1 localhost\n::1 localhost\n' >"$out/etc/hosts"
     cp "$ISM_ROOT/etc/protocols" "$out/etc/" 2>/dev/null || true
