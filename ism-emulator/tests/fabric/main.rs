@@ -11,5 +11,8 @@
     reason = "a failing test may panic"
 )]
 
+mod life;
+mod limits;
+mod moves;
 mod plain;
 mod world;
