@@ -13,6 +13,8 @@
 
 mod life;
 mod limits;
+mod model;
 mod moves;
 mod plain;
+mod random;
 mod world;

@@ -112,6 +112,8 @@ pub(crate) struct World {
     pub(crate) maps: BTreeMap<MemberId, BTreeMap<u64, (ExtentId, u64)>>,
     /// Maps that were not answered.
     pub(crate) unanswered: Vec<(ExtentId, MemberId)>,
+    /// Everybody who ever had an extent in its window.
+    pub(crate) mapped_by: BTreeMap<ExtentId, BTreeSet<MemberId>>,
     /// Ranges made zero.
     pub(crate) zeroed: Vec<(ExtentId, u64, u64)>,
     next_tag: u64,
@@ -130,6 +132,7 @@ impl World {
             extents: BTreeMap::new(),
             maps: BTreeMap::new(),
             unanswered: Vec::new(),
+            mapped_by: BTreeMap::new(),
             zeroed: Vec::new(),
             next_tag: 0,
         }
@@ -356,6 +359,7 @@ impl World {
             };
             assert!(!maps.iter().any(overlaps), "no gap at {offset:#x}");
             maps.insert(offset, (extent, len));
+            self.mapped_by.entry(extent).or_default().insert(member);
         }
         self.fabric.finish_map(extent, member, ok);
     }
