@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The daemon: many VMs on one ISM fabric through vhost-user.
+
+pub mod cli;
+pub mod config;
+pub mod memory;
+pub mod port;

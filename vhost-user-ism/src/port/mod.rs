@@ -1,0 +1,2 @@
+pub mod queues;
+pub mod vring;
