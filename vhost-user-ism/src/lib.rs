@@ -4,5 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod hub;
+mod mapper;
 pub mod memory;
 pub mod port;
