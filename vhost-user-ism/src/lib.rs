@@ -4,7 +4,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod hub;
-mod mapper;
+pub mod limits;
+pub mod mapper;
 pub mod memory;
 pub mod port;
+pub mod socket;

@@ -148,18 +148,19 @@ impl Device {
         self.link.vrings.get_or_init(|| vrings.to_vec());
         let mut poller = lock(&self.poller);
         poller.woken(Instant::now());
-        if !self.running.swap(true, Ordering::AcqRel) {
-            self.started(vrings);
+        let started = !self.running.load(Ordering::Acquire);
+        if started && !self.start(vrings) {
+            return;
         }
         let Some(memory) = self.link.memory() else { return };
         let (hub, port, link) = (&*self.hub, &*self.port, &*self.link);
         let server = Server { hub, port, link, memory: &memory };
-        if event == QUEUE_EVENT {
+        if started || event == QUEUE_EVENT {
             server.events();
         }
         let mut served = 0;
         server.disable_kicks();
-        while !self.closing.load(Ordering::Acquire) {
+        while self.running.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
             let now = server.pass();
             served += now;
             if now > 0 || poller.poll(&self.seats, || server.has_work()) {
@@ -176,22 +177,29 @@ impl Device {
         poller.sleeps(Instant::now());
     }
 
-    /// The first ring runs.
-    fn started(&self, vrings: &[Vring]) {
+    /// Starts to serve if the control ring runs: it is what a device starts and stops with, and
+    /// the one that QEMU stops first.
+    fn start(&self, vrings: &[Vring]) -> bool {
+        let control = vrings.get(usize::from(QUEUE_CONTROL));
+        if control.and_then(|vring| vring.with_queue(|_| ())).is_none() {
+            return false;
+        }
+        self.running.store(true, Ordering::Release);
         // A reset device starts at index 0; a VM that was paused goes on where it was.
         let resumed = vrings.iter().any(|vring| vring.queue_next_avail() != 0);
         if let Some(mapper) = lock(&self.link.mapper).as_ref() {
             mapper.started(resumed);
         }
+        true
     }
 
-    /// The rings are stopped: the driver was removed, the guest reset, or the VM paused.
-    fn stopped(&self) {
-        // The worker's pass is over, or it will find its ring stopped.
-        let poller = lock(&self.poller);
+    /// The control ring is stopped: the driver was removed, the guest reset, or the VM paused.
+    fn stop(&self) {
         if !self.running.swap(false, Ordering::AcqRel) {
             return;
         }
+        // From here on the worker's pass is over, and the next finds its ring stopped.
+        let poller = lock(&self.poller);
         self.link.forget_waiting();
         if let Some(mapper) = lock(&self.link.mapper).as_ref() {
             mapper.stopped();
@@ -296,7 +304,7 @@ impl VhostUserBackend for Device {
     }
 
     fn reset_device(&self) {
-        self.stopped();
+        self.stop();
     }
 
     fn set_event_idx(&self, _enabled: bool) {
@@ -347,8 +355,12 @@ impl VhostUserBackend for Device {
         self.exit.take()
     }
 
-    fn stop_vring(&self, _queue: u32) -> io::Result<()> {
-        self.stopped();
+    fn stop_vring(&self, queue: u32) -> io::Result<()> {
+        if queue == u32::from(QUEUE_CONTROL) {
+            self.stop();
+        }
+        // Whatever queue it is: a pass that took buffers from it is over.
+        drop(lock(&self.poller));
         Ok(())
     }
 

@@ -7,7 +7,8 @@
 
 pub mod backend;
 pub mod events;
-mod exit;
+pub mod front;
+pub mod exit;
 
 pub mod poll;
 pub mod queues;

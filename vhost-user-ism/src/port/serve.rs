@@ -27,6 +27,8 @@ use crate::memory::GuestMemory;
 const CONTROL_BYTES: usize = 128;
 /// Doorbells taken in one go under one lock.
 const SIGNAL_BATCH: usize = 32;
+/// Buffers of one queue served in one pass, so that a busy driver cannot keep its VM from stopping.
+const PASS: usize = 256;
 /// Bytes that a CDC-checked payload is copied through.
 const CDC_BYTES: usize = 64;
 
@@ -84,7 +86,7 @@ impl Server<'_> {
         let Some(vring) = self.link.vring(QUEUE_CONTROL) else { return 0 };
         let mut served = 0;
         let mut chain = Chain::default();
-        while let Some(popped) = self.pop(vring, &mut chain) {
+        while served < PASS && let Some(popped) = self.pop(vring, &mut chain) {
             served += 1;
             if popped {
                 self.control(std::mem::take(&mut chain), vring);
@@ -111,11 +113,11 @@ impl Server<'_> {
     fn signals(&self) -> usize {
         let Some(vring) = self.link.vring(QUEUE_SIGNAL) else { return 0 };
         let mut served = 0;
-        loop {
+        while served < PASS {
             let mut batch = Doorbells::default();
             let call = vring.with_queue(|queue| batch.take(queue, self.memory));
             if batch.taken == 0 {
-                return served;
+                break;
             }
             served += batch.taken;
             self.ring(&batch);
@@ -123,6 +125,7 @@ impl Server<'_> {
                 vring.call();
             }
         }
+        served
     }
 
     fn ring(&self, batch: &Doorbells) {
@@ -147,7 +150,7 @@ impl Server<'_> {
         let Some(vring) = self.link.vring(QUEUE_MOVE) else { return 0 };
         let mut served = 0;
         let mut chain = Chain::default();
-        while let Some(popped) = self.pop(vring, &mut chain) {
+        while served < PASS && let Some(popped) = self.pop(vring, &mut chain) {
             served += 1;
             if popped {
                 self.one_move(&chain, vring);
