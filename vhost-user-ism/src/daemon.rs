@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use ism_abi::layout::Config as DeviceConfig;
 use ism_emulator::{
     ConfigError, Fabric, FabricConfig as EmulatorConfig, FabricStats, GroupConfig as EmulatorGroup,
     MemberConfig, MemberStats, MemberSummary, Mode as EmulatorMode, Quota, TOKEN_KEY_SIZE,
@@ -78,6 +79,8 @@ pub struct VmStatus {
     pub connected: bool,
     /// Its driver has said HELLO.
     pub ready: bool,
+    /// Bytes of its window; 0: none.
+    pub window: u64,
     /// Its counters.
     pub stats: Option<MemberStats>,
 }
@@ -180,11 +183,18 @@ impl Daemon {
                     config: vm.config.clone(),
                     connected: is(|member| member.connected),
                     ready: is(|member| member.ready),
+                    window: DeviceConfig::from_bytes(&fabric.config(id))
+                        .map_or(0, |config| config.window_size),
                     stats: fabric.stats(id),
                 }
             })
         };
         vms.values().map(show).collect()
+    }
+
+    /// SMC's CHID.
+    pub fn fabric_id(&self) -> u16 {
+        self.config.id.get()
     }
 
     /// The fabric's size.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 use vhost_user_ism::cli::{Cli, Command, Serve, capabilities};
+use vhost_user_ism::control::{client, server};
 use vhost_user_ism::daemon::Daemon;
 use vhost_user_ism::limits;
+use vhost_user_ism::socket::Listening;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
         Some(Command::Man) => clap_mangen::Man::new(Cli::command())
             .render(&mut std::io::stdout())
             .map_err(Into::into),
-        Some(Command::Ctl(_)) => Ok(()),
+        Some(Command::Ctl(ctl)) => client::run(ctl).map(|text| print!("{text}")).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,8 +45,15 @@ fn serve(options: Serve) -> Result<(), Failure> {
     let config = options.config()?;
     limits::set()?;
     let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
+    let control = config.control_socket.as_deref().map(Listening::bind).transpose()?.map(Arc::new);
     let daemon = Arc::new(Daemon::start(&config)?);
+    if let Some(listening) = &control {
+        server::start(Arc::clone(&daemon), Arc::clone(listening))?;
+    }
     signals.forever().next();
     daemon.stop();
+    if let Some(listening) = &control {
+        listening.remove();
+    }
     Ok(())
 }

@@ -127,14 +127,21 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
-    fn drop(&mut self) {
+impl Listening {
+    /// Removes the socket's file, if this process made it and it was not replaced.
+    pub fn remove(&self) {
         let Some(made) = &self.made else { return };
         let ours = std::fs::symlink_metadata(&made.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == (made.device, made.inode));
         if ours {
             let _ = std::fs::remove_file(&made.path);
         }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::{Bytes, FabricId, Gid, Mode, Name, WindowSize};
 use super::{Config, FabricConfig, GroupConfig, Listen, QuotaConfig, VmConfig};
@@ -37,17 +37,26 @@ struct Group {
     check_cdc: Option<bool>,
 }
 
-#[derive(Deserialize)]
+/// A `[[vm]]` table; the control socket's `add-vm` carries the same one.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Vm {
+pub struct Vm {
     name: Name,
-    socket: PathBuf,
+    /// Where its front-end connects.
+    pub socket: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<Name>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     gid: Option<Gid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     dmbs: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     peers: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     signal_rate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     control_rate: Option<u32>,
 }
 
@@ -132,6 +141,24 @@ impl From<File> for Config {
             vms: file.vm.into_iter().map(VmConfig::from).collect(),
             control_socket: file.control_socket,
         }
+    }
+}
+
+impl Vm {
+    /// The table that says the same as `vm`, if its socket is a path.
+    pub fn from_config(vm: VmConfig) -> Option<Self> {
+        let Listen::Path(socket) = vm.listen else { return None };
+        Some(Self {
+            name: vm.name,
+            socket,
+            groups: Some(vm.groups),
+            gid: Some(vm.gid),
+            bytes: vm.quota.bytes.map(Bytes),
+            dmbs: vm.quota.dmbs,
+            peers: vm.quota.peers,
+            signal_rate: vm.quota.signal_rate,
+            control_rate: vm.quota.control_rate,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ism_abi::layout;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde::de::{self, Visitor};
 use uuid::Uuid;
 
@@ -33,7 +33,7 @@ fn wrong(what: &str, text: &str, allowed: &str) -> ValueError {
 
 /// A name of a VM or a group: 1–64 of `A-Z a-z 0-9 . _ -`, so that it is itself in a log line, in
 /// a path and in a `--vm` list.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Name(String);
 
@@ -82,7 +82,7 @@ impl TryFrom<String> for Name {
 }
 
 /// Bytes: a number, or one with K, M or G (1024-based) behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Bytes(pub u64);
 
 impl FromStr for Bytes {
@@ -168,8 +168,8 @@ impl FromStr for WindowSize {
 }
 
 /// A member's address, written as a UUID; its 16 bytes are the wire's in the same order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Gid(Uuid);
 
 impl Gid {
@@ -211,6 +211,12 @@ impl FromStr for Gid {
             Ok(uuid) if !Self(uuid).halves().contains(&0) => Ok(Self(uuid)),
             _ => Err(wrong("GID", text, "a UUID with no half of eight zero bytes")),
         }
+    }
+}
+
+impl From<Gid> for String {
+    fn from(gid: Gid) -> Self {
+        gid.to_string()
     }
 }
 
