@@ -21,9 +21,8 @@ use crate::{
     peers,
 };
 
-/// How often dibs is served by a look whether lost signals can be found, as long as there are
-/// DMBs.
-pub(crate) const RESCAN_MS: u32 = 500;
+/// How often to look for lost signals, as long as there are DMBs. Two looks find one.
+pub(crate) const RESCAN_MS: u32 = 250;
 
 /// What dibs is told of a DMB.
 pub(crate) struct Registered {

@@ -42,6 +42,8 @@ pub(crate) struct Dmb {
     pub(crate) place: Option<Place>,
     /// [`Place::head`] when its client was last told.
     head: u64,
+    /// What [`Local::signal_changed`] found last time instead.
+    suspect: u64,
 }
 
 impl Dmb {
@@ -53,18 +55,22 @@ impl Dmb {
         instance: 0,
         place: None,
         head: 0,
+        suspect: 0,
     };
 }
 
 /// One direction of a pair: the page in which a peer tells us of its writes.
-struct SignalPage {
+pub(crate) struct SignalPage {
     offset: u64,
     instance: u64,
 }
 
+/// All signal pages that are looked at.
+pub(crate) type Pages = KVec<SignalPage>;
+
 pub(crate) struct Local {
     dmbs: KVVec<Dmb>,
-    pages: KVec<SignalPage>,
+    pages: Pages,
     /// What the pages' doorbell words say.
     doorbell: u32,
     used: u32,
@@ -231,6 +237,11 @@ impl Local {
         self.pages.retain(|page| page.instance != instance);
     }
 
+    /// No more looks at the window. Returns where the pages were.
+    pub(crate) fn take_pages(&mut self) -> Pages {
+        core::mem::take(&mut self.pages)
+    }
+
     /// Tells all writers whether to ring: `signal_page::ARMED` or `SILENT`. The caller looks
     /// again after arming; the store is ordered before that look.
     pub(crate) fn set_doorbell(&mut self, window: &Window, value: u32) {
@@ -324,19 +335,39 @@ impl Local {
         told.count_ones()
     }
 
-    /// Tells dibs of each DMB whose head has changed since it was last told: for signals that
-    /// were lost. Returns how many.
+    /// Tells dibs of each DMB whose head is other than when it was last told, and was so at the
+    /// last call already: its signal was lost, not just under way. Returns how many.
     pub(crate) fn signal_changed(&mut self, native: Native) -> u32 {
-        let mut changed = 0;
+        let mut lost = 0;
         for number in 0..self.dmbs.len() {
-            let Some(dmb) = self.dmbs.get(number) else {
+            let Some(dmb) = self.dmbs.get_mut(number) else {
                 break;
             };
-            let head = dmb.place.as_ref().map(Place::head);
-            if dmb.state == State::Live && head.is_some_and(|head| head != dmb.head) {
-                changed += self.signal(native, number as u32, 1, None);
+            let Some(head) = dmb.place.as_ref().map(Place::head) else {
+                continue;
+            };
+            let before = core::mem::replace(&mut dmb.suspect, head);
+            if dmb.state == State::Live && head != dmb.head && head == before {
+                lost += self.signal(native, number as u32, 1, None);
             }
         }
-        changed
+        lost
     }
+}
+
+/// Writes what [`any_marked`] looks for. The value also keeps peers from ringing.
+pub(crate) fn mark(window: &Window, pages: &Pages) {
+    for page in pages.iter() {
+        if let Some(word) = window.word32(page.offset + signal_page::DOORBELL as u64) {
+            word.store(signal_page::SILENT, SeqCst);
+        }
+    }
+}
+
+/// Whether one of the pages is still mapped: elsewhere nothing can be written.
+pub(crate) fn any_marked(window: &Window, pages: &Pages) -> bool {
+    pages.iter().any(|page| {
+        let word = window.word32(page.offset + signal_page::DOORBELL as u64);
+        word.is_some_and(|word| word.load(SeqCst) == signal_page::SILENT)
+    })
 }
