@@ -14,10 +14,18 @@ use ism_abi::{
 use ism_emulator::{ExtentId, MemberId, Mode, Quota};
 use proptest::prelude::*;
 
-use crate::model::{BYTES, DMBS, Expected, GROUPS, MEMBERS, Model, PEERS, Params};
+use crate::model::{BYTES, DMBS, Expected, GROUPS, MEMBERS, Model, ModelDmb, PEERS, Params};
 use crate::world::{World, body, config, event_body, gid, kind, register, status};
 
-/// One step. Members are numbers; a token is the n-th ever issued, a pair the n-th that ever was.
+/// Who takes a step that names a token: its writer or owner, or just somebody.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Owner,
+    Writer,
+    Any(usize),
+}
+
+/// One step. Members are numbers; tokens and pairs are counted from the newest.
 #[derive(Clone, Debug)]
 enum Step {
     Connect(usize),
@@ -25,39 +33,46 @@ enum Step {
     Reset(usize),
     Hello(usize),
     Query(usize, usize),
+    /// Owner, writer, index, length, whether the mode is the wrong one.
     Register(usize, usize, u32, u32, bool),
-    Unregister(usize, usize),
-    Attach(usize, usize),
-    Detach(usize, usize),
-    Signal(usize, usize),
-    Move(usize, usize, u32, u32),
-    Forget(usize, usize, usize),
+    Unregister(Who, usize),
+    Attach(Who, usize),
+    Detach(Who, usize),
+    Signal(Who, usize),
+    Move(Who, usize, u32, u32),
+    /// Who, whether with another peer's GID, pair.
+    Forget(usize, Option<usize>, usize),
     Software(usize, usize),
     TakeSignals(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let m = || 0..MEMBERS;
-    let t = || 0..40_usize;
+    // The newest tokens are most alive.
+    let t = || prop_oneof![6 => 0..6_usize, 1 => 0..40_usize];
+    let owner = || prop_oneof![8 => Just(Who::Owner), 1 => m().prop_map(Who::Any)];
+    let writer = || prop_oneof![8 => Just(Who::Writer), 1 => m().prop_map(Who::Any)];
     let len = prop::sample::select(vec![16 << 10, 20 << 10, 64 << 10, 68 << 10, 128 << 10_u32]);
     let edge = || prop::sample::select(vec![0, 1, 16 << 10, 64 << 10, (128 << 10) - 1, u32::MAX]);
+    let wrong = || prop::bool::weighted(0.05);
     prop_oneof![
         1 => m().prop_map(Step::Connect),
         1 => m().prop_map(Step::Disconnect),
         1 => m().prop_map(Step::Reset),
         4 => m().prop_map(Step::Hello),
         2 => (m(), m()).prop_map(|(a, b)| Step::Query(a, b)),
-        16 => (m(), m(), 0..4_u32, len, any::<bool>())
-            .prop_map(|(a, b, index, len, copied)| Step::Register(a, b, index * 50, len, copied)),
-        8 => (m(), t()).prop_map(|(a, t)| Step::Unregister(a, t)),
-        4 => (m(), t()).prop_map(|(a, t)| Step::Attach(a, t)),
-        4 => (m(), t()).prop_map(|(a, t)| Step::Detach(a, t)),
-        6 => (m(), t()).prop_map(|(a, t)| Step::Signal(a, t)),
-        4 => (m(), t(), edge(), 0..(1_u32 << 20))
-            .prop_map(|(a, t, offset, len)| Step::Move(a, t, offset, len)),
-        4 => (m(), m(), t()).prop_map(|(a, b, p)| Step::Forget(a, b, p)),
-        2 => (m(), m()).prop_map(|(a, b)| Step::Software(a, b)),
-        3 => m().prop_map(Step::TakeSignals),
+        40 => (m(), m(), 0..4_u32, len, wrong())
+            .prop_map(|(a, b, index, len, wrong)| Step::Register(a, b, index * 50, len, wrong)),
+        20 => (owner(), t()).prop_map(|(a, t)| Step::Unregister(a, t)),
+        10 => (writer(), t()).prop_map(|(a, t)| Step::Attach(a, t)),
+        10 => (writer(), t()).prop_map(|(a, t)| Step::Detach(a, t)),
+        10 => (writer(), t()).prop_map(|(a, t)| Step::Signal(a, t)),
+        10 => (writer(), t(), edge(), 0..(1_u32 << 20))
+            .prop_map(|(a, t, offset, len)| Step::Move(a, t, offset, len >> (offset % 16))),
+        10 => (m(), prop::option::weighted(0.05, m()), 0..6_usize)
+            .prop_map(|(a, b, p)| Step::Forget(a, b, p)),
+        4 => (m(), m()).prop_map(|(a, b)| Step::Software(a, b)),
+        4 => m().prop_map(Step::TakeSignals),
     ]
 }
 
@@ -102,14 +117,15 @@ impl Run {
         run
     }
 
-    /// A token that was issued, or one that never was.
-    fn token(&self, nth: usize) -> u64 {
-        self.model
-            .dmbs
-            .iter()
-            .rev()
-            .nth(nth)
-            .map_or(0x1234_5678, |d| d.token)
+    /// A member, and a token that was issued, or one that never was.
+    fn token(&self, who: Who, nth: usize) -> (usize, u64) {
+        let dmb = self.model.dmbs.iter().rev().nth(nth);
+        let member = match who {
+            Who::Owner => dmb.map_or(0, |d| d.owner),
+            Who::Writer => dmb.map_or(0, |d| d.params.writer),
+            Who::Any(member) => member,
+        };
+        (member, dmb.map_or(0x1234_5678, |d| d.token))
     }
 
     fn step(&mut self, step: &Step) {
@@ -132,7 +148,8 @@ impl Run {
             }
             Step::Hello(m) => self.hello(m),
             Step::Query(a, b) => self.query(a, b),
-            Step::Register(a, b, index, len, copied) => {
+            Step::Register(a, b, index, len, wrong) => {
+                let copied = self.model.copied(a, b).unwrap_or(false) != wrong;
                 self.register(
                     a,
                     Params {
@@ -143,26 +160,26 @@ impl Run {
                     },
                 );
             }
-            Step::Unregister(m, t) => {
-                let token = self.token(t);
+            Step::Unregister(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.unregister(m, token);
                 assert_eq!(
                     self.world.token(ids[m], command::UNREGISTER, token),
                     expected
                 );
             }
-            Step::Attach(m, t) => {
-                let token = self.token(t);
+            Step::Attach(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.attach(m, token);
                 assert_eq!(self.world.token(ids[m], command::ATTACH, token), expected);
             }
-            Step::Detach(m, t) => {
-                let token = self.token(t);
+            Step::Detach(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.detach(m, token);
                 assert_eq!(self.world.token(ids[m], command::DETACH, token), expected);
             }
-            Step::Signal(m, t) => {
-                let token = self.token(t);
+            Step::Signal(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.signal(m, token);
                 let told = self.world.signal(ids[m], token);
                 assert_eq!(
@@ -170,8 +187,8 @@ impl Run {
                     expected
                 );
             }
-            Step::Move(m, t, offset, len) => {
-                let token = self.token(t);
+            Step::Move(who, t, offset, len) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.moves(m, token, offset, len);
                 let moved = self.world.begin_move(ids[m], token, offset, len);
                 let got = moved.map(|target| target.finish());
@@ -181,13 +198,11 @@ impl Run {
                 );
             }
             Step::Forget(a, b, p) => {
-                let instance = self
-                    .model
-                    .pairs
-                    .iter()
-                    .rev()
-                    .nth(p)
-                    .map_or(0, |p| p.instance);
+                let mut pairs = self.model.pairs.iter().rev();
+                let pair = pairs.by_ref().filter(|p| p.members.contains(&a)).nth(p);
+                let instance = pair.map_or(0, |p| p.instance);
+                let peer = pair.and_then(|p| p.members.iter().copied().find(|m| *m != a));
+                let b = b.or(peer).unwrap_or(a);
                 let expected = self.model.forget(a, b, instance);
                 let body = ForgetPeerRequest {
                     gid: gid(nr(b)),
@@ -327,6 +342,11 @@ impl Run {
                 .iter()
                 .filter(|d| d.granted && d.params.writer == m);
             assert_eq!(stats.wire.grants as usize, granted.count());
+            let held = |d: &&ModelDmb| d.attached && !d.granted && d.params.writer == m;
+            assert_eq!(
+                stats.orphans as usize,
+                self.model.dmbs.iter().filter(held).count()
+            );
             let peers = self
                 .model
                 .pairs
