@@ -14,10 +14,18 @@ use ism_abi::{
 use ism_emulator::{ExtentId, MemberId, Mode, Quota};
 use proptest::prelude::*;
 
-use crate::model::{BYTES, DMBS, Expected, GROUPS, MEMBERS, Model, PEERS, Params};
+use crate::model::{BYTES, DMBS, Expected, GROUPS, MEMBERS, Model, ModelDmb, PEERS, Params};
 use crate::world::{World, body, config, event_body, gid, kind, register, status};
 
-/// One step. Members are numbers; a token is the n-th ever issued, a pair the n-th that ever was.
+/// Who takes a step that names a token: its writer or owner, or just somebody.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Owner,
+    Writer,
+    Any(usize),
+}
+
+/// One step. Members are numbers; tokens and pairs are counted from the newest.
 #[derive(Clone, Debug)]
 enum Step {
     Connect(usize),
@@ -25,39 +33,46 @@ enum Step {
     Reset(usize),
     Hello(usize),
     Query(usize, usize),
+    /// Owner, writer, index, length, whether the mode is the wrong one.
     Register(usize, usize, u32, u32, bool),
-    Unregister(usize, usize),
-    Attach(usize, usize),
-    Detach(usize, usize),
-    Signal(usize, usize),
-    Move(usize, usize, u32, u32),
-    Forget(usize, usize, usize),
+    Unregister(Who, usize),
+    Attach(Who, usize),
+    Detach(Who, usize),
+    Signal(Who, usize),
+    Move(Who, usize, u32, u32),
+    /// Who, whether with another peer's GID, pair.
+    Forget(usize, Option<usize>, usize),
     Software(usize, usize),
     TakeSignals(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let m = || 0..MEMBERS;
-    let t = || 0..40_usize;
+    // The newest tokens are most alive.
+    let t = || prop_oneof![6 => 0..6_usize, 1 => 0..40_usize];
+    let owner = || prop_oneof![8 => Just(Who::Owner), 1 => m().prop_map(Who::Any)];
+    let writer = || prop_oneof![8 => Just(Who::Writer), 1 => m().prop_map(Who::Any)];
     let len = prop::sample::select(vec![16 << 10, 20 << 10, 64 << 10, 68 << 10, 128 << 10_u32]);
     let edge = || prop::sample::select(vec![0, 1, 16 << 10, 64 << 10, (128 << 10) - 1, u32::MAX]);
+    let wrong = || prop::bool::weighted(0.05);
     prop_oneof![
         1 => m().prop_map(Step::Connect),
         1 => m().prop_map(Step::Disconnect),
         1 => m().prop_map(Step::Reset),
         4 => m().prop_map(Step::Hello),
         2 => (m(), m()).prop_map(|(a, b)| Step::Query(a, b)),
-        16 => (m(), m(), 0..4_u32, len, any::<bool>())
-            .prop_map(|(a, b, index, len, copied)| Step::Register(a, b, index * 50, len, copied)),
-        8 => (m(), t()).prop_map(|(a, t)| Step::Unregister(a, t)),
-        4 => (m(), t()).prop_map(|(a, t)| Step::Attach(a, t)),
-        4 => (m(), t()).prop_map(|(a, t)| Step::Detach(a, t)),
-        6 => (m(), t()).prop_map(|(a, t)| Step::Signal(a, t)),
-        4 => (m(), t(), edge(), 0..(1_u32 << 20))
-            .prop_map(|(a, t, offset, len)| Step::Move(a, t, offset, len)),
-        4 => (m(), m(), t()).prop_map(|(a, b, p)| Step::Forget(a, b, p)),
-        2 => (m(), m()).prop_map(|(a, b)| Step::Software(a, b)),
-        3 => m().prop_map(Step::TakeSignals),
+        40 => (m(), m(), 0..4_u32, len, wrong())
+            .prop_map(|(a, b, index, len, wrong)| Step::Register(a, b, index * 50, len, wrong)),
+        20 => (owner(), t()).prop_map(|(a, t)| Step::Unregister(a, t)),
+        10 => (writer(), t()).prop_map(|(a, t)| Step::Attach(a, t)),
+        10 => (writer(), t()).prop_map(|(a, t)| Step::Detach(a, t)),
+        10 => (writer(), t()).prop_map(|(a, t)| Step::Signal(a, t)),
+        10 => (writer(), t(), edge(), 0..(1_u32 << 20))
+            .prop_map(|(a, t, offset, len)| Step::Move(a, t, offset, len >> (offset % 16))),
+        10 => (m(), prop::option::weighted(0.05, m()), 0..6_usize)
+            .prop_map(|(a, b, p)| Step::Forget(a, b, p)),
+        4 => (m(), m()).prop_map(|(a, b)| Step::Software(a, b)),
+        4 => m().prop_map(Step::TakeSignals),
     ]
 }
 
@@ -88,7 +103,13 @@ impl Run {
         let member = |n| world.silent_member(nr(n), GROUPS[n], quota);
         let ids = (0..MEMBERS).map(member).collect();
         let (blocks, dirty) = (BTreeMap::new(), BTreeSet::new());
-        let mut run = Self { world, model: Model::default(), ids, blocks, dirty };
+        let mut run = Self {
+            world,
+            model: Model::default(),
+            ids,
+            blocks,
+            dirty,
+        };
         for member in 0..MEMBERS {
             run.step(&Step::Connect(member));
             run.step(&Step::Hello(member));
@@ -96,9 +117,15 @@ impl Run {
         run
     }
 
-    /// A token that was issued, or one that never was.
-    fn token(&self, nth: usize) -> u64 {
-        self.model.dmbs.iter().rev().nth(nth).map_or(0x1234_5678, |d| d.token)
+    /// A member, and a token that was issued, or one that never was.
+    fn token(&self, who: Who, nth: usize) -> (usize, u64) {
+        let dmb = self.model.dmbs.iter().rev().nth(nth);
+        let member = match who {
+            Who::Owner => dmb.map_or(0, |d| d.owner),
+            Who::Writer => dmb.map_or(0, |d| d.params.writer),
+            Who::Any(member) => member,
+        };
+        (member, dmb.map_or(0x1234_5678, |d| d.token))
     }
 
     fn step(&mut self, step: &Step) {
@@ -121,47 +148,83 @@ impl Run {
             }
             Step::Hello(m) => self.hello(m),
             Step::Query(a, b) => self.query(a, b),
-            Step::Register(a, b, index, len, copied) => {
-                self.register(a, Params { writer: b, index, len, copied });
+            Step::Register(a, b, index, len, wrong) => {
+                let copied = self.model.copied(a, b).unwrap_or(false) != wrong;
+                self.register(
+                    a,
+                    Params {
+                        writer: b,
+                        index,
+                        len,
+                        copied,
+                    },
+                );
             }
-            Step::Unregister(m, t) => {
-                let token = self.token(t);
+            Step::Unregister(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.unregister(m, token);
-                assert_eq!(self.world.token(ids[m], command::UNREGISTER, token), expected);
+                assert_eq!(
+                    self.world.token(ids[m], command::UNREGISTER, token),
+                    expected
+                );
             }
-            Step::Attach(m, t) => {
-                let token = self.token(t);
+            Step::Attach(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.attach(m, token);
                 assert_eq!(self.world.token(ids[m], command::ATTACH, token), expected);
             }
-            Step::Detach(m, t) => {
-                let token = self.token(t);
+            Step::Detach(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.detach(m, token);
                 assert_eq!(self.world.token(ids[m], command::DETACH, token), expected);
             }
-            Step::Signal(m, t) => {
-                let token = self.token(t);
+            Step::Signal(who, t) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.signal(m, token);
                 let told = self.world.signal(ids[m], token);
-                assert_eq!(told.map_or_else(|refusal| refusal.status(), |_| s::OK), expected);
+                assert_eq!(
+                    told.map_or_else(|refusal| refusal.status(), |_| s::OK),
+                    expected
+                );
             }
-            Step::Move(m, t, offset, len) => {
-                let token = self.token(t);
+            Step::Move(who, t, offset, len) => {
+                let (m, token) = self.token(who, t);
                 let expected = self.model.moves(m, token, offset, len);
                 let moved = self.world.begin_move(ids[m], token, offset, len);
                 let got = moved.map(|target| target.finish());
-                assert_eq!(got.map_or_else(|refusal| refusal.status(), |_| s::OK), expected);
+                assert_eq!(
+                    got.map_or_else(|refusal| refusal.status(), |_| s::OK),
+                    expected
+                );
             }
             Step::Forget(a, b, p) => {
-                let instance = self.model.pairs.iter().rev().nth(p).map_or(0, |p| p.instance);
+                let mut pairs = self.model.pairs.iter().rev();
+                let pair = pairs.by_ref().filter(|p| p.members.contains(&a)).nth(p);
+                let instance = pair.map_or(0, |p| p.instance);
+                let peer = pair.and_then(|p| p.members.iter().copied().find(|m| *m != a));
+                let b = b.or(peer).unwrap_or(a);
                 let expected = self.model.forget(a, b, instance);
-                let body = ForgetPeerRequest { gid: gid(nr(b)), instance }.to_bytes();
-                assert_eq!(self.world.status(ids[a], command::FORGET_PEER, &body), expected);
+                let body = ForgetPeerRequest {
+                    gid: gid(nr(b)),
+                    instance,
+                }
+                .to_bytes();
+                assert_eq!(
+                    self.world.status(ids[a], command::FORGET_PEER, &body),
+                    expected
+                );
             }
             Step::Software(a, b) => {
                 let expected = self.model.software(a, b);
-                let body = SignalEventRequest { gid: gid(nr(b)), code: 1, reserved: 0, info: 2 };
-                let got = self.world.status(ids[a], command::SIGNAL_EVENT, &body.to_bytes());
+                let body = SignalEventRequest {
+                    gid: gid(nr(b)),
+                    code: 1,
+                    reserved: 0,
+                    info: 2,
+                };
+                let got = self
+                    .world
+                    .status(ids[a], command::SIGNAL_EVENT, &body.to_bytes());
                 assert_eq!(got, expected);
             }
             Step::TakeSignals(m) => {
@@ -191,18 +254,32 @@ impl Run {
             None => (s::UNREACHABLE, 0),
             Some(copied) => (s::OK, if copied { 2 } else { 1 }),
         };
-        let query = QueryRequest { gid: gid(nr(b)), vlan_id: 0, vlan_valid: 0, reserved: [0; 5] };
-        let reply = self.world.call(self.ids[a], command::QUERY_RGID, &query.to_bytes()).unwrap();
+        let query = QueryRequest {
+            gid: gid(nr(b)),
+            vlan_id: 0,
+            vlan_valid: 0,
+            reserved: [0; 5],
+        };
+        let reply = self
+            .world
+            .call(self.ids[a], command::QUERY_RGID, &query.to_bytes())
+            .unwrap();
         assert_eq!((status(&reply), body(&reply)[0]), expected);
     }
 
     fn register(&mut self, owner: usize, params: Params) {
-        let mode = if params.copied { Mode::Copied } else { Mode::Mapped };
+        let mode = if params.copied {
+            Mode::Copied
+        } else {
+            Mode::Mapped
+        };
         let request: RegisterRequest =
             register(gid(nr(params.writer)), params.index, params.len, mode);
         let expected = self.model.register(owner, &params);
-        let reply =
-            self.world.call(self.ids[owner], command::REGISTER, &request.to_bytes()).unwrap();
+        let reply = self
+            .world
+            .call(self.ids[owner], command::REGISTER, &request.to_bytes())
+            .unwrap();
         let answer = RegisterReply::from_bytes(body(&reply)).unwrap();
         match expected {
             Err(Err(refused)) => assert_eq!((status(&reply), answer.token), (refused, 0)),
@@ -225,7 +302,10 @@ impl Run {
     /// The DMB's memory is nobody else's, and zero.
     fn new_block(&mut self, owner: usize, params: &Params, answer: RegisterReply) {
         let (extent, _) = self.world.maps[&self.ids[owner]][&answer.extent_offset];
-        let (start, len) = (answer.window_offset - answer.extent_offset, u64::from(params.len));
+        let (start, len) = (
+            answer.window_offset - answer.extent_offset,
+            u64::from(params.len),
+        );
         let block = (extent, start, len.next_power_of_two());
         assert!(start.is_multiple_of(block.2) && start >= 8192);
         let pair = BTreeSet::from([self.ids[owner], self.ids[params.writer]]);
@@ -236,7 +316,11 @@ impl Run {
         let apart = |&(e, at, n): &(ExtentId, u64, u64)| {
             e != extent || at + n <= block.1 || block.1 + block.2 <= at
         };
-        assert!(self.dirty.iter().all(apart), "{block:?} overlaps one of {:?}", self.dirty);
+        assert!(
+            self.dirty.iter().all(apart),
+            "{block:?} overlaps one of {:?}",
+            self.dirty
+        );
         self.dirty.insert(block);
         self.blocks.insert(answer.token, block);
     }
@@ -245,18 +329,46 @@ impl Run {
     fn check(&mut self) {
         for (m, &id) in self.ids.clone().iter().enumerate() {
             let got: Vec<Expected> = self.world.take_events(id).iter().map(decode).collect();
-            assert_eq!(got, std::mem::take(&mut self.model.events[m]), "events of {m}");
+            assert_eq!(
+                got,
+                std::mem::take(&mut self.model.events[m]),
+                "events of {m}"
+            );
             let stats = self.world.fabric.stats(id).unwrap();
             assert_eq!(stats.charged_bytes, self.model.charged(m));
-            let granted = self.model.dmbs.iter().filter(|d| d.granted && d.params.writer == m);
+            let granted = self
+                .model
+                .dmbs
+                .iter()
+                .filter(|d| d.granted && d.params.writer == m);
             assert_eq!(stats.wire.grants as usize, granted.count());
-            let peers = self.model.pairs.iter().filter(|p| p.left.contains(&m)).count();
+            let held = |d: &&ModelDmb| d.attached && !d.granted && d.params.writer == m;
+            assert_eq!(
+                stats.orphans as usize,
+                self.model.dmbs.iter().filter(held).count()
+            );
+            let peers = self
+                .model
+                .pairs
+                .iter()
+                .filter(|p| p.left.contains(&m))
+                .count();
             assert_eq!(stats.peers as usize, peers);
         }
-        let pairs = self.model.pairs.iter().filter(|p| !p.left.is_empty()).count();
+        let pairs = self
+            .model
+            .pairs
+            .iter()
+            .filter(|p| !p.left.is_empty())
+            .count();
         assert_eq!(self.world.fabric.totals().pairs, pairs);
         assert_eq!(self.world.fabric.totals().extents, self.world.extents.len());
-        assert!(self.world.mapped_by.values().all(|members| members.len() <= 2));
+        assert!(
+            self.world
+                .mapped_by
+                .values()
+                .all(|members| members.len() <= 2)
+        );
         assert_eq!(self.world.fabric.poll_timeout(), None);
         self.check_memory();
     }
@@ -291,19 +403,30 @@ fn decode(event: &[u8; ism_abi::EVENT_SIZE]) -> Expected {
     match kind(event) {
         event::DMB_GRANTED => {
             let granted = DmbGranted::from_bytes(bytes).unwrap();
-            Expected::Granted { owner: member(granted.gid), token: granted.token }
+            Expected::Granted {
+                owner: member(granted.gid),
+                token: granted.token,
+            }
         }
         event::DMB_UNREGISTERED => {
             let gone = DmbUnregistered::from_bytes(bytes).unwrap();
-            Expected::Unregistered { owner: member(gone.gid), token: gone.token }
+            Expected::Unregistered {
+                owner: member(gone.gid),
+                token: gone.token,
+            }
         }
         event::PEER_GONE => {
             let gone = PeerGone::from_bytes(bytes).unwrap();
-            Expected::Gone { peer: member(gone.gid), instance: gone.instance }
+            Expected::Gone {
+                peer: member(gone.gid),
+                instance: gone.instance,
+            }
         }
         _ => {
             let software = SoftwareEvent::from_bytes(bytes).unwrap();
-            Expected::Software { sender: member(software.gid) }
+            Expected::Software {
+                sender: member(software.gid),
+            }
         }
     }
 }
