@@ -11,6 +11,7 @@
     reason = "a failing test may panic"
 )]
 
+mod hostile;
 mod life;
 mod limits;
 mod model;
