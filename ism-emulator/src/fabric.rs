@@ -105,7 +105,8 @@ impl Fabric {
     /// Adds a member, without a front-end yet.
     ///
     /// # Errors
-    /// A group or VLAN that does not exist, or a GID whose bytes 8–15 are zero or another's.
+    /// A group or VLAN that does not exist, or a GID with a half that is zero, or whose bytes
+    /// 8–15 are another's.
     pub fn add_member(&mut self, mut config: MemberConfig) -> Result<MemberId, ConfigError> {
         if config.groups.is_empty() {
             config.groups.push(self.config.default_group.clone());
@@ -121,15 +122,15 @@ impl Fabric {
         if let Some(&id) = vlans.find(|id| !(1..=MAX_VLAN).contains(*id)) {
             return Err(ConfigError::Vlan(id));
         }
-        let low_half = |gid: &Gid| *gid.last_chunk::<8>().unwrap_or(&[0; 8]);
         let gid = config.gid;
-        if low_half(&gid) == [0; 8] {
+        let halves = (gid.first_chunk::<8>(), gid.last_chunk::<8>());
+        if halves.0 == Some(&[0; 8]) || halves.1 == Some(&[0; 8]) {
             return Err(ConfigError::Gid {
                 gid,
                 taken_by: None,
             });
         }
-        let taken = |m: &&Member| low_half(&m.config.gid) == low_half(&gid);
+        let taken = |m: &&Member| m.config.gid.last_chunk::<8>() == halves.1;
         if let Some(other) = self.members.values().find(taken) {
             let taken_by = Some(other.config.name.clone());
             return Err(ConfigError::Gid { gid, taken_by });

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::dmb::Block;
 use crate::fabric::Fabric;
-use crate::pair::{Instance, Mapping, Pair};
+use crate::pair::{Extent, Instance, Mapping, Pair};
 use crate::refusal::Refusal;
 use crate::time::Deadline;
 use crate::wish::{ExtentId, MemberId, Wish};
@@ -146,7 +146,6 @@ impl Fabric {
         if let Some(pair) = self.pairs.get_mut(&instance) {
             pair.add_extent(extent, len, taken);
         }
-        self.wishes.push_back(Wish::CreateExtent { extent, len });
         Ok(())
     }
 
@@ -163,6 +162,12 @@ impl Fabric {
         }
         self.answering(pair)?;
         let needed: Vec<ExtentId> = pair.needs(extent).map(|e| e.id).collect();
+        // New, or its file could not be made: a mapping that is there shows that it was.
+        let unmapped = |e: &&Extent| e.views.iter().all(|v| v.mapping == Mapping::Absent);
+        let create = pair.needs(extent).filter(unmapped).map(|e| e.id);
+        let len = self.config.chunk_size;
+        let create = create.map(|extent| Wish::CreateExtent { extent, len });
+        self.wishes.extend(create);
         let deadline = now.saturating_add(self.config.answer_timeout);
         let members = pair.members.clone();
         let Some(pair) = self.pairs.get_mut(&instance) else {

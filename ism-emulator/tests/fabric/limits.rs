@@ -349,6 +349,23 @@ fn a_window_that_refuses_is_asked_again() {
 }
 
 #[test]
+fn memory_that_was_short_is_tried_again() {
+    let mut w = World::new(config());
+    let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));
+    let dmb = register(gid(2), 0, 1 << 16, Mode::Mapped);
+    w.no_memory = true;
+    assert_eq!(w.try_register(a, dmb), s::IO_ERROR);
+    assert_eq!(w.try_register(a, dmb), s::IO_ERROR);
+    w.no_memory = false;
+    assert_eq!(w.try_register(a, dmb), s::OK);
+    assert_eq!(
+        w.try_register(b, register(gid(1), 0, 1 << 16, Mode::Mapped)),
+        s::OK
+    );
+    assert_eq!((w.created, w.extents.len(), w.zeroed.len()), (3, 1, 0));
+}
+
+#[test]
 fn a_driver_that_does_not_listen_costs_one_timeout() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));

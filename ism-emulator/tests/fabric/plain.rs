@@ -553,14 +553,15 @@ fn configurations_are_checked() {
             ..
         })
     ));
-    let zero = MemberConfig {
-        gid: [0; 16],
-        ..member(3, "m")
-    };
-    assert!(matches!(
-        w.fabric.add_member(zero),
-        Err(ConfigError::Gid { taken_by: None, .. })
-    ));
+    for half in [0..8, 8..16] {
+        let mut zero = member(3, "m");
+        zero.gid[half].fill(0);
+        let refused = w.fabric.add_member(zero);
+        assert!(matches!(
+            refused,
+            Err(ConfigError::Gid { taken_by: None, .. })
+        ));
+    }
     let vlan = MemberConfig {
         vlans: Some(BTreeSet::from([0])),
         ..member(3, "m")
