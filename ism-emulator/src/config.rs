@@ -49,7 +49,8 @@ pub struct FabricConfig {
     pub fabric_id: u16,
     /// Bytes of one extent, a multiple of 2 MiB.
     pub chunk_size: u64,
-    /// Extents a pair may have; what one peer can take of another's window.
+    /// Extents that two members may share, those of instances that one has not forgotten included:
+    /// what one peer can take of another's window.
     pub pair_extents: u32,
     /// Groups by name.
     pub groups: BTreeMap<String, GroupConfig>,

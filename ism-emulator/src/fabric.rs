@@ -349,6 +349,13 @@ impl Fabric {
         })
     }
 
+    /// The instances that a member shares with the owner of a GID, or has not forgotten.
+    pub(crate) fn shared(&self, id: MemberId, gid: Gid) -> impl Iterator<Item = &Pair> {
+        let instances = self.members.get(&id).into_iter().flat_map(|m| &m.pairs);
+        let pairs = instances.filter_map(|instance| self.pairs.get(instance));
+        pairs.filter(move |pair| pair.other_gid(id) == Some(gid))
+    }
+
     /// A member's counters.
     pub fn stats(&self, id: MemberId) -> Option<MemberStats> {
         let member = self.members.get(&id)?;

@@ -123,10 +123,15 @@ impl Fabric {
     fn add_extent(&mut self, instance: Instance) -> Result<(), Refusal> {
         let pair = self.pairs.get(&instance).ok_or(Refusal::NoSpace)?;
         self.answering(pair)?;
-        if pair.extents.len() >= usize::try_from(self.config.pair_extents).unwrap_or(usize::MAX) {
-            return Err(Refusal::NoSpace);
-        }
         let members = pair.members.clone();
+        let most = usize::try_from(self.config.pair_extents).unwrap_or(usize::MAX);
+        for &member in &members {
+            let other = pair.other_gid(member).unwrap_or_default();
+            let shared: usize = self.shared(member, other).map(|p| p.extents.len()).sum();
+            if shared >= most {
+                return Err(Refusal::NoSpace);
+            }
+        }
         let mut taken = Vec::new();
         for member in &members {
             let place = self.members.get_mut(member).and_then(|m| m.window.take());

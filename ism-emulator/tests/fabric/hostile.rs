@@ -374,8 +374,6 @@ fn toggle(set: &mut std::collections::BTreeSet<MemberId>, id: MemberId, present:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
     #[test]
     fn nobody_else_is_hurt(deeds in prop::collection::vec(deed(), 1..150)) {
         let mut siege = Siege::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ism_abi::{Ping, RegisterRequest, SignalEventRequest, command, event, status as s};
 use ism_emulator::{MemberId, Mode, Quota, Tag};
 
-use crate::world::{World, config, gid, kind, register, request, status};
+use crate::world::{World, config, event_body, gid, kind, register, request, status};
 
 fn member(w: &mut World, n: u8, groups: &[&str], quota: Quota) -> MemberId {
     let id = w.silent_member(n, groups, quota);
@@ -113,6 +113,40 @@ fn a_pair_takes_only_so_much_of_a_window() {
         w.try_register(b, register(gid(1), 0, 512 << 10, Mode::Mapped)),
         s::OK
     );
+}
+
+#[test]
+fn who_comes_and_goes_uses_up_only_its_own_share() {
+    let mut config = config();
+    config.pair_extents = 3;
+    for (group, mode, instances) in [("m", Mode::Mapped, 3), ("c", Mode::Copied, 5)] {
+        let mut w = World::new(config.clone());
+        let quota = Quota {
+            peers: 6,
+            ..Quota::default()
+        };
+        let b = member(&mut w, 2, &[group], quota);
+        let (a, c) = (w.member(1, &[group]), w.member(3, &[group]));
+        let mut registered = 0;
+        while w.try_register(a, register(gid(2), 0, 1 << 16, mode)) == s::OK {
+            registered += 1;
+            w.hello(a);
+        }
+        assert_eq!(registered, instances.min(4));
+        // Others still find room.
+        assert_eq!(w.try_register(c, register(gid(2), 0, 1 << 16, mode)), s::OK);
+        // What b forgets is free for a again.
+        let gone = w
+            .take_events(b)
+            .into_iter()
+            .find(|e| kind(e) == event::PEER_GONE)
+            .unwrap();
+        assert_eq!(
+            w.status(b, command::FORGET_PEER, &event_body(&gone)[..24]),
+            s::OK
+        );
+        assert_eq!(w.try_register(a, register(gid(2), 0, 1 << 16, mode)), s::OK);
+    }
 }
 
 #[test]

@@ -16,7 +16,9 @@ pub(crate) const GROUPS: [&[&str]; MEMBERS] = [&["m"], &["m", "c"], &["m", "c"],
 /// Quotas of every member.
 pub(crate) const BYTES: u64 = 256 << 10;
 pub(crate) const DMBS: usize = 3;
-pub(crate) const PEERS: usize = 3;
+pub(crate) const PEERS: usize = 6;
+/// Instances with a peer that may be unforgotten when it makes another.
+const UNFORGOTTEN: usize = 4;
 
 /// An event that a member must get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +143,12 @@ impl Model {
             len.next_power_of_two()
         };
         let new_pair = self.pair_of(owner, params.writer).is_none();
-        let full = |member| new_pair && self.peers(member) >= PEERS;
+        let members = BTreeSet::from([owner, params.writer]);
+        let full = |member| {
+            let held = |p: &&ModelPair| p.left.contains(&member) && p.members == members;
+            let unforgotten = self.pairs.iter().filter(held).count();
+            new_pair && (self.peers(member) >= PEERS || unforgotten >= UNFORGOTTEN)
+        };
         if self.own(owner).count() >= DMBS
             || self.charged(owner) + cost > BYTES
             || full(owner)

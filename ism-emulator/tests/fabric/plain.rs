@@ -234,7 +234,11 @@ fn register_checks_its_fields() {
             ..good
         },
         Request {
-            ram_addr: u64::MAX - 4096,
+            ram_addr: 4,
+            ..good
+        },
+        Request {
+            ram_addr: u64::MAX - 4095,
             ..good
         },
         Request {
