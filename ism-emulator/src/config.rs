@@ -49,7 +49,8 @@ pub struct FabricConfig {
     pub fabric_id: u16,
     /// Bytes of one extent, a multiple of 2 MiB.
     pub chunk_size: u64,
-    /// Extents a pair may have; what one peer can take of another's window.
+    /// Extents that two members may share, those of instances that one has not forgotten included:
+    /// what one peer can take of another's window.
     pub pair_extents: u32,
     /// Groups by name.
     pub groups: BTreeMap<String, GroupConfig>,
@@ -70,7 +71,10 @@ pub struct FabricConfig {
 impl FabricConfig {
     /// The usual limits, and one mapped group named "default".
     pub fn new(fabric_id: u16) -> Self {
-        let default = GroupConfig { mode: Mode::Mapped, check_cdc: false };
+        let default = GroupConfig {
+            mode: Mode::Mapped,
+            check_cdc: false,
+        };
         Self {
             fabric_id,
             chunk_size: 32 << 20,
@@ -94,7 +98,12 @@ impl FabricConfig {
             if (min..=max).contains(&value) {
                 Ok(())
             } else {
-                Err(ConfigError::Range { what, value, min, max })
+                Err(ConfigError::Range {
+                    what,
+                    value,
+                    min,
+                    max,
+                })
             }
         };
         let (low, high) = (u64::from(FABRIC_ID_MIN), u64::from(FABRIC_ID_MAX));
@@ -103,8 +112,18 @@ impl FabricConfig {
         if !self.chunk_size.is_multiple_of(WINDOW_ALIGN) {
             return Err(ConfigError::ChunkAlign(self.chunk_size));
         }
-        range("extents of a pair", u64::from(self.pair_extents), 1, 1 << 16)?;
-        range("DMBs of a member", u64::from(self.max_dmbs), 1, u64::from(MAX_DMBS))?;
+        range(
+            "extents of a pair",
+            u64::from(self.pair_extents),
+            1,
+            1 << 16,
+        )?;
+        range(
+            "DMBs of a member",
+            u64::from(self.max_dmbs),
+            1,
+            u64::from(MAX_DMBS),
+        )?;
         let (shortest, longest) = (u64::from(MIN_DMB_LEN), u64::from(MAX_DMB_LEN));
         range("DMB length", u64::from(self.max_dmb_len), shortest, longest)?;
         range("move length", u64::from(self.max_move_len), 64, longest)?;
@@ -133,7 +152,13 @@ pub struct Quota {
 impl Default for Quota {
     /// 1 GiB in 4096 DMBs, 64 peers (of the about 500 mappings that QEMU bears), no rate limits.
     fn default() -> Self {
-        Self { bytes: 1 << 30, dmbs: MAX_DMBS, peers: 64, signals_per_s: 0, control_per_s: 0 }
+        Self {
+            bytes: 1 << 30,
+            dmbs: MAX_DMBS,
+            peers: 64,
+            signals_per_s: 0,
+            control_per_s: 0,
+        }
     }
 }
 
@@ -142,8 +167,9 @@ impl Default for Quota {
 pub struct MemberConfig {
     /// For messages and statistics.
     pub name: String,
-    /// Its address. Bytes 8–15 are not zero and unique by themselves: Linux compares only those
-    /// when a peer goes (smc_smcd_terminate, net/smc/smc_core.c).
+    /// Its address. Bytes 8–15 are not zero and unique by themselves, and bytes 0–7 are not zero:
+    /// when a peer goes, Linux compares only the former, and takes zero in the latter for all
+    /// peers (smc_smcd_terminate, net/smc/smc_core.c).
     pub gid: Gid,
     /// Names of its groups; empty: the default group.
     pub groups: Vec<String>,
@@ -180,11 +206,11 @@ pub enum ConfigError {
     ChunkAlign(u64),
     /// A group that is not configured.
     UnknownGroup(String),
-    /// Bytes 8–15 of the GID are zero, or another member's.
+    /// A half of the GID is zero, or bytes 8–15 are another member's.
     Gid {
         /// The GID.
         gid: Gid,
-        /// The member that has it; `None`: it is zero.
+        /// The member that has them; `None`: a half is zero.
         taken_by: Option<String>,
     },
     /// A VLAN id outside 1–4094.
@@ -196,18 +222,41 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Range { what, value, min, max } => {
-                write!(f, "{what} is {value} ({value:#x}); allowed is {min:#x} to {max:#x}")
+            Self::Range {
+                what,
+                value,
+                min,
+                max,
+            } => {
+                write!(
+                    f,
+                    "{what} is {value} ({value:#x}); allowed is {min:#x} to {max:#x}"
+                )
             }
             Self::ChunkAlign(size) => {
-                write!(f, "chunk size is {size}; allowed are multiples of 2097152 (2 MiB)")
+                write!(
+                    f,
+                    "chunk size is {size}; allowed are multiples of 2097152 (2 MiB)"
+                )
             }
             Self::UnknownGroup(name) => write!(f, "group \"{name}\" is not configured"),
-            Self::Gid { gid, taken_by: Some(name) } => {
-                write!(f, "GID {gid:02x?}: its last 8 bytes are those of member \"{name}\"")
+            Self::Gid {
+                gid,
+                taken_by: Some(name),
+            } => {
+                write!(
+                    f,
+                    "GID {gid:02x?}: its last 8 bytes are those of member \"{name}\""
+                )
             }
-            Self::Gid { gid, taken_by: None } => {
-                write!(f, "GID {gid:02x?}: its last 8 bytes may not be zero")
+            Self::Gid {
+                gid,
+                taken_by: None,
+            } => {
+                write!(
+                    f,
+                    "GID {gid:02x?}: neither its first nor its last 8 bytes may be all zero"
+                )
             }
             Self::Vlan(id) => write!(f, "VLAN id is {id}; allowed is 1 to 4094"),
             Self::NoMember(MemberId(id)) => write!(f, "member {id} does not exist"),

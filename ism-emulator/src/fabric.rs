@@ -67,7 +67,9 @@ fn find_grant<'a>(
     if request.len() != SignalRequest::SIZE {
         return Err(Refusal::Invalid);
     }
-    let token = SignalRequest::from_bytes(request).ok_or(Refusal::Invalid)?.token;
+    let token = SignalRequest::from_bytes(request)
+        .ok_or(Refusal::Invalid)?
+        .token;
     Ok((token, grants.get(&token).ok_or(Refusal::NoToken)?))
 }
 
@@ -103,24 +105,32 @@ impl Fabric {
     /// Adds a member, without a front-end yet.
     ///
     /// # Errors
-    /// A group or VLAN that does not exist, or a GID whose bytes 8–15 are zero or another's.
+    /// A group or VLAN that does not exist, or a GID with a half that is zero, or whose bytes
+    /// 8–15 are another's.
     pub fn add_member(&mut self, mut config: MemberConfig) -> Result<MemberId, ConfigError> {
         if config.groups.is_empty() {
             config.groups.push(self.config.default_group.clone());
         }
-        if let Some(name) = config.groups.iter().find(|g| !self.config.groups.contains_key(*g)) {
+        if let Some(name) = config
+            .groups
+            .iter()
+            .find(|g| !self.config.groups.contains_key(*g))
+        {
             return Err(ConfigError::UnknownGroup(name.clone()));
         }
         let mut vlans = config.vlans.iter().flatten();
         if let Some(&id) = vlans.find(|id| !(1..=MAX_VLAN).contains(*id)) {
             return Err(ConfigError::Vlan(id));
         }
-        let low_half = |gid: &Gid| *gid.last_chunk::<8>().unwrap_or(&[0; 8]);
         let gid = config.gid;
-        if low_half(&gid) == [0; 8] {
-            return Err(ConfigError::Gid { gid, taken_by: None });
+        let halves = (gid.first_chunk::<8>(), gid.last_chunk::<8>());
+        if halves.0 == Some(&[0; 8]) || halves.1 == Some(&[0; 8]) {
+            return Err(ConfigError::Gid {
+                gid,
+                taken_by: None,
+            });
         }
-        let taken = |m: &&Member| low_half(&m.config.gid) == low_half(&gid);
+        let taken = |m: &&Member| m.config.gid.last_chunk::<8>() == halves.1;
         if let Some(other) = self.members.values().find(taken) {
             let taken_by = Some(other.config.name.clone());
             return Err(ConfigError::Gid { gid, taken_by });
@@ -150,8 +160,13 @@ impl Fabric {
         let member = self.members.get_mut(&id).ok_or(ConfigError::NoMember(id))?;
         let chunk = self.config.chunk_size;
         // A window without room for an extent and its gap is none.
-        let window = abilities.window.filter(|&size| size >= chunk.saturating_add(WINDOW_ALIGN));
-        member.abilities = Some(Abilities { window, ..abilities });
+        let window = abilities
+            .window
+            .filter(|&size| size >= chunk.saturating_add(WINDOW_ALIGN));
+        member.abilities = Some(Abilities {
+            window,
+            ..abilities
+        });
         member.window = Window::new(window.unwrap_or(0), chunk);
         Ok(())
     }
@@ -218,7 +233,11 @@ impl Fabric {
         now: Duration,
     ) -> Result<Option<MemberId>, Refusal> {
         let member = self.members.get_mut(&id).ok_or(Refusal::NotReady)?;
-        let ready = if member.ready { Ok(()) } else { Err(Refusal::NotReady) };
+        let ready = if member.ready {
+            Ok(())
+        } else {
+            Err(Refusal::NotReady)
+        };
         let found = ready.and_then(|()| find_grant(&member.grants, request));
         let (token, grant) = found.inspect_err(|_| count(&member.counters.errors, 1))?;
         count(&member.counters.signals_sent, 1);
@@ -257,7 +276,12 @@ impl Fabric {
             return;
         };
         for event in member.events.delivered() {
-            if let Kind::Grant { owner, index, token } = event.kind {
+            if let Kind::Grant {
+                owner,
+                index,
+                token,
+            } = event.kind
+            {
                 self.grant_delivered(owner, index, token);
             }
         }
@@ -305,8 +329,10 @@ impl Fabric {
         if !may_talk || !member.in_vlan(vlan) || !peer.in_vlan(vlan) {
             return Err(unreachable);
         }
-        let (mine, theirs) =
-            (member.abilities.unwrap_or_default(), peer.abilities.unwrap_or_default());
+        let (mine, theirs) = (
+            member.abilities.unwrap_or_default(),
+            peer.abilities.unwrap_or_default(),
+        );
         let windows = mine.window.is_some() && theirs.window.is_some();
         let mode = if windows && groups().any(|g| g.mode == Mode::Mapped) {
             Mode::Mapped
@@ -316,7 +342,18 @@ impl Fabric {
             return Err(unreachable);
         };
         let check_cdc = groups().any(|g| g.check_cdc);
-        Ok(Reach { peer: peer_id, mode, check_cdc })
+        Ok(Reach {
+            peer: peer_id,
+            mode,
+            check_cdc,
+        })
+    }
+
+    /// The instances that a member shares with the owner of a GID, or has not forgotten.
+    pub(crate) fn shared(&self, id: MemberId, gid: Gid) -> impl Iterator<Item = &Pair> {
+        let instances = self.members.get(&id).into_iter().flat_map(|m| &m.pairs);
+        let pairs = instances.filter_map(|instance| self.pairs.get(instance));
+        pairs.filter(move |pair| pair.other_gid(id) == Some(gid))
     }
 
     /// A member's counters.

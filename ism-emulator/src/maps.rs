@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::dmb::Block;
 use crate::fabric::Fabric;
-use crate::pair::{Instance, Mapping, Pair};
+use crate::pair::{Extent, Instance, Mapping, Pair};
 use crate::refusal::Refusal;
 use crate::time::Deadline;
 use crate::wish::{ExtentId, MemberId, Wish};
@@ -28,10 +28,15 @@ impl Fabric {
         let Some((_, view)) = pair.views_mut(side).find(|(id, _)| *id == extent) else {
             return;
         };
-        let answered = if ok { Mapping::Present } else { Mapping::Absent };
+        let answered = if ok {
+            Mapping::Present
+        } else {
+            Mapping::Absent
+        };
         match std::mem::replace(&mut view.mapping, answered) {
             Mapping::Asked { deadline } => {
-                self.deadlines.remove(&(deadline, Deadline::Map(extent, member)));
+                self.deadlines
+                    .remove(&(deadline, Deadline::Map(extent, member)));
             }
             Mapping::Late => {
                 if let Some(member) = self.members.get_mut(&member) {
@@ -49,7 +54,11 @@ impl Fabric {
     pub fn finish_zero(&mut self, extent: ExtentId, offset: u64, len: u64, ok: bool) {
         let instance = self.extents.get(&extent);
         let pair = instance.and_then(|instance| self.pairs.get_mut(instance));
-        let block = Block { extent, offset, len };
+        let block = Block {
+            extent,
+            offset,
+            len,
+        };
         if let Some(pair) = pair
             && pair.zeroing.remove(&block)
             && ok
@@ -62,8 +71,16 @@ impl Fabric {
     pub(crate) fn release_block(&mut self, instance: Instance, block: Block) {
         if let Some(pair) = self.pairs.get_mut(&instance) {
             pair.zeroing.insert(block);
-            let Block { extent, offset, len } = block;
-            self.wishes.push_back(Wish::Zero { extent, offset, len });
+            let Block {
+                extent,
+                offset,
+                len,
+            } = block;
+            self.wishes.push_back(Wish::Zero {
+                extent,
+                offset,
+                len,
+            });
         }
     }
 
@@ -96,16 +113,25 @@ impl Fabric {
     /// Fails at once for members whose windows have not answered lately.
     fn answering(&self, pair: &Pair) -> Result<(), Refusal> {
         let late = |m| self.members.get(m).is_none_or(|m| m.late_maps > 0);
-        if pair.members.iter().any(late) { Err(Refusal::IoError) } else { Ok(()) }
+        if pair.members.iter().any(late) {
+            Err(Refusal::IoError)
+        } else {
+            Ok(())
+        }
     }
 
     fn add_extent(&mut self, instance: Instance) -> Result<(), Refusal> {
         let pair = self.pairs.get(&instance).ok_or(Refusal::NoSpace)?;
         self.answering(pair)?;
-        if pair.extents.len() >= usize::try_from(self.config.pair_extents).unwrap_or(usize::MAX) {
-            return Err(Refusal::NoSpace);
-        }
         let members = pair.members.clone();
+        let most = usize::try_from(self.config.pair_extents).unwrap_or(usize::MAX);
+        for &member in &members {
+            let other = pair.other_gid(member).unwrap_or_default();
+            let shared: usize = self.shared(member, other).map(|p| p.extents.len()).sum();
+            if shared >= most {
+                return Err(Refusal::NoSpace);
+            }
+        }
         let mut taken = Vec::new();
         for member in &members {
             let place = self.members.get_mut(member).and_then(|m| m.window.take());
@@ -125,7 +151,6 @@ impl Fabric {
         if let Some(pair) = self.pairs.get_mut(&instance) {
             pair.add_extent(extent, len, taken);
         }
-        self.wishes.push_back(Wish::CreateExtent { extent, len });
         Ok(())
     }
 
@@ -142,6 +167,12 @@ impl Fabric {
         }
         self.answering(pair)?;
         let needed: Vec<ExtentId> = pair.needs(extent).map(|e| e.id).collect();
+        // New, or its file could not be made: a mapping that is there shows that it was.
+        let unmapped = |e: &&Extent| e.views.iter().all(|v| v.mapping == Mapping::Absent);
+        let create = pair.needs(extent).filter(unmapped).map(|e| e.id);
+        let len = self.config.chunk_size;
+        let create = create.map(|extent| Wish::CreateExtent { extent, len });
+        self.wishes.extend(create);
         let deadline = now.saturating_add(self.config.answer_timeout);
         let members = pair.members.clone();
         let Some(pair) = self.pairs.get_mut(&instance) else {
@@ -154,9 +185,15 @@ impl Fabric {
             for (extent, view) in pair.views_mut(side).filter(|(id, _)| needed.contains(id)) {
                 if view.mapping == Mapping::Absent {
                     view.mapping = Mapping::Asked { deadline };
-                    self.deadlines.insert((deadline, Deadline::Map(extent, member)));
+                    self.deadlines
+                        .insert((deadline, Deadline::Map(extent, member)));
                     let (window_offset, len) = (view.offset, self.config.chunk_size);
-                    self.wishes.push_back(Wish::Map { member, extent, window_offset, len });
+                    self.wishes.push_back(Wish::Map {
+                        member,
+                        extent,
+                        window_offset,
+                        len,
+                    });
                 }
             }
         }

@@ -25,7 +25,12 @@ impl Window {
     /// The slots of a window of `size` bytes (0: no window) for extents of `chunk` bytes.
     pub(crate) fn new(size: u64, chunk: u64) -> Self {
         let stride = chunk.saturating_add(WINDOW_ALIGN);
-        Self { stride, slots: size / stride, fresh: 0, freed: VecDeque::new() }
+        Self {
+            stride,
+            slots: size / stride,
+            fresh: 0,
+            freed: VecDeque::new(),
+        }
     }
 
     /// A free place's offset in bytes.
@@ -40,5 +45,22 @@ impl Window {
     /// Gives back a place that `take` returned.
     pub(crate) fn give_back(&mut self, offset: u64) {
         self.freed.push_back(offset);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_apart_and_come_back_last() {
+        let (chunk, stride) = (32 << 20, 34 << 20);
+        let mut window = Window::new(3 * stride + chunk, chunk);
+        assert_eq!(window.take(), Some(0));
+        window.give_back(0);
+        // The fourth would have no gap behind it.
+        let rest: Vec<_> = (0..4).map(|_| window.take()).collect();
+        assert_eq!(rest, [Some(stride), Some(2 * stride), Some(0), None]);
+        assert_eq!(Window::new(0, chunk).take(), None);
     }
 }

@@ -16,7 +16,9 @@ use crate::time::Deadline;
 use crate::wish::MemberId;
 
 pub(super) fn unregister(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
-    let token = TokenRequest::from_bytes(call.body).ok_or(Refusal::Invalid)?.token;
+    let token = TokenRequest::from_bytes(call.body)
+        .ok_or(Refusal::Invalid)?
+        .token;
     let member = fabric.members.get_mut(&call.id).ok_or(Refusal::NotReady)?;
     let index = *member.own_tokens.get(&token).ok_or(Refusal::NoToken)?;
     let dmb = member.own.get_mut(&index).ok_or(Refusal::NoToken)?;
@@ -30,7 +32,9 @@ pub(super) fn unregister(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
         State::Registered => {}
     }
     if !dmb.gate.close() {
-        dmb.state = State::Closing { tags: vec![call.tag] };
+        dmb.state = State::Closing {
+            tags: vec![call.tag],
+        };
         fabric.revoke(call.id, index);
         fabric.closing.insert((call.id, index));
         fabric.watch_gates(call.now);
@@ -70,7 +74,15 @@ impl Fabric {
     pub(crate) fn drop_memory(&mut self, dmb: &Dmb) {
         let writer = self.members.get(&dmb.params.writer);
         let held = writer.is_some_and(|w| w.orphans.contains_key(&dmb.token));
-        if let Some(block) = dmb.block.filter(|_| !held) {
+        let Some(block) = dmb.block.filter(|_| !held) else {
+            return;
+        };
+        if let State::Mapping { .. } = dmb.state {
+            // Nobody was told of the block: it is as zero as it was.
+            if let Some(pair) = self.pairs.get_mut(&dmb.instance) {
+                pair.give_back(block);
+            }
+        } else {
             self.release_block(dmb.instance, block);
         }
     }

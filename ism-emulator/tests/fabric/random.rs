@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Random requests of several members, against the reference model.
+//! Random requests of several members, against the reference model (`PROPTEST_CASES=n` for more).
 //!
 //! Invariant tested: every status, event, signal and count is the model's; no token comes twice;
 //! memory is zero before it is used again, and in the windows of its two members only.
@@ -432,8 +432,6 @@ fn decode(event: &[u8; ism_abi::EVENT_SIZE]) -> Expected {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn the_fabric_does_what_the_model_says(steps in prop::collection::vec(step(), 1..120)) {
         let mut run = Run::new();

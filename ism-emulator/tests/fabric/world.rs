@@ -29,7 +29,12 @@ pub(crate) fn gid(n: u8) -> Gid {
 
 /// A request's bytes.
 pub(crate) fn request(command: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = RequestHeader { command, reserved: [0; 6] }.to_bytes().to_vec();
+    let mut bytes = RequestHeader {
+        command,
+        reserved: [0; 6],
+    }
+    .to_bytes()
+    .to_vec();
     bytes.extend_from_slice(body);
     bytes
 }
@@ -61,7 +66,11 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
         rgid,
         index,
         len,
-        ram_addr: if copied { (u64::from(index) + 1) << 24 } else { 0 },
+        ram_addr: if copied {
+            (u64::from(index) + 1) << 24
+        } else {
+            0
+        },
         vlan_id: 0,
         vlan_valid: 0,
         mode: mode.wire(),
@@ -73,7 +82,9 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
 pub(crate) fn config() -> FabricConfig {
     let mut config = FabricConfig::new(0xff01);
     let mut group = |name: &str, mode, check_cdc| {
-        config.groups.insert(name.to_owned(), GroupConfig { mode, check_cdc });
+        config
+            .groups
+            .insert(name.to_owned(), GroupConfig { mode, check_cdc });
     };
     group("m", Mode::Mapped, false);
     group("c", Mode::Copied, false);
@@ -95,6 +106,10 @@ pub(crate) struct World {
     pub(crate) deaf: BTreeSet<MemberId>,
     /// Members whose front-ends refuse maps.
     pub(crate) refusing: BTreeSet<MemberId>,
+    /// Memory files cannot be made.
+    pub(crate) no_memory: bool,
+    /// How often a memory file was wished for.
+    pub(crate) created: usize,
     /// Extents and their lengths.
     pub(crate) extents: BTreeMap<ExtentId, u64>,
     /// Windows: extents by offset.
@@ -118,6 +133,8 @@ impl World {
             attentive: BTreeSet::new(),
             deaf: BTreeSet::new(),
             refusing: BTreeSet::new(),
+            no_memory: false,
+            created: 0,
             extents: BTreeMap::new(),
             maps: BTreeMap::new(),
             unanswered: Vec::new(),
@@ -153,12 +170,23 @@ impl World {
     pub(crate) fn connect(&mut self, id: MemberId) {
         self.maps.remove(&id);
         self.events.remove(&id);
-        self.fabric.connect(id, Abilities { window: Some(WINDOW), copied: true }).unwrap();
+        self.fabric
+            .connect(
+                id,
+                Abilities {
+                    window: Some(WINDOW),
+                    copied: true,
+                },
+            )
+            .unwrap();
         self.work();
     }
 
     pub(crate) fn hello(&mut self, id: MemberId) -> Vec<u8> {
-        let body = HelloRequest { version: VERSION, reserved: [0; 6] };
+        let body = HelloRequest {
+            version: VERSION,
+            reserved: [0; 6],
+        };
         self.call(id, command::HELLO, &body.to_bytes()).unwrap()
     }
 
@@ -169,7 +197,9 @@ impl World {
 
     /// A REGISTER that works.
     pub(crate) fn register(&mut self, id: MemberId, request: RegisterRequest) -> RegisterReply {
-        let reply = self.call(id, command::REGISTER, &request.to_bytes()).unwrap();
+        let reply = self
+            .call(id, command::REGISTER, &request.to_bytes())
+            .unwrap();
         assert_eq!(status(&reply), status::OK);
         RegisterReply::from_bytes(body(&reply)).unwrap()
     }
@@ -186,7 +216,8 @@ impl World {
 
     /// A doorbell.
     pub(crate) fn signal(&mut self, id: MemberId, token: u64) -> Result<Option<MemberId>, Refusal> {
-        self.fabric.signal(id, &SignalRequest { token }.to_bytes(), self.now)
+        self.fabric
+            .signal(id, &SignalRequest { token }.to_bytes(), self.now)
     }
 
     /// The DMB indices for which a member has signals.
@@ -209,7 +240,14 @@ impl World {
         offset: u32,
         len: u32,
     ) -> Result<MoveTarget, Refusal> {
-        let header = MoveRequest { token, offset, len, signal: 1, reserved: 0 }.to_bytes();
+        let header = MoveRequest {
+            token,
+            offset,
+            len,
+            signal: 1,
+            reserved: 0,
+        }
+        .to_bytes();
         self.fabric.begin_move(id, &header, len as usize, self.now)
     }
 
@@ -261,27 +299,49 @@ impl World {
     pub(crate) fn carry_out(&mut self, wish: Wish) {
         match wish {
             Wish::CreateExtent { extent, len } => {
-                assert!(self.extents.insert(extent, len).is_none(), "{extent:?} exists");
+                assert!(!self.mapped_by.contains_key(&extent), "{extent:?} is used");
+                self.created += 1;
+                if !self.no_memory {
+                    self.extents.insert(extent, len);
+                }
             }
-            Wish::Map { member, extent, window_offset, len } => {
+            Wish::Map {
+                member,
+                extent,
+                window_offset,
+                len,
+            } => {
                 self.map(member, extent, window_offset, len);
             }
-            Wish::Unmap { member, extent, window_offset, len } => {
+            Wish::Unmap {
+                member,
+                extent,
+                window_offset,
+                len,
+            } => {
                 let maps = self.maps.entry(member).or_default();
                 if let Some(mapped) = maps.remove(&window_offset) {
                     assert_eq!(mapped, (extent, len));
                 }
             }
-            Wish::Zero { extent, offset, len } => {
+            Wish::Zero {
+                extent,
+                offset,
+                len,
+            } => {
                 assert!(offset + len <= self.extents[&extent]);
                 self.zeroed.push((extent, offset, len));
                 self.fabric.finish_zero(extent, offset, len, true);
             }
             Wish::DropExtent { extent } => {
-                assert!(self.extents.remove(&extent).is_some());
+                self.extents.remove(&extent);
             }
             Wish::Reply { tag, reply, .. } => {
-                assert!(self.replies.insert(tag, reply.as_bytes().to_vec()).is_none());
+                assert!(
+                    self.replies
+                        .insert(tag, reply.as_bytes().to_vec())
+                        .is_none()
+                );
             }
             Wish::EventsReady { member } => {
                 if self.attentive.contains(&member) {
@@ -292,13 +352,15 @@ impl World {
     }
 
     fn map(&mut self, member: MemberId, extent: ExtentId, offset: u64, len: u64) {
-        assert_eq!(self.extents[&extent], len);
+        let file = self.extents.get(&extent);
+        assert!(file.is_none_or(|file| *file == len));
+        let file = file.is_some();
         assert!(offset.is_multiple_of(2 << 20) && offset + len + (2 << 20) <= WINDOW);
         if self.deaf.contains(&member) {
             self.unanswered.push((extent, member));
             return;
         }
-        let ok = !self.refusing.contains(&member);
+        let ok = file && !self.refusing.contains(&member);
         if ok {
             let maps = self.maps.entry(member).or_default();
             let overlaps = |(&at, &(_, other)): (&u64, &(ExtentId, u64))| {

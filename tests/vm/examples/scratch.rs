@@ -17,7 +17,7 @@ fn main() -> anyhow::Result<()> {
                 println!("== {}\n{}", vm.name(), vm.run("smcd socket show; smcd linkgroup show; smcd fallback show; grep . /sys/bus/virtio/drivers/virtio_ism/virtio*/ism/*; dmesg | tail -5; ps | grep -v '\\[' ; for p in $(pidof ism-stream); do cat /proc/$p/task/*/wchan; echo; cat /proc/$p/task/*/stack; done")?.stdout);
             }
             println!("{}", pair.fabric.ctl(&["stats"])?);
-            let o = std::process::Command::new("bash").arg("-c").arg("for p in $(pgrep -f 'release/vhost-user-ism --mode'); do for f in /proc/$p/fd/*; do case $(readlink $f) in /memfd:*) echo $f $(readlink $f); stat -L -c %s $f; xxd -l 65536 -s 0 $f | grep -v ': 0000 0000 0000 0000 0000 0000 0000 0000'; for o in 65536 131072 196608 262144; do xxd -s $o -l 48 $f; done;; esac; done; done").output()?;
+            let o = std::process::Command::new("bash").arg("-c").arg(format!("for p in $(pgrep -f 'release/vhost-user-ism --mode mapped --control-socket {}'); do for f in /proc/$p/fd/*; do case $(readlink $f) in *ism-arena*) echo $f $(readlink $f); xxd -l 65536 -s 0 $f | grep -v ': 0000 0000 0000 0000 0000 0000 0000 0000'; for o in 65536 131072 196608 262144; do xxd -s $o -l 48 $f; done;; esac; done; done", pair.fabric.socket("a").parent().unwrap().display())).output()?;
             println!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr));
             break;
         }
