@@ -7,5 +7,10 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failing test may panic")]
 
+mod life;
+mod limits;
+mod model;
+mod moves;
 mod plain;
+mod random;
 mod world;

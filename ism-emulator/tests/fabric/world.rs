@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use ism_abi::{
-    EVENT_SIZE, EventHeader, Gid, HelloRequest, RegisterRequest, ReplyHeader, RequestHeader,
-    VERSION, command,
+    EVENT_SIZE, EventHeader, Gid, HelloRequest, MoveRequest, RegisterReply, RegisterRequest,
+    ReplyHeader, RequestHeader, SignalRequest, TokenRequest, VERSION, command, status,
 };
 use ism_emulator::{
-    Abilities, ExtentId, Fabric, FabricConfig, GroupConfig, MemberConfig, MemberId, Mode, Quota,
-    Tag, Wish,
+    Abilities, ExtentId, Fabric, FabricConfig, GroupConfig, MemberConfig, MemberId, Mode,
+    MoveTarget, Quota, Refusal, Tag, Wish,
 };
 
 /// Bytes of a test member's window: room for seven extents.
@@ -101,6 +101,8 @@ pub(crate) struct World {
     pub(crate) maps: BTreeMap<MemberId, BTreeMap<u64, (ExtentId, u64)>>,
     /// Maps that were not answered.
     pub(crate) unanswered: Vec<(ExtentId, MemberId)>,
+    /// Everybody who ever had an extent in its window.
+    pub(crate) mapped_by: BTreeMap<ExtentId, BTreeSet<MemberId>>,
     /// Ranges made zero.
     pub(crate) zeroed: Vec<(ExtentId, u64, u64)>,
     next_tag: u64,
@@ -119,6 +121,7 @@ impl World {
             extents: BTreeMap::new(),
             maps: BTreeMap::new(),
             unanswered: Vec::new(),
+            mapped_by: BTreeMap::new(),
             zeroed: Vec::new(),
             next_tag: 0,
         }
@@ -157,6 +160,67 @@ impl World {
     pub(crate) fn hello(&mut self, id: MemberId) -> Vec<u8> {
         let body = HelloRequest { version: VERSION, reserved: [0; 6] };
         self.call(id, command::HELLO, &body.to_bytes()).unwrap()
+    }
+
+    /// The status of a request that is answered when all wishes are carried out.
+    pub(crate) fn status(&mut self, id: MemberId, command: u16, body: &[u8]) -> u32 {
+        status(&self.call(id, command, body).unwrap())
+    }
+
+    /// A REGISTER that works.
+    pub(crate) fn register(&mut self, id: MemberId, request: RegisterRequest) -> RegisterReply {
+        let reply = self
+            .call(id, command::REGISTER, &request.to_bytes())
+            .unwrap();
+        assert_eq!(status(&reply), status::OK);
+        RegisterReply::from_bytes(body(&reply)).unwrap()
+    }
+
+    /// The status of a REGISTER.
+    pub(crate) fn try_register(&mut self, id: MemberId, request: RegisterRequest) -> u32 {
+        self.status(id, command::REGISTER, &request.to_bytes())
+    }
+
+    /// The status of UNREGISTER, ATTACH or DETACH.
+    pub(crate) fn token(&mut self, id: MemberId, command: u16, token: u64) -> u32 {
+        self.status(id, command, &TokenRequest { token }.to_bytes())
+    }
+
+    /// A doorbell.
+    pub(crate) fn signal(&mut self, id: MemberId, token: u64) -> Result<Option<MemberId>, Refusal> {
+        self.fabric
+            .signal(id, &SignalRequest { token }.to_bytes(), self.now)
+    }
+
+    /// The DMB indices for which a member has signals.
+    pub(crate) fn take_signals(&mut self, id: MemberId) -> Vec<u32> {
+        let signals = self.fabric.signals(id).unwrap();
+        let mut taken = Vec::new();
+        while let Some(batch) = signals.take() {
+            let bits = (0..64).filter(|bit| batch.mask & 1 << bit != 0);
+            taken.extend(bits.map(|bit| batch.base + bit));
+        }
+        signals.arm();
+        taken
+    }
+
+    /// Begins a move of `len` bytes.
+    pub(crate) fn begin_move(
+        &mut self,
+        id: MemberId,
+        token: u64,
+        offset: u32,
+        len: u32,
+    ) -> Result<MoveTarget, Refusal> {
+        let header = MoveRequest {
+            token,
+            offset,
+            len,
+            signal: 1,
+            reserved: 0,
+        }
+        .to_bytes();
+        self.fabric.begin_move(id, &header, len as usize, self.now)
     }
 
     /// A request and its answer, if it is there when all wishes are carried out.
@@ -204,7 +268,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, wish: Wish) {
+    pub(crate) fn carry_out(&mut self, wish: Wish) {
         match wish {
             Wish::CreateExtent { extent, len } => {
                 assert!(self.extents.insert(extent, len).is_none(), "{extent:?} exists");
@@ -252,6 +316,7 @@ impl World {
             };
             assert!(!maps.iter().any(overlaps), "no gap at {offset:#x}");
             maps.insert(offset, (extent, len));
+            self.mapped_by.entry(extent).or_default().insert(member);
         }
         self.fabric.finish_map(extent, member, ok);
     }

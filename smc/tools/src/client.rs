@@ -18,8 +18,8 @@ use crate::eid::{Eid, Seid};
 use crate::fallback::Fallbacks;
 use crate::linkgroup::{Device, LinkGroup};
 use crate::netlink::{
-    ACK, Attributes, DUMP, DUMP_INTERRUPTED, Malformed, Messages, Request, TYPE_DONE, TYPE_ERROR,
-    array_at,
+    ACK, Attributes, DUMP, DUMP_INTERRUPTED, Malformed, Message, Messages, Request, TYPE_DONE,
+    TYPE_ERROR, array_at,
 };
 use crate::socket::Socket;
 use crate::stats::Stats;
@@ -157,15 +157,7 @@ impl Channel {
         let mut buffer = vec![0; DATAGRAM];
         let mut complete = Complete::Yes;
         loop {
-            let (length, whole) = match recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC) {
-                Ok(lengths) => lengths,
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(Error::Io("recv", error.into())),
-            };
-            if whole > length {
-                return Err(Error::Malformed(Malformed::Length));
-            }
-            for message in Messages::new(buffer.get(..length).unwrap_or_default()) {
+            for message in Messages::new(self.receive(&mut buffer)?) {
                 let message = message?;
                 if message.sequence != self.sequence {
                     continue; // The rest of an earlier dump that was given up.
@@ -174,19 +166,23 @@ impl Channel {
                     complete = Complete::Interrupted;
                 }
                 match message.kind {
-                    TYPE_ERROR | TYPE_DONE => {
-                        // Both begin with a negative error number; an old kernel's "done" is bare.
-                        let number = array_at(message.payload, 0).map(i32::from_ne_bytes);
-                        return match (number, message.kind) {
-                            (Ok(number @ ..0), _) => Err(Error::Refused(
-                                io::Error::from_raw_os_error(number.saturating_neg()),
-                            )),
-                            (Err(error), TYPE_ERROR) => Err(error.into()),
-                            _ => Ok(complete),
-                        };
-                    }
+                    TYPE_ERROR | TYPE_DONE => return outcome(&message).map(|()| complete),
                     _ => take(message.payload)?,
                 }
+            }
+        }
+    }
+
+    /// Receives one whole datagram.
+    fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8], Error> {
+        loop {
+            match recv(&self.socket, &mut *buffer, RecvFlags::TRUNC) {
+                Ok((length, whole)) if whole <= length => {
+                    return Ok(buffer.get(..length).unwrap_or_default());
+                }
+                Ok(_) => return Err(Error::Malformed(Malformed::Length)),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::Io("recv", error.into())),
             }
         }
     }
@@ -208,6 +204,18 @@ impl Channel {
             }
         }
         Err(Error::Busy)
+    }
+}
+
+/// What the message that ends an answer says: it begins with 0 or a negative error number. An old
+/// kernel's "done" is bare.
+fn outcome(message: &Message<'_>) -> Result<(), Error> {
+    match array_at(message.payload, 0).map(i32::from_ne_bytes) {
+        Ok(number @ ..0) => {
+            Err(Error::Refused(io::Error::from_raw_os_error(number.saturating_neg())))
+        }
+        Err(error) if message.kind == TYPE_ERROR => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

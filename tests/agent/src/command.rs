@@ -116,23 +116,37 @@ pub fn start<P: Port>(request: &Request, reporter: Reporter<P>) -> io::Result<Op
     command.stdin(if has_stdin { Stdio::piped() } else { Stdio::null() });
 
     let mut child = command.spawn()?;
-    let id = reporter.id;
-    if request.detach {
-        reporter.say(&ToHost::Started { id, pid: child.id() });
-        reporter.say(&ToHost::Exited { id, exit: Exit::Code(0) });
-        thread::Builder::new().spawn(move || child.wait())?;
-        return Ok(None);
-    }
     let group = Pid::from_child(&child);
-    let stdin = child.stdin.take().map(|pipe| {
+    reporter.say(&ToHost::Started { id: reporter.id, pid: child.id() });
+    let stdin = child.stdin.take();
+    let served = if request.detach {
+        reporter.say(&ToHost::Exited { id: reporter.id, exit: Exit::Code(0) });
+        thread::Builder::new().spawn(move || drop(child.wait())).map(|_| None)
+    } else {
+        serve(child, stdin, reporter).map(|stdin| Some(Running { group, stdin }))
+    };
+    if served.is_err() {
+        // Nobody will tell the host about it; it is not reaped either, so the group is still its.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    served
+}
+
+/// Starts the threads that attend to a command; returns the way to its input.
+fn serve<P: Port>(
+    child: Child,
+    stdin: Option<ChildStdin>,
+    reporter: Reporter<P>,
+) -> io::Result<Option<Sender<Vec<u8>>>> {
+    let mut input = None;
+    if let Some(pipe) = stdin {
         let (sender, receiver) = mpsc::channel();
         let reporter = reporter.clone();
-        thread::spawn(move || feed(pipe, &receiver, &reporter));
-        sender
-    });
-    reporter.say(&ToHost::Started { id, pid: child.id() });
+        thread::Builder::new().spawn(move || feed(pipe, &receiver, &reporter))?;
+        input = Some(sender);
+    }
     thread::Builder::new().spawn(move || attend(child, &reporter))?;
-    Ok(Some(Running { group, stdin }))
+    Ok(input)
 }
 
 /// Writes queued input to the command. After it stopped reading, the rest is taken and dropped,

@@ -5,6 +5,7 @@
 //! Invariant: it becomes the program (no process stays in between), with everything else in the
 //! environment untouched.
 
+mod program;
 #[path = "../size.rs"]
 mod size;
 
@@ -18,7 +19,8 @@ use clap::Parser;
 const LIBRARY: &str = "libsmc_run.so";
 
 /// Runs a program whose TCP connections use SMC where the other side and the kernel can, and TCP
-/// where not. The program is not changed; statically linked ones (Go) are not affected.
+/// where not. The program is not changed. Statically linked programs (many in Go) cannot be
+/// helped so; a warning says it.
 ///
 /// Which connections use SMC, and why others do not: smcd socket show
 #[derive(Parser)]
@@ -58,6 +60,10 @@ fn run(cli: &Cli) -> Result<std::convert::Infallible, (u8, String)> {
     let Some((program, arguments)) = cli.command.split_first() else {
         return Err((125, "no program is named".to_owned()));
     };
+    if program::find(program).is_some_and(|path| program::ignores_preloads(&path)) {
+        let name = Path::new(program).display();
+        eprintln!("smc_run: {name} is statically linked: its own connections stay TCP");
+    }
     let mut command = Command::new(program);
     command.args(arguments);
     command.env("LD_PRELOAD", preload(&library, std::env::var_os("LD_PRELOAD").as_deref()));
