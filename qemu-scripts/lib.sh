@@ -91,6 +91,19 @@ need_root_or_unshare() {
         "or run the same command as root"
 }
 
+# end_process PID: with SIGTERM, after 5 s with SIGKILL; returns when it is gone.
+# PID is a child of the caller.
+end_process() {
+    local i
+    kill "$1" 2>/dev/null || true
+    for ((i = 0; i < 100; i++)); do
+        kill -0 "$1" 2>/dev/null || break
+        sleep 0.05
+    done
+    kill -KILL "$1" 2>/dev/null || true
+    wait "$1" || true
+}
+
 # --- the Debian root --------------------------------------------------------
 
 # in_root [--bind HOST:INSIDE]... -- COMMAND...: runs COMMAND in the Debian root
@@ -218,5 +231,8 @@ cached() {
 count_lines() {
     awk -v what="$1" -v total="$2" '
         { print }
-        NR % 300 == 0 { printf "      %d of about %d %s\n", NR, total, what > "/dev/fd/3" }'
+        NR % 300 == 0 {
+            printf "      %d of about %d %s\n", NR, total, what | "cat >&3"
+            close("cat >&3")
+        }'
 }
