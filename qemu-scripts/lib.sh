@@ -197,13 +197,23 @@ discard() {
     fi
 }
 
+# forget_old NAME: items of recipe NAME that nobody asked for in 30 days.
+forget_old() {
+    local old
+    find "$CACHE" -maxdepth 1 -name "$1-????????????????" -mtime +30 -print0 |
+        while IFS= read -r -d '' old; do discard "$old"; done
+}
+
 # cached NAME TITLE: sets REPLY to the cache item of recipe NAME, made if it is
 # not there. Two callers do not build twice: the second waits for the first.
 cached() {
     local name=$1 title=$2 key tmp log lock
     key=$(recipe_key "$name")
     REPLY=$CACHE/$name-$key
-    [[ ! -d $REPLY ]] || return 0
+    if [[ -d $REPLY ]]; then
+        touch "$REPLY"
+        return
+    fi
     mkdir -p "$CACHE/log"
     exec {lock}>"$CACHE/.lock-$name"
     if ! flock --nonblock "$lock"; then
@@ -223,6 +233,7 @@ cached() {
                 "the same command can be run again; finished parts are kept in $CACHE"
         }
         mv "$tmp" "$REPLY"
+        forget_old "$name"
     fi
     exec {lock}>&-
 }
