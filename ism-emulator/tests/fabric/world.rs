@@ -169,9 +169,7 @@ impl World {
 
     /// A REGISTER that works.
     pub(crate) fn register(&mut self, id: MemberId, request: RegisterRequest) -> RegisterReply {
-        let reply = self
-            .call(id, command::REGISTER, &request.to_bytes())
-            .unwrap();
+        let reply = self.call(id, command::REGISTER, &request.to_bytes()).unwrap();
         assert_eq!(status(&reply), status::OK);
         RegisterReply::from_bytes(body(&reply)).unwrap()
     }
@@ -188,8 +186,7 @@ impl World {
 
     /// A doorbell.
     pub(crate) fn signal(&mut self, id: MemberId, token: u64) -> Result<Option<MemberId>, Refusal> {
-        self.fabric
-            .signal(id, &SignalRequest { token }.to_bytes(), self.now)
+        self.fabric.signal(id, &SignalRequest { token }.to_bytes(), self.now)
     }
 
     /// The DMB indices for which a member has signals.
@@ -212,14 +209,7 @@ impl World {
         offset: u32,
         len: u32,
     ) -> Result<MoveTarget, Refusal> {
-        let header = MoveRequest {
-            token,
-            offset,
-            len,
-            signal: 1,
-            reserved: 0,
-        }
-        .to_bytes();
+        let header = MoveRequest { token, offset, len, signal: 1, reserved: 0 }.to_bytes();
         self.fabric.begin_move(id, &header, len as usize, self.now)
     }
 

@@ -7,8 +7,8 @@
 
 pub mod backend;
 pub mod events;
-pub mod front;
 pub mod exit;
+pub mod front;
 
 pub mod poll;
 pub mod queues;
@@ -116,7 +116,9 @@ impl Link {
 
     fn reply(&self, tag: Tag, reply: &Reply) {
         let Some(chain) = lock(&self.waiting).remove(&tag.0) else { return };
-        let (Some(vring), Some(memory)) = (self.vring(QUEUE_CONTROL), self.memory()) else { return };
+        let (Some(vring), Some(memory)) = (self.vring(QUEUE_CONTROL), self.memory()) else {
+            return;
+        };
         let call = vring.with_queue(|queue| {
             // A buffer that cannot be written is given back empty: its driver made it so.
             let written = chain.write_reply(&memory, reply.as_bytes()).unwrap_or(0);

@@ -219,9 +219,8 @@ fn copy_slice_to_guest(
     to: GuestAddress,
 ) -> Result<(), ChainError> {
     let mut done = 0;
-    let slices = target
-        .get_slices(to, from.len(), Permissions::Write)
-        .map_err(|_| ChainError::Memory)?;
+    let slices =
+        target.get_slices(to, from.len(), Permissions::Write).map_err(|_| ChainError::Memory)?;
     for slice in slices {
         let slice = slice.map_err(|_| ChainError::Memory)?;
         let part = from.subslice(done, slice.len()).map_err(|_| ChainError::Memory)?;

@@ -86,7 +86,9 @@ impl Server<'_> {
         let Some(vring) = self.link.vring(QUEUE_CONTROL) else { return 0 };
         let mut served = 0;
         let mut chain = Chain::default();
-        while served < PASS && let Some(popped) = self.pop(vring, &mut chain) {
+        while served < PASS
+            && let Some(popped) = self.pop(vring, &mut chain)
+        {
             served += 1;
             if popped {
                 self.control(std::mem::take(&mut chain), vring);
@@ -150,7 +152,9 @@ impl Server<'_> {
         let Some(vring) = self.link.vring(QUEUE_MOVE) else { return 0 };
         let mut served = 0;
         let mut chain = Chain::default();
-        while served < PASS && let Some(popped) = self.pop(vring, &mut chain) {
+        while served < PASS
+            && let Some(popped) = self.pop(vring, &mut chain)
+        {
             served += 1;
             if popped {
                 self.one_move(&chain, vring);
@@ -230,7 +234,8 @@ impl Server<'_> {
     fn give_back(&self, vring: &Vring, head: u16, len: u32) {
         let memory = &**self.memory;
         let call = vring.with_queue(|queue| {
-            queue.add_used(memory, head, len).is_ok() && queue.needs_notification(memory).unwrap_or(true)
+            queue.add_used(memory, head, len).is_ok()
+                && queue.needs_notification(memory).unwrap_or(true)
         });
         if call == Some(true) {
             vring.call();
