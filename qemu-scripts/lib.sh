@@ -107,6 +107,10 @@ in_root() {
     is_root || ns+=(--user --map-root-user --map-auto)
     # shellcheck disable=SC2016 # expanded by the inner shell
     ISM_BINDS=${binds[*]-} unshare "${ns[@]}" bash -euo pipefail -c '
+        # The first process of a pid namespace dies of a signal only if it
+        # handles it: this shell does, so that ^C ends a build.
+        trap "exit 130" INT
+        trap "exit 143" TERM
         root=$1
         shift
         mount --rbind /dev "$root/dev"
@@ -115,7 +119,7 @@ in_root() {
             mkdir -p "$root${bind#*:}"
             mount --bind "${bind%%:*}" "$root${bind#*:}"
         done
-        exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
             chroot "$root" "$@"' in_root "$ISM_ROOT" "$@"
 }
 

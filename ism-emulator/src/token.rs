@@ -24,10 +24,7 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(key: &[u8; TOKEN_KEY_SIZE]) -> Self {
-        Self {
-            key: SipHasher24::new_with_key(key),
-            counter: 0,
-        }
+        Self { key: SipHasher24::new_with_key(key), counter: 0 }
     }
 
     /// A token that no DMB of this fabric ever had.
@@ -58,8 +55,5 @@ impl Tokens {
 /// High and low half.
 fn halves(block: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = block.to_be_bytes();
-    (
-        u32::from_be_bytes([a, b, c, d]),
-        u32::from_be_bytes([e, f, g, h]),
-    )
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
 }

@@ -8,13 +8,14 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 TARGET=x86_64-unknown-linux-gnu
-PACKAGES=(ism-agent smc-tools smc-run)
+PACKAGES=(ism-agent ism-stream smc-tools smc-run)
 
 inputs() {
     rustc --version
     echo "${PACKAGES[*]}"
     # Every crate of the workspace that these could be made from.
-    tree_hash "$REPO/Cargo.toml" "$REPO/Cargo.lock" "$REPO/smc" "$REPO/tests/agent" "$REPO/spec"
+    tree_hash "$REPO/Cargo.toml" "$REPO/Cargo.lock" "$REPO/smc" "$REPO/tests/agent" \
+        "$REPO/tests/guest"
 }
 
 # compile DIRECTORY PATTERN CARGO-ARGUMENT...: builds, and copies what was made and
@@ -37,7 +38,7 @@ build() {
     cd "$REPO"
     export CARGO_TARGET_DIR=$CACHE/cargo-guest
     RUSTFLAGS='-C target-feature=+crt-static' \
-        compile "$out/bin" '[a-z-]+' "${static[@]}" --bins
+        compile "$out/bin" '[a-z_-]+' "${static[@]}" --bins
     # A library that is loaded into other programs cannot be static.
     CARGO_TARGET_DIR+=-shared
     compile "$out/lib" 'lib[a-z_]+\.so' --package smc-run --lib

@@ -5,11 +5,12 @@
 //! Invariant: every test drives the fabric through [`world::World`], which checks each wish.
 
 #![cfg(not(loom))]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a failing test may panic"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failing test may panic")]
 
+mod life;
+mod limits;
+mod model;
+mod moves;
 mod plain;
+mod random;
 mod world;

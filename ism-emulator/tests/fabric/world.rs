@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use ism_abi::{
-    EVENT_SIZE, EventHeader, Gid, HelloRequest, RegisterRequest, ReplyHeader, RequestHeader,
-    VERSION, command,
+    EVENT_SIZE, EventHeader, Gid, HelloRequest, MoveRequest, RegisterReply, RegisterRequest,
+    ReplyHeader, RequestHeader, SignalRequest, TokenRequest, VERSION, command, status,
 };
 use ism_emulator::{
-    Abilities, ExtentId, Fabric, FabricConfig, GroupConfig, MemberConfig, MemberId, Mode, Quota,
-    Tag, Wish,
+    Abilities, ExtentId, Fabric, FabricConfig, GroupConfig, MemberConfig, MemberId, Mode,
+    MoveTarget, Quota, Refusal, Tag, Wish,
 };
 
 /// Bytes of a test member's window: room for seven extents.
@@ -29,12 +29,7 @@ pub(crate) fn gid(n: u8) -> Gid {
 
 /// A request's bytes.
 pub(crate) fn request(command: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = RequestHeader {
-        command,
-        reserved: [0; 6],
-    }
-    .to_bytes()
-    .to_vec();
+    let mut bytes = RequestHeader { command, reserved: [0; 6] }.to_bytes().to_vec();
     bytes.extend_from_slice(body);
     bytes
 }
@@ -66,11 +61,7 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
         rgid,
         index,
         len,
-        ram_addr: if copied {
-            (u64::from(index) + 1) << 24
-        } else {
-            0
-        },
+        ram_addr: if copied { (u64::from(index) + 1) << 24 } else { 0 },
         vlan_id: 0,
         vlan_valid: 0,
         mode: mode.wire(),
@@ -82,9 +73,7 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
 pub(crate) fn config() -> FabricConfig {
     let mut config = FabricConfig::new(0xff01);
     let mut group = |name: &str, mode, check_cdc| {
-        config
-            .groups
-            .insert(name.to_owned(), GroupConfig { mode, check_cdc });
+        config.groups.insert(name.to_owned(), GroupConfig { mode, check_cdc });
     };
     group("m", Mode::Mapped, false);
     group("c", Mode::Copied, false);
@@ -112,6 +101,8 @@ pub(crate) struct World {
     pub(crate) maps: BTreeMap<MemberId, BTreeMap<u64, (ExtentId, u64)>>,
     /// Maps that were not answered.
     pub(crate) unanswered: Vec<(ExtentId, MemberId)>,
+    /// Everybody who ever had an extent in its window.
+    pub(crate) mapped_by: BTreeMap<ExtentId, BTreeSet<MemberId>>,
     /// Ranges made zero.
     pub(crate) zeroed: Vec<(ExtentId, u64, u64)>,
     next_tag: u64,
@@ -130,6 +121,7 @@ impl World {
             extents: BTreeMap::new(),
             maps: BTreeMap::new(),
             unanswered: Vec::new(),
+            mapped_by: BTreeMap::new(),
             zeroed: Vec::new(),
             next_tag: 0,
         }
@@ -161,24 +153,74 @@ impl World {
     pub(crate) fn connect(&mut self, id: MemberId) {
         self.maps.remove(&id);
         self.events.remove(&id);
-        self.fabric
-            .connect(
-                id,
-                Abilities {
-                    window: Some(WINDOW),
-                    copied: true,
-                },
-            )
-            .unwrap();
+        self.fabric.connect(id, Abilities { window: Some(WINDOW), copied: true }).unwrap();
         self.work();
     }
 
     pub(crate) fn hello(&mut self, id: MemberId) -> Vec<u8> {
-        let body = HelloRequest {
-            version: VERSION,
-            reserved: [0; 6],
-        };
+        let body = HelloRequest { version: VERSION, reserved: [0; 6] };
         self.call(id, command::HELLO, &body.to_bytes()).unwrap()
+    }
+
+    /// The status of a request that is answered when all wishes are carried out.
+    pub(crate) fn status(&mut self, id: MemberId, command: u16, body: &[u8]) -> u32 {
+        status(&self.call(id, command, body).unwrap())
+    }
+
+    /// A REGISTER that works.
+    pub(crate) fn register(&mut self, id: MemberId, request: RegisterRequest) -> RegisterReply {
+        let reply = self
+            .call(id, command::REGISTER, &request.to_bytes())
+            .unwrap();
+        assert_eq!(status(&reply), status::OK);
+        RegisterReply::from_bytes(body(&reply)).unwrap()
+    }
+
+    /// The status of a REGISTER.
+    pub(crate) fn try_register(&mut self, id: MemberId, request: RegisterRequest) -> u32 {
+        self.status(id, command::REGISTER, &request.to_bytes())
+    }
+
+    /// The status of UNREGISTER, ATTACH or DETACH.
+    pub(crate) fn token(&mut self, id: MemberId, command: u16, token: u64) -> u32 {
+        self.status(id, command, &TokenRequest { token }.to_bytes())
+    }
+
+    /// A doorbell.
+    pub(crate) fn signal(&mut self, id: MemberId, token: u64) -> Result<Option<MemberId>, Refusal> {
+        self.fabric
+            .signal(id, &SignalRequest { token }.to_bytes(), self.now)
+    }
+
+    /// The DMB indices for which a member has signals.
+    pub(crate) fn take_signals(&mut self, id: MemberId) -> Vec<u32> {
+        let signals = self.fabric.signals(id).unwrap();
+        let mut taken = Vec::new();
+        while let Some(batch) = signals.take() {
+            let bits = (0..64).filter(|bit| batch.mask & 1 << bit != 0);
+            taken.extend(bits.map(|bit| batch.base + bit));
+        }
+        signals.arm();
+        taken
+    }
+
+    /// Begins a move of `len` bytes.
+    pub(crate) fn begin_move(
+        &mut self,
+        id: MemberId,
+        token: u64,
+        offset: u32,
+        len: u32,
+    ) -> Result<MoveTarget, Refusal> {
+        let header = MoveRequest {
+            token,
+            offset,
+            len,
+            signal: 1,
+            reserved: 0,
+        }
+        .to_bytes();
+        self.fabric.begin_move(id, &header, len as usize, self.now)
     }
 
     /// A request and its answer, if it is there when all wishes are carried out.
@@ -226,38 +268,21 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, wish: Wish) {
+    pub(crate) fn carry_out(&mut self, wish: Wish) {
         match wish {
             Wish::CreateExtent { extent, len } => {
-                assert!(
-                    self.extents.insert(extent, len).is_none(),
-                    "{extent:?} exists"
-                );
+                assert!(self.extents.insert(extent, len).is_none(), "{extent:?} exists");
             }
-            Wish::Map {
-                member,
-                extent,
-                window_offset,
-                len,
-            } => {
+            Wish::Map { member, extent, window_offset, len } => {
                 self.map(member, extent, window_offset, len);
             }
-            Wish::Unmap {
-                member,
-                extent,
-                window_offset,
-                len,
-            } => {
+            Wish::Unmap { member, extent, window_offset, len } => {
                 let maps = self.maps.entry(member).or_default();
                 if let Some(mapped) = maps.remove(&window_offset) {
                     assert_eq!(mapped, (extent, len));
                 }
             }
-            Wish::Zero {
-                extent,
-                offset,
-                len,
-            } => {
+            Wish::Zero { extent, offset, len } => {
                 assert!(offset + len <= self.extents[&extent]);
                 self.zeroed.push((extent, offset, len));
                 self.fabric.finish_zero(extent, offset, len, true);
@@ -266,11 +291,7 @@ impl World {
                 assert!(self.extents.remove(&extent).is_some());
             }
             Wish::Reply { tag, reply, .. } => {
-                assert!(
-                    self.replies
-                        .insert(tag, reply.as_bytes().to_vec())
-                        .is_none()
-                );
+                assert!(self.replies.insert(tag, reply.as_bytes().to_vec()).is_none());
             }
             Wish::EventsReady { member } => {
                 if self.attentive.contains(&member) {
@@ -295,6 +316,7 @@ impl World {
             };
             assert!(!maps.iter().any(overlaps), "no gap at {offset:#x}");
             maps.insert(offset, (extent, len));
+            self.mapped_by.entry(extent).or_default().insert(member);
         }
         self.fabric.finish_map(extent, member, ok);
     }

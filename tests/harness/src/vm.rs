@@ -48,6 +48,13 @@ impl<'a> VmSpec<'a> {
         self
     }
 
+    /// Gives it a network card, but no device.
+    #[must_use]
+    pub fn net(mut self, net: &'a Net) -> Self {
+        self.net = Some(net);
+        self
+    }
+
     /// Adds arguments of `qemu-scripts/vm`.
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {

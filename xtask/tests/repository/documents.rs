@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The Markdown documents: every link into the repository leads somewhere.
+//! What refers to documents: links lead somewhere, and requirements that are named exist.
 //!
 //! Invariant: a link is checked as a reader's browser resolves it, the heading after `#` included.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use crate::files::{files_ending, read, root};
+
+/// The device's chapter, which numbers its requirements.
+const CHAPTER: &str = "spec/virtio-ism.md";
 
 /// The document without its fenced code, in which brackets mean something else.
 fn prose(text: &str) -> String {
@@ -51,6 +57,33 @@ fn links_lead_somewhere() {
         }
     }
     assert!(seen > 10, "only {seen} links were found");
+}
+
+/// The names of requirements (ISM-DEV-1) in a text.
+fn requirements(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for kind in ["ISM-DRV-", "ISM-DEV-"] {
+        for rest in text.split(kind).skip(1) {
+            let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            if !number.is_empty() {
+                found.insert(format!("{kind}{number}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn requirements_that_are_named_exist() {
+    let chapter = read(Path::new(CHAPTER));
+    let stated: String = chapter.lines().filter(|line| line.starts_with("- **ISM-")).collect();
+    let stated = requirements(&stated);
+    assert!(stated.len() > 50, "only {} requirements were found", stated.len());
+    for path in ["rs", "c", "h", "md"].into_iter().flat_map(files_ending) {
+        for name in requirements(&read(&path)) {
+            assert!(stated.contains(&name), "{}: {CHAPTER} has no {name}", path.display());
+        }
+    }
 }
 
 #[test]
