@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -209,6 +210,17 @@ impl Chain {
     }
 }
 
+/// Whether [`Chain::pop`] will find a buffer. A ring that lies about its length or is not wholly
+/// in guest memory has none: nobody may be kept busy for ever by buffers that cannot be taken.
+pub fn is_available(queue: &Queue, memory: &GuestMemory) -> bool {
+    let Ok(index) = queue.avail_idx(memory, Ordering::Acquire) else { return false };
+    let available = index.0.wrapping_sub(queue.next_avail());
+    // Header, entries and the event index behind them (virtio 1.3, 2.7.6).
+    let ring = GuestAddress(queue.avail_ring());
+    let len = 6 + 2 * usize::from(queue.size());
+    (1..=queue.size()).contains(&available) && memory.check_range(ring, len, Permissions::Read)
+}
+
 fn total(pieces: &[Piece]) -> u64 {
     pieces.iter().map(|piece| u64::from(piece.len)).sum()
 }
@@ -409,7 +421,21 @@ mod tests {
         let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
         mock.avail().idx().store(SIZE + 1);
         let mut queue: Queue = mock.create_queue().expect("queue");
+        assert!(!is_available(&queue, &memory));
         assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::BadRing);
+    }
+
+    #[test]
+    fn a_ring_that_ends_outside_memory_has_no_buffers() {
+        let memory = ram();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        // The index is in memory, the entry is not.
+        queue.try_set_avail_ring_address(GuestAddress(RAM as u64 - 4)).expect("aligned");
+        memory.write_obj(1u16, GuestAddress(RAM as u64 - 2)).expect("write");
+        assert_eq!(queue.avail_idx(&memory, Ordering::Acquire).expect("index").0, 1);
+        assert!(!is_available(&queue, &memory));
+        assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::Nothing);
     }
 
     #[test]
