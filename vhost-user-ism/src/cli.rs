@@ -293,7 +293,11 @@ mod tests {
         let table = [
             ("name=a,socket=a", "name=a,socket=b", "two VMs are called `a`"),
             ("name=a,socket=a", "name=b,socket=a", "have the same socket"),
-            (&format!("name=a,socket=a,{gid}"), &format!("name=b,socket=b,{low}"), "the GIDs of VMs"),
+            (
+                &format!("name=a,socket=a,{gid}"),
+                &format!("name=b,socket=b,{low}"),
+                "the GIDs of VMs",
+            ),
         ];
         for (first, second, expected) in table {
             let error = config(&["--vm", first, "--vm", second]).expect_err(expected).to_string();

@@ -88,7 +88,9 @@ impl Hub {
             keeper,
         });
         let kept = Arc::clone(&hub);
-        std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(&kept, &chores))?;
+        std::thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || keep(&kept, &chores))?;
         Ok(hub)
     }
 

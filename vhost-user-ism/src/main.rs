@@ -17,13 +17,20 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(cli.serve),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "vhost-user-ism", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "vhost-user-ism",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
-        Some(Command::Man) => clap_mangen::Man::new(Cli::command())
-            .render(&mut std::io::stdout())
-            .map_err(Into::into),
-        Some(Command::Ctl(ctl)) => client::run(ctl).map(|text| print!("{text}")).map_err(Into::into),
+        Some(Command::Man) => {
+            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).map_err(Into::into)
+        }
+        Some(Command::Ctl(ctl)) => {
+            client::run(ctl).map(|text| print!("{text}")).map_err(Into::into)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -78,13 +78,11 @@ impl Listening {
     /// Why it cannot.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let io = |error: io::Error| SocketError::Io(path.to_owned(), error);
-        let address =
-            SocketAddrUnix::new(path).map_err(|_| SocketError::Path(path.to_owned()))?;
+        let address = SocketAddrUnix::new(path).map_err(|_| SocketError::Path(path.to_owned()))?;
         remove_stale(path)?;
         let flags = SocketFlags::CLOEXEC;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-                .map_err(|error| io(error.into()))?;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|error| io(error.into()))?;
         rustix::net::bind(&socket, &address).map_err(|error| io(error.into()))?;
         // Nobody can connect before `listen`, so there is no moment with a wider mode.
         let private = Mode::RUSR | Mode::WUSR;

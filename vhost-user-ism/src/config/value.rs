@@ -8,8 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use ism_abi::layout;
-use serde::{Deserialize, Serialize};
 use serde::de::{self, Visitor};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Where GIDs of VMs without `gid=` come from: UUID version 5 of the VM's name under this UUID.
@@ -334,7 +334,8 @@ mod tests {
 
     #[test]
     fn a_gid_needs_both_halves() {
-        let (low, high) = ("00000000-0000-0000-1111-111111111111", "11111111-1111-1111-0000-000000000000");
+        let (low, high) =
+            ("00000000-0000-0000-1111-111111111111", "11111111-1111-1111-0000-000000000000");
         for text in ["", "a", low, high] {
             assert!(text.parse::<Gid>().is_err(), "{text}");
         }

@@ -12,8 +12,7 @@ use super::value::{Bytes, Gid, Name, ValueError};
 use super::{Listen, QuotaConfig, VmConfig};
 
 /// The keys, as messages list them.
-pub const KEYS: &str =
-    "name, socket, groups, gid, bytes, dmbs, peers, signal-rate, control-rate";
+pub const KEYS: &str = "name, socket, groups, gid, bytes, dmbs, peers, signal-rate, control-rate";
 
 /// What is wrong with the text of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +34,9 @@ pub enum VmError {
 impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoValue(part) => write!(f, "`{part}` has no value; write key=value, keys: {KEYS}"),
+            Self::NoValue(part) => {
+                write!(f, "`{part}` has no value; write key=value, keys: {KEYS}")
+            }
             Self::UnknownKey(key) => write!(f, "unknown key `{key}`; allowed: {KEYS}"),
             Self::Twice(key) => write!(f, "key `{key}` occurs twice"),
             Self::Missing(key) => write!(f, "key `{key}` is missing"),
@@ -78,7 +79,8 @@ impl Parts {
             "name" => once(&mut self.name, key, value(key, text)?),
             "socket" => once(&mut self.socket, key, PathBuf::from(text)),
             "groups" => {
-                let groups = text.split('+').map(|group| value(key, group)).collect::<Result<_, _>>()?;
+                let groups =
+                    text.split('+').map(|group| value(key, group)).collect::<Result<_, _>>()?;
                 once(&mut self.groups, key, groups)
             }
             "gid" => once(&mut self.gid, key, value(key, text)?),

@@ -88,8 +88,8 @@ fn stats(response: &Response) -> String {
         );
     }
     let header = [
-        "NAME", "STATE", "PEERS", "DMBS", "BYTES", "GRANTS", "SIG-TX", "SIG-RX", "MOVES",
-        "MOVED", "ERRORS",
+        "NAME", "STATE", "PEERS", "DMBS", "BYTES", "GRANTS", "SIG-TX", "SIG-RX", "MOVES", "MOVED",
+        "ERRORS",
     ];
     let rows = response.vms.iter().flatten().map(|vm| {
         let none = VmStats::default();

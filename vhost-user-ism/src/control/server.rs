@@ -81,7 +81,10 @@ fn serve_client(daemon: &Daemon, client: &UnixStream) -> io::Result<()> {
             return Ok(());
         }
         if !line.ends_with('\n') {
-            return answer(client, &Response::failed(format!("a request has at most {LINE} bytes")));
+            return answer(
+                client,
+                &Response::failed(format!("a request has at most {LINE} bytes")),
+            );
         }
         let request = serde_json::from_str(&line);
         let response = match request {

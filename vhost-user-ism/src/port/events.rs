@@ -77,16 +77,16 @@ impl Filler<'_> {
         if !self.next_buffer(queue, chain) {
             return Step::NoBuffer;
         }
-        if self.port.events_waiting.swap(false, Ordering::AcqRel) {
-            if let Some(event) = self.take(|fabric, id| fabric.poll_event(id)) {
-                self.port.events_waiting.store(true, Ordering::Release);
-                if self.put(queue, chain, &event) {
-                    self.take(|fabric, id| fabric.events_delivered(id));
-                } else {
-                    self.take(|fabric, id| fabric.events_failed(id));
-                }
-                return Step::Filled;
+        if self.port.events_waiting.swap(false, Ordering::AcqRel)
+            && let Some(event) = self.take(|fabric, id| fabric.poll_event(id))
+        {
+            self.port.events_waiting.store(true, Ordering::Release);
+            if self.put(queue, chain, &event) {
+                self.take(|fabric, id| fabric.events_delivered(id));
+            } else {
+                self.take(|fabric, id| fabric.events_failed(id));
             }
+            return Step::Filled;
         }
         match self.port.signals.take() {
             Some(batch) => {

@@ -231,9 +231,8 @@ fn copy_slice_to_guest(
     to: GuestAddress,
 ) -> Result<(), ChainError> {
     let mut done = 0;
-    let slices = target
-        .get_slices(to, from.len(), Permissions::Write)
-        .map_err(|_| ChainError::Memory)?;
+    let slices =
+        target.get_slices(to, from.len(), Permissions::Write).map_err(|_| ChainError::Memory)?;
     for slice in slices {
         let slice = slice.map_err(|_| ChainError::Memory)?;
         let part = from.subslice(done, slice.len()).map_err(|_| ChainError::Memory)?;
@@ -346,14 +345,24 @@ mod tests {
         let memory = ram();
         let end = RAM as u64;
         let table: [(&str, Vec<RawDescriptor>, u16, Popped); 10] = [
-            ("a loop of one", vec![descriptor(DATA, 1, NEXT, 0)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "a loop of one",
+                vec![descriptor(DATA, 1, NEXT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             (
                 "a loop of two",
                 vec![descriptor(DATA, 1, NEXT, 1), descriptor(DATA, 1, NEXT, 0)],
                 0,
                 Popped::Bad(ChainError::Broken),
             ),
-            ("next past the table", vec![descriptor(DATA, 1, NEXT, 999)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "next past the table",
+                vec![descriptor(DATA, 1, NEXT, 999)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             ("a head past the table", vec![], 999, Popped::Bad(ChainError::Broken)),
             (
                 "readable behind writable",
@@ -361,9 +370,24 @@ mod tests {
                 0,
                 Popped::Bad(ChainError::Order),
             ),
-            ("an indirect table of no entry", vec![descriptor(DATA, 0, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
-            ("half an indirect entry", vec![descriptor(DATA, 8, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
-            ("an indirect table outside", vec![descriptor(end, 32, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "an indirect table of no entry",
+                vec![descriptor(DATA, 0, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
+            (
+                "half an indirect entry",
+                vec![descriptor(DATA, 8, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
+            (
+                "an indirect table outside",
+                vec![descriptor(end, 32, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             (
                 "more than 2^32 bytes",
                 vec![descriptor(DATA, u32::MAX, NEXT, 1), descriptor(DATA, 1, 0, 0)],
@@ -397,9 +421,7 @@ mod tests {
     #[test]
     fn an_indirect_table_in_an_indirect_table_is_refused() {
         let memory = ram();
-        memory
-            .write_obj(descriptor(DATA, 16, INDIRECT, 0), GuestAddress(DATA))
-            .expect("write");
+        memory.write_obj(descriptor(DATA, 16, INDIRECT, 0), GuestAddress(DATA)).expect("write");
         let (popped, _) = pop(&memory, &[descriptor(DATA, 16, INDIRECT, 0)], 0);
         assert_eq!(popped, Popped::Bad(ChainError::Broken));
     }
@@ -409,7 +431,11 @@ mod tests {
         let memory = ram();
         for at in [RAM as u64 - 1, RAM as u64, u64::MAX, u64::MAX - 7] {
             let readable = pop(&memory, &[descriptor(at, 8, 0, 0)], 0).1;
-            assert_eq!(readable.read_start(&memory, &mut [0; 8]), Err(ChainError::Memory), "{at:#x}");
+            assert_eq!(
+                readable.read_start(&memory, &mut [0; 8]),
+                Err(ChainError::Memory),
+                "{at:#x}"
+            );
             let writable = pop(&memory, &[descriptor(at, 8, WRITE, 0)], 0).1;
             assert_eq!(writable.write_reply(&memory, &[0; 8]), Err(ChainError::Memory), "{at:#x}");
         }
