@@ -2,8 +2,8 @@
 
 //! The control queue: one table of commands.
 //!
-//! Invariant: every request is answered exactly once, at once or by [`Wish::Reply`]
-//! (crate::Wish::Reply), unless its member is reset or gone before.
+//! Invariant: every request is answered exactly once, at once or by [`Wish::Reply`], unless its
+//! member is reset or gone before.
 
 mod attach;
 mod hello;
