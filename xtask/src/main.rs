@@ -1,5 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! cargo xtask: demo, test, bench and the other chores
+//! `cargo xtask`: the project's chores, as a newcomer and CI run them.
+//!
+//! Invariant: a chore says what it does, and fails when what it was asked to show is not shown.
 
-fn main() {}
+mod demo;
+mod repo;
+mod steps;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores. Start with `cargo xtask demo`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Boot two VMs and compare TCP with SMC-D over our device, in one run.
+    Demo(demo::Options),
+    /// Run everything that CI runs: formatting, lints, licences, tests, fuzzing, VMs.
+    Test(test::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().chore {
+        Chore::Demo(options) => demo::demo(&options),
+        Chore::Test(options) => test::test(&options),
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `cargo xtask test`: everything CI runs, in the order in which it fails soonest.
+//!
+//! Invariant: no step is skipped silently; `--fast` leaves out the VM steps and says so.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::repo;
+use crate::steps::{Steps, run};
+
+/// The version that checks licences and sources; installed into the user's cache if missing.
+const CARGO_DENY: &str = "0.20.2";
+/// Packages whose tests boot VMs.
+const VM_TESTS: &str = "ism-vm-tests";
+/// The fuzz targets, each with its corpus in fuzz/corpus.
+const FUZZ_TARGETS: [&str; 3] = ["control", "moves", "vhost_user_stream"];
+
+/// What to run.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Without the steps that need VMs or minutes of building: no kernel, no QEMU, no fuzzing.
+    #[arg(long)]
+    fast: bool,
+    /// Seconds of fuzzing for each target.
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    fuzz: u32,
+}
+
+type Step<'a> = (&'a str, Box<dyn FnOnce() -> Result<()> + 'a>);
+
+/// Runs everything; the error names the first step that failed.
+pub(crate) fn test(options: &Options) -> Result<()> {
+    let mut plan: Vec<Step> = vec![
+        ("format", Box::new(|| run(&mut cargo(&["fmt", "--all", "--check"])))),
+        ("lints", Box::new(lints)),
+        ("unit, property and whole-daemon tests", Box::new(tests)),
+        ("lock-free parts under loom", Box::new(loom)),
+    ];
+    if !options.fast {
+        plan.push(("licences and sources", Box::new(deny)));
+        plan.push(("fuzzing", Box::new(|| fuzz(options.fuzz))));
+        plan.push(("QEMU, guest kernel and userland", Box::new(guest)));
+        plan.push(("tests in VMs", Box::new(vm_tests)));
+        plan.push(("the demo, short", Box::new(demo)));
+    }
+    let mut steps = Steps::new(plan.len());
+    for (name, work) in plan {
+        steps.step(name, work)?;
+    }
+    steps.summary();
+    if options.fast {
+        eprintln!("Not run (--fast): licences, fuzzing, everything in VMs.");
+    }
+    Ok(())
+}
+
+fn lints() -> Result<()> {
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+}
+
+fn tests() -> Result<()> {
+    run(&mut cargo(&["build", "--package", "vhost-user-ism"]))?;
+    run(&mut cargo(&["test", "--workspace", "--exclude", VM_TESTS]))
+}
+
+/// In a target folder of its own: the flag would make cargo rebuild everything else each time.
+fn loom() -> Result<()> {
+    run(cargo(&["test", "--release", "--package", "ism-emulator", "--test", "loom"])
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", repo::root().join("target/loom")))
+}
+
+fn deny() -> Result<()> {
+    // Advisories come from a database that is not part of the checkout; CI has no access to it.
+    run(Command::new(cargo_deny()?)
+        .args(["--all-features", "check", "bans", "licenses", "sources"])
+        .current_dir(repo::root()))
+}
+
+/// The path of a cargo-deny of our version, installed if need be.
+fn cargo_deny() -> Result<PathBuf> {
+    let root = repo::cache()?.join(format!("cargo-deny-{CARGO_DENY}"));
+    let binary = root.join("bin/cargo-deny");
+    if !binary.exists() {
+        eprintln!("installing cargo-deny {CARGO_DENY} into the cache (a few minutes, once)");
+        run(cargo(&["install", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"])
+            .arg(&root))
+        .context("cargo-deny could not be installed from crates.io")?;
+    }
+    Ok(binary)
+}
+
+fn fuzz(seconds: u32) -> Result<()> {
+    for target in FUZZ_TARGETS {
+        run(Command::new(repo::root().join("fuzz/run.sh")).arg(target).arg(seconds.to_string()))?;
+    }
+    Ok(())
+}
+
+fn guest() -> Result<()> {
+    run(Command::new(repo::root().join("qemu-scripts/get")).arg("all"))
+}
+
+/// One after another: two VMs already fill two cores.
+fn vm_tests() -> Result<()> {
+    run(&mut cargo(&["build", "--release", "--package", "vhost-user-ism"]))?;
+    run(&mut cargo(&["test", "--package", VM_TESTS, "--", "--test-threads", "1", "--nocapture"]))
+}
+
+fn demo() -> Result<()> {
+    run(&mut cargo(&["run", "--quiet", "--package", "xtask", "--", "demo", "--seconds", "2"]))
+}
+
+/// A cargo command in the repository.
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).current_dir(repo::root());
+    command
+}
