@@ -4,6 +4,7 @@
 //!
 //! Invariant: a chore says what it does, and fails when what it was asked to show is not shown.
 
+mod demo;
 mod repo;
 mod steps;
 mod test;
@@ -20,12 +21,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Boot two VMs and compare TCP with SMC-D over our device, in one run.
+    Demo(demo::Options),
     /// Run everything that CI runs: formatting, lints, licences, tests, fuzzing, VMs.
     Test(test::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().chore {
+        Chore::Demo(options) => demo::demo(&options),
         Chore::Test(options) => test::test(&options),
     }
 }

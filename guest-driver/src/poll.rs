@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! When to look for signals, and when to be rung for them.
+//!
+//! After traffic a thread of the lowest priority looks at the signal pages and the event ring for
+//! a while, with doorbells `SILENT` and interrupts off; then it arms them and sleeps. How long it
+//! looks adapts as haltpoll does: longer if it was woken soon after it went to sleep, shorter if
+//! late. A CPU that is wanted by others is theirs at once; then a timer, the backstop, looks
+//! instead, and when it finds nothing it arms the doorbells.
+//!
+//! Invariant: doorbells are `SILENT` only while the phase is `Polling` or `Waiting`, that is,
+//! while the thread runs or the backstop is set. After arming there is always one more look.
+
+use core::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+
+use crate::{
+    abi::signal_page,
+    counters::Counter,
+    device::Device,
+    dmb::RESCAN_MS,
+    local::Look,
+    native::{self, thread, Queue, Work},
+    sync::Spin,
+};
+
+/// The thread sleeps; doorbells are armed.
+const ASLEEP: u32 = 0;
+/// The thread is to run, but others have the CPU; doorbells are armed.
+const LOADED: u32 = 1;
+/// The thread is to run; doorbells are silent and the backstop is set.
+const WAITING: u32 = 2;
+/// The thread looks; doorbells are silent.
+const POLLING: u32 = 3;
+
+/// How long signals may go unseen while the thread waits for a CPU.
+const BACKSTOP_NS: u64 = 100_000;
+/// The first budget, and the least: less is none.
+const START_NS: u64 = 50_000;
+const LEAST_NS: u64 = 10_000;
+/// Looks of an interrupt that keeps finding something, before the thread takes over.
+const LOOKS: u32 = 8;
+
+/// State that changes together.
+pub(crate) struct Timing {
+    /// How long to look before sleeping; 0: not at all.
+    budget_ns: u64,
+    armed_at: u64,
+}
+
+impl Timing {
+    pub(crate) fn new() -> Self {
+        Self {
+            budget_ns: START_NS,
+            armed_at: 0,
+        }
+    }
+
+    /// The wake-up that ended a sleep: was it worth having slept?
+    fn adapt(&mut self, now: u64) {
+        let longest = native::poll_max_ns();
+        let slept = now.saturating_sub(self.armed_at);
+        self.budget_ns = if longest == 0 {
+            0
+        } else if slept <= longest {
+            self.budget_ns.saturating_mul(2).max(START_NS).min(longest)
+        } else {
+            Some(self.budget_ns / 2)
+                .filter(|shorter| *shorter >= LEAST_NS)
+                .unwrap_or(0)
+        };
+    }
+
+    fn budget(&self) -> u64 {
+        self.budget_ns.min(native::poll_max_ns())
+    }
+}
+
+pub(crate) struct Poller {
+    phase: AtomicU32,
+    /// Signals sent, so that the thread sees that a reply may come.
+    sent: AtomicU64,
+    timing: Spin<Timing>,
+}
+
+impl Poller {
+    pub(crate) fn new(timing: Spin<Timing>) -> Self {
+        Self {
+            phase: AtomicU32::new(ASLEEP),
+            sent: AtomicU64::new(0),
+            timing,
+        }
+    }
+
+    pub(crate) fn budget_us(&self) -> u64 {
+        self.timing.lock().budget() / 1000
+    }
+}
+
+impl Device {
+    // ---- Looking ----
+
+    /// Looks once, everywhere. True: something was there. Any context.
+    pub(crate) fn look(&self) -> bool {
+        if self.is_dead() {
+            return false;
+        }
+        let drained = self.drain();
+        self.look_at_pages() || drained
+    }
+
+    fn look_at_pages(&self) -> bool {
+        let Some(window) = self.window.as_ref() else {
+            return false;
+        };
+        // Released before anything else happens.
+        let look = self.local.lock().look(self.native, window);
+        match look {
+            Look::Nothing => false,
+            Look::Found(count) => {
+                self.counters.add(Counter::SignalsDelivered, count.into());
+                true
+            }
+            Look::Unmapped => {
+                self.declare_dead("the window is no longer mapped");
+                false
+            }
+        }
+    }
+
+    /// Doorbells and interrupts off. With the timing lock held, as the three below.
+    fn silence(&self) {
+        self.set_doorbells(signal_page::SILENT);
+        let _events = self.events.lock();
+        self.native.callbacks_off(Queue::Event);
+    }
+
+    /// Doorbells and interrupts on, then one more look. True: it found something.
+    fn arm(&self) -> bool {
+        self.set_doorbells(signal_page::ARMED);
+        let quiet = {
+            let _events = self.events.lock();
+            self.native.callbacks_on(Queue::Event)
+        };
+        self.look() || !quiet
+    }
+
+    fn set_doorbells(&self, value: u32) {
+        if let Some(window) = self.window.as_ref() {
+            self.local.lock().set_doorbell(window, value);
+        }
+    }
+
+    fn set_phase(&self, phase: u32) {
+        self.poller.phase.store(phase, SeqCst);
+    }
+
+    /// The first arming: without it every signal rings.
+    pub(crate) fn start_polling(&self) {
+        let _timing = self.poller.timing.lock();
+        self.arm();
+    }
+
+    // ---- What wakes the thread ----
+
+    /// A signal was sent, so one may come back soon. Any context; cheap unless it must wake.
+    pub(crate) fn note_traffic(&self) {
+        self.poller.sent.fetch_add(1, Relaxed);
+        if self.poller.phase.load(Relaxed) != ASLEEP {
+            return;
+        }
+        let timing = self.poller.timing.lock();
+        if self.poller.phase.load(Relaxed) == ASLEEP && timing.budget() != 0 {
+            self.hand_over();
+        }
+    }
+
+    /// Wakes the thread. It may take a while to get a CPU; until then the backstop looks.
+    fn hand_over(&self) {
+        self.silence();
+        self.set_phase(WAITING);
+        self.native.backstop_start(BACKSTOP_NS);
+        self.native.poller_wake();
+    }
+
+    /// The event queue's interrupt.
+    pub(crate) fn event_interrupt(&self) {
+        self.counters.one(Counter::Interrupts);
+        if self.is_dead() {
+            return;
+        }
+        self.look();
+        let mut timing = self.poller.timing.lock();
+        for _ in 0..LOOKS {
+            let phase = self.poller.phase.load(Relaxed);
+            if phase != ASLEEP && phase != LOADED {
+                return;
+            }
+            if phase == ASLEEP {
+                timing.adapt(native::now_ns());
+            }
+            if timing.budget() != 0 || phase == LOADED {
+                return self.hand_over();
+            }
+            // Without a poller: who rang has silenced the doorbell.
+            timing.armed_at = native::now_ns();
+            if !self.arm() {
+                return;
+            }
+        }
+        // More than can be served here. Interrupts stay on: what is left makes the next one.
+    }
+
+    /// The backstop: nobody looked for a while. From the timer.
+    pub(crate) fn backstop(&self) {
+        let mut timing = self.poller.timing.lock();
+        if self.poller.phase.load(Relaxed) != WAITING {
+            return;
+        }
+        if !self.look() {
+            timing.armed_at = native::now_ns();
+            if !self.arm() || self.is_dead() {
+                return self.set_phase(LOADED);
+            }
+            self.silence();
+        }
+        self.native.backstop_start(BACKSTOP_NS);
+    }
+
+    /// The slow look, for what got lost: a doorbell, or a bit that was set with a store that was
+    /// not atomic (TCG with one CPU).
+    pub(crate) fn rescan(&self) {
+        let lost = native::without_bh(|| self.rescan_now());
+        self.counters.add(Counter::SignalsDelivered, lost.into());
+        self.counters.add(Counter::SignalsLost, lost.into());
+        self.ring_the_late();
+        if !self.is_dead() && self.local.lock().used() != 0 {
+            self.native.work_queue(Work::Rescan, RESCAN_MS);
+        }
+    }
+
+    /// Returns how many DMBs had lost a signal.
+    fn rescan_now(&self) -> u32 {
+        if self.is_dead() {
+            return 0;
+        }
+        let timing = self.poller.timing.lock();
+        if matches!(self.poller.phase.load(Relaxed), ASLEEP | LOADED) {
+            // Also arms again what a lost doorbell has silenced.
+            self.arm();
+        }
+        drop(timing);
+        self.local.lock().signal_changed(self.native)
+    }
+
+    // ---- The thread ----
+
+    /// The thread's life.
+    pub(crate) fn poll_thread(&self) {
+        while !thread::should_stop() {
+            let phase = &self.poller.phase;
+            thread::sleep_unless(|| thread::should_stop() || phase.load(SeqCst) != ASLEEP);
+            if phase.load(SeqCst) != ASLEEP {
+                self.poll();
+            }
+        }
+    }
+
+    /// Looks until nothing came for as long as the budget says.
+    fn poll(&self) {
+        self.take_over();
+        let budget = self.poller.timing.lock().budget();
+        let mut last = native::now_ns();
+        let mut sent = self.poller.sent.load(Relaxed);
+        while !thread::should_stop() {
+            let found = native::without_bh(|| self.look());
+            let sent_now = self.poller.sent.load(Relaxed);
+            let now = native::now_ns();
+            if found {
+                self.counters.one(Counter::PollsHit);
+            }
+            if found || sent_now != sent {
+                (last, sent) = (now, sent_now);
+            } else if now.saturating_sub(last) > budget {
+                if native::without_bh(|| self.fall_asleep()) {
+                    return;
+                }
+                last = native::now_ns();
+                continue;
+            }
+            if thread::cpu_wanted() {
+                self.step_aside();
+            } else {
+                thread::cpu_relax();
+            }
+        }
+    }
+
+    fn take_over(&self) {
+        let _timing = self.poller.timing.lock();
+        if self.poller.phase.load(Relaxed) != WAITING {
+            self.silence();
+        }
+        self.set_phase(POLLING);
+    }
+
+    /// Lets others have the CPU. What was waited for is often just what they do.
+    fn step_aside(&self) {
+        {
+            let _timing = self.poller.timing.lock();
+            self.set_phase(WAITING);
+            self.native.backstop_start(BACKSTOP_NS);
+        }
+        thread::cpu_yield();
+        self.take_over();
+    }
+
+    /// False: something came just then.
+    fn fall_asleep(&self) -> bool {
+        let mut timing = self.poller.timing.lock();
+        timing.armed_at = native::now_ns();
+        if self.arm() && !self.is_dead() {
+            self.silence();
+            return false;
+        }
+        self.counters.one(Counter::PollsMissed);
+        self.set_phase(ASLEEP);
+        true
+    }
+}

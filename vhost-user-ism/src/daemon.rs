@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The running daemon: a fabric and the VMs on it.
+//!
+//! Invariant: a VM is in `vms` exactly while its socket exists and its member is on the fabric.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use ism_abi::layout::Config as DeviceConfig;
+use ism_emulator::{
+    ConfigError, Fabric, FabricConfig as EmulatorConfig, FabricStats, GroupConfig as EmulatorGroup,
+    MemberConfig, MemberStats, MemberSummary, Mode as EmulatorMode, Quota, TOKEN_KEY_SIZE,
+};
+
+use crate::config::{
+    Config, Conflict, FabricConfig, GroupConfig, Listen, Mode, Name, QuotaConfig, VmConfig,
+    check_conflicts,
+};
+use crate::hub::Hub;
+use crate::port::Port;
+use crate::port::front::{Front, Served};
+use crate::port::poll::Seats;
+use crate::port::vring::lock;
+use crate::socket::{Listening, SocketError};
+
+/// The daemon, shared by the control socket's threads.
+pub struct Daemon {
+    hub: Arc<Hub>,
+    config: FabricConfig,
+    seats: Arc<Seats>,
+    vms: Mutex<BTreeMap<Name, Vm>>,
+}
+
+struct Vm {
+    config: VmConfig,
+    front: Front,
+}
+
+/// Why a VM cannot be served, or the daemon not be started.
+#[derive(Debug)]
+pub enum Error {
+    /// The fabric does not take it.
+    Fabric(ConfigError),
+    /// It conflicts with another VM.
+    Conflict(Conflict),
+    /// Its socket cannot be had.
+    Socket(SocketError),
+    /// No thread, descriptor or random number.
+    System(io::Error),
+    /// There is no such VM.
+    NoVm(Name, Vec<Name>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fabric(error) => error.fmt(f),
+            Self::Conflict(error) => error.fmt(f),
+            Self::Socket(error) => error.fmt(f),
+            Self::System(error) => error.fmt(f),
+            Self::NoVm(name, vms) => {
+                let names: Vec<_> = vms.iter().map(Name::as_str).collect();
+                write!(f, "there is no VM `{name}`; there are: {}", names.join(", "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What `ctl list` and `ctl stats` show of one VM.
+pub struct VmStatus {
+    /// Its configuration.
+    pub config: VmConfig,
+    /// A front-end is connected.
+    pub connected: bool,
+    /// Its driver has said HELLO.
+    pub ready: bool,
+    /// Bytes of its window; 0: none.
+    pub window: u64,
+    /// Its counters.
+    pub stats: Option<MemberStats>,
+}
+
+impl Daemon {
+    /// Starts the fabric and serves the VMs of `config`.
+    ///
+    /// # Errors
+    /// What cannot be had; no socket is left behind then.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        let mut key = [0; TOKEN_KEY_SIZE];
+        getrandom::fill(&mut key).map_err(|error| Error::System(io::Error::other(error)))?;
+        let fabric = Fabric::new(emulator_config(config), &key).map_err(Error::Fabric)?;
+        let hub = Hub::start(fabric).map_err(Error::System)?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let daemon = Self {
+            hub,
+            config: config.fabric.clone(),
+            seats: Arc::new(Seats::new(cpus)),
+            vms: Mutex::default(),
+        };
+        for vm in &config.vms {
+            daemon.add_vm(vm.clone())?;
+        }
+        Ok(daemon)
+    }
+
+    /// Serves one more VM.
+    ///
+    /// # Errors
+    /// Why not; everything is then as before.
+    pub fn add_vm(&self, config: VmConfig) -> Result<(), Error> {
+        let mut vms = lock(&self.vms);
+        let all = vms.values().map(|vm| &vm.config).chain([&config]);
+        check_conflicts(all).map_err(Error::Conflict)?;
+        let listening = match &config.listen {
+            Listen::Path(path) => Listening::bind(path),
+            Listen::Fd(fd) => Listening::inherit(*fd),
+        };
+        let listening = listening.map_err(Error::Socket)?;
+        let port = self.add_port(&config)?;
+        let id = port.id();
+        let served = Served {
+            hub: Arc::clone(&self.hub),
+            port,
+            config: self.config.clone(),
+            seats: Arc::clone(&self.seats),
+        };
+        match Front::start(served, listening) {
+            Ok(front) => {
+                log::info!("VM {}: waiting for its front-end, GID {}", config.name, config.gid);
+                vms.insert(config.name.clone(), Vm { config, front });
+                Ok(())
+            }
+            Err(error) => {
+                self.hub.remove_port(id);
+                Err(Error::System(error))
+            }
+        }
+    }
+
+    fn add_port(&self, config: &VmConfig) -> Result<Arc<Port>, Error> {
+        let member = member_config(config);
+        let make = |fabric: &mut Fabric| {
+            let id = fabric.add_member(member)?;
+            let signals = fabric.signals(id).ok_or(ConfigError::NoMember(id))?;
+            Ok(Arc::new(Port::new(id, config.name.clone(), signals)))
+        };
+        self.hub.add_port(make).map_err(Error::Fabric)
+    }
+
+    /// Ends serving a VM: its front-end is disconnected, its peers are told.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn remove_vm(&self, name: &Name) -> Result<(), Error> {
+        let vm = {
+            let mut vms = lock(&self.vms);
+            let names = || vms.keys().cloned().collect();
+            let gone = Error::NoVm(name.clone(), names());
+            vms.remove(name).ok_or(gone)?
+        };
+        let id = vm.front.port().id();
+        // Joins its threads, so not with the lock held.
+        drop(vm);
+        self.hub.remove_port(id);
+        log::info!("VM {name}: removed");
+        Ok(())
+    }
+
+    /// Every VM.
+    pub fn vms(&self) -> Vec<VmStatus> {
+        let vms = lock(&self.vms);
+        let show = |vm: &Vm| {
+            let id = vm.front.port().id();
+            self.hub.call(|fabric, _| {
+                let summary = fabric.list().find(|member| member.id == id);
+                let is = |which: fn(&MemberSummary) -> bool| summary.as_ref().is_some_and(which);
+                VmStatus {
+                    config: vm.config.clone(),
+                    connected: is(|member| member.connected),
+                    ready: is(|member| member.ready),
+                    window: DeviceConfig::from_bytes(&fabric.config(id))
+                        .map_or(0, |config| config.window_size),
+                    stats: fabric.stats(id),
+                }
+            })
+        };
+        vms.values().map(show).collect()
+    }
+
+    /// SMC's CHID.
+    pub fn fabric_id(&self) -> u16 {
+        self.config.id.get()
+    }
+
+    /// The fabric's size.
+    pub fn totals(&self) -> FabricStats {
+        self.hub.call(|fabric, _| fabric.totals())
+    }
+
+    /// Ends serving all VMs, and removes their sockets.
+    pub fn stop(&self) {
+        let vms = std::mem::take(&mut *lock(&self.vms));
+        drop(vms);
+    }
+}
+
+fn emulator_config(config: &Config) -> EmulatorConfig {
+    let mut emulator = EmulatorConfig::new(config.fabric.id.get());
+    let default = emulator_group(config.fabric.group);
+    let named = config.vms.iter().flat_map(|vm| &vm.groups);
+    let default_group = Name::default_group();
+    for group in named.chain([&default_group]) {
+        emulator.groups.insert(group.as_str().to_owned(), default);
+    }
+    for (name, group) in &config.groups {
+        emulator.groups.insert(name.as_str().to_owned(), emulator_group(*group));
+    }
+    emulator.default_group = default_group.as_str().to_owned();
+    emulator
+}
+
+fn emulator_group(group: GroupConfig) -> EmulatorGroup {
+    let mode = match group.mode {
+        Mode::Mapped => EmulatorMode::Mapped,
+        Mode::Copied => EmulatorMode::Copied,
+    };
+    EmulatorGroup { mode, check_cdc: group.check_cdc }
+}
+
+fn member_config(vm: &VmConfig) -> MemberConfig {
+    MemberConfig {
+        name: vm.name.as_str().to_owned(),
+        gid: vm.gid.bytes(),
+        groups: vm.groups.iter().map(|group| group.as_str().to_owned()).collect(),
+        vlans: None,
+        quota: quota(vm.quota),
+    }
+}
+
+fn quota(config: QuotaConfig) -> Quota {
+    let default = Quota::default();
+    Quota {
+        bytes: config.bytes.unwrap_or(default.bytes),
+        dmbs: config.dmbs.unwrap_or(default.dmbs),
+        peers: config.peers.unwrap_or(default.peers),
+        signals_per_s: config.signal_rate.unwrap_or(default.signals_per_s),
+        control_per_s: config.control_rate.unwrap_or(default.control_per_s),
+    }
+}

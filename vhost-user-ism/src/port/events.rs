@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Delivery of events and signals into a VM's event queue, by whichever thread causes them.
+//!
+//! Invariant: an event or signal leaves the fabric only when a buffer holds it; without a buffer
+//! it waits there, and the driver's next buffer (a kick on the event queue) fetches it. Between
+//! two looks the signal set is armed, so a later signal brings a thread here.
+
+use std::sync::atomic::Ordering;
+
+use ism_abi::layout::{EVENT_SIZE, QUEUE_EVENT};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+
+use super::Port;
+use super::queues::{Chain, Popped, is_available};
+use crate::hub::{Hub, Todo};
+use crate::memory::GuestMemory;
+
+impl Port {
+    /// Fills the event queue with what waits: signals, and with `events` (or if some were left
+    /// over) the fabric's events too.
+    pub fn deliver(&self, hub: &Hub, events: bool) -> Todo {
+        let mut todo = Todo::default();
+        if events {
+            self.events_waiting.store(true, Ordering::Release);
+        }
+        let Some(link) = self.link() else { return todo };
+        let (Some(vring), Some(memory)) = (link.vring(QUEUE_EVENT), link.memory()) else {
+            return todo;
+        };
+        let call = vring.with_queue(|queue| {
+            let mut filler = Filler { port: self, hub, memory: &memory, todo: &mut todo, used: 0 };
+            filler.fill(queue);
+            filler.used > 0 && queue.needs_notification(&*memory).unwrap_or(true)
+        });
+        if call == Some(true) {
+            vring.call();
+        }
+        todo
+    }
+}
+
+/// Whether more can be done.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Filled,
+    NothingToSay,
+    NoBuffer,
+}
+
+struct Filler<'a> {
+    port: &'a Port,
+    hub: &'a Hub,
+    memory: &'a GuestMemory,
+    todo: &'a mut Todo,
+    used: u32,
+}
+
+impl Filler<'_> {
+    fn fill(&mut self, queue: &mut Queue) {
+        let mut chain = Chain::default();
+        loop {
+            match self.fill_one(queue, &mut chain) {
+                Step::Filled => {}
+                Step::NoBuffer => return,
+                // Armed with nothing pending: the next signal's sender comes here.
+                Step::NothingToSay if self.port.signals.arm() => return,
+                Step::NothingToSay => {}
+            }
+        }
+    }
+
+    fn fill_one(&mut self, queue: &mut Queue, chain: &mut Chain) -> Step {
+        if !self.port.events_waiting.load(Ordering::Acquire) && self.port.signals.is_empty() {
+            return Step::NothingToSay;
+        }
+        if !self.next_buffer(queue, chain) {
+            return Step::NoBuffer;
+        }
+        if self.port.events_waiting.swap(false, Ordering::AcqRel)
+            && let Some(event) = self.take(|fabric, id| fabric.poll_event(id))
+        {
+            self.port.events_waiting.store(true, Ordering::Release);
+            if self.put(queue, chain, &event) {
+                self.take(|fabric, id| fabric.events_delivered(id));
+            } else {
+                self.take(|fabric, id| fabric.events_failed(id));
+            }
+            return Step::Filled;
+        }
+        match self.port.signals.take() {
+            Some(batch) => {
+                if !self.put(queue, chain, &batch.to_event()) {
+                    self.port.signals.put_back(batch);
+                }
+                Step::Filled
+            }
+            None => {
+                queue.go_to_previous_position();
+                Step::NothingToSay
+            }
+        }
+    }
+
+    /// Takes a buffer that can hold an event; those that cannot are given back empty.
+    fn next_buffer(&mut self, queue: &mut Queue, chain: &mut Chain) -> bool {
+        loop {
+            match chain.pop(queue, self.memory) {
+                Popped::Chain if chain.writable_len() >= EVENT_SIZE as u64 => return true,
+                Popped::Chain | Popped::Bad(_) => self.give_back(queue, chain.head(), 0),
+                Popped::BadRing => return false,
+                // Without a buffer the driver must kick when it adds one; it may just have.
+                Popped::Nothing => {
+                    let enabled = queue.enable_notification(self.memory);
+                    if enabled.is_err() || !is_available(queue, self.memory) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, queue: &mut Queue, chain: &Chain, event: &[u8; EVENT_SIZE]) -> bool {
+        let written = chain.write_reply(self.memory, event);
+        self.give_back(queue, chain.head(), written.unwrap_or(0));
+        written.is_ok()
+    }
+
+    fn give_back(&mut self, queue: &mut Queue, head: u16, len: u32) {
+        if queue.add_used(self.memory, head, len).is_ok() {
+            self.used += 1;
+        }
+    }
+
+    fn take<R>(
+        &mut self,
+        call: impl FnOnce(&mut ism_emulator::Fabric, ism_emulator::MemberId) -> R,
+    ) -> R {
+        let id = self.port.id;
+        let (result, todo) = self.hub.run(|fabric, _| call(fabric, id));
+        self.todo.append(todo);
+        result
+    }
+}

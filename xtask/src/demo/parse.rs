@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What sockperf and iperf3 print, as numbers.
+//!
+//! Invariant: a figure is taken from the program's own summary or it is an error; never guessed.
+
+use anyhow::{Context, Result};
+
+/// The median latency (half a round trip) in µs of `sockperf ping-pong`.
+pub(crate) fn sockperf_p50(output: &str) -> Result<f64> {
+    number_after(output, "percentile 50.000 =")
+}
+
+/// The throughput in MB/s (10⁶ bytes) of `sockperf throughput`, which counts in 2²⁰ bytes.
+pub(crate) fn sockperf_mb_per_s(output: &str) -> Result<f64> {
+    Ok(number_after(output, "Summary: BandWidth is")? * f64::from(1 << 20) / 1e6)
+}
+
+/// The received throughput in Gbit/s of `iperf3 --json`.
+pub(crate) fn iperf3_gbit_per_s(output: &str) -> Result<f64> {
+    let json: serde_json::Value = serde_json::from_str(output).context("iperf3 printed no JSON")?;
+    let bits = json.pointer("/end/sum_received/bits_per_second").and_then(|v| v.as_f64());
+    let error = json.get("error").and_then(|e| e.as_str()).unwrap_or("no figure in its summary");
+    Ok(bits.with_context(|| format!("iperf3: {error}"))? / 1e9)
+}
+
+/// The number that follows `label` at its first occurrence.
+fn number_after(output: &str, label: &str) -> Result<f64> {
+    let (_, rest) = output
+        .split_once(label)
+        .with_context(|| format!("no «{label}» in what the program printed:\n{output}"))?;
+    let word = rest.split_whitespace().next().unwrap_or_default();
+    word.parse().with_context(|| format!("«{word}» after «{label}» is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockperf_ping_pong_summary() {
+        let output = "sockperf: ---> percentile 99.000 =    6.664\n\
+                      sockperf: ---> percentile 50.000 =    6.018\n";
+        assert_eq!(sockperf_p50(output).unwrap(), 6.018);
+    }
+
+    #[test]
+    fn sockperf_throughput_is_counted_in_mebibytes() {
+        let output = "sockperf: Summary: BandWidth is 1000.000 MBps (8000.000 Mbps)\n";
+        assert_eq!(sockperf_mb_per_s(output).unwrap(), 1048.576);
+    }
+
+    #[test]
+    fn iperf3_takes_what_was_received() {
+        let output = r#"{"end":{"sum_sent":{"bits_per_second":2e9},
+                         "sum_received":{"bits_per_second":1.5e9}}}"#;
+        assert_eq!(iperf3_gbit_per_s(output).unwrap(), 1.5);
+    }
+
+    #[test]
+    fn a_failed_run_is_an_error_with_its_words() {
+        assert!(sockperf_p50("sockperf: ERROR: connection refused").is_err());
+        let error = iperf3_gbit_per_s(r#"{"error":"unable to connect"}"#).unwrap_err();
+        assert!(error.to_string().contains("unable to connect"));
+    }
+}

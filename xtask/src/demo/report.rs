@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The demo's result, as a table for people and JSON for programs.
+//!
+//! Invariant: every value was measured in this run.
+
+use serde::Serialize;
+
+/// The name of a transport in the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Transport {
+    /// TCP over virtio-net.
+    #[serde(rename = "tcp")]
+    Tcp,
+    /// The guest kernel's SMC over our device.
+    #[serde(rename = "smcd-kernel")]
+    SmcdKernel,
+}
+
+/// One measured figure.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) case: &'static str,
+    pub(crate) transport: Transport,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+}
+
+/// Everything the demo shows.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// "kvm" or "tcg".
+    pub(crate) accel: String,
+    /// "mapped" or "copied".
+    pub(crate) mode: String,
+    /// How the TCP side travels.
+    pub(crate) network: String,
+    pub(crate) rows: Vec<Row>,
+    /// Connections that the two kernels count as SMC-D.
+    pub(crate) smcd_connections: u64,
+    /// Connections that fell back to TCP although SMC was asked for.
+    pub(crate) fallbacks: u64,
+    /// Whether the stream arrived with the hash it was sent with, over both transports.
+    pub(crate) sha256_equal: bool,
+}
+
+impl Report {
+    /// The comparison as lines of text.
+    pub(crate) fn table(&self) -> String {
+        let mut text =
+            format!("{:<20} {:>16} {:>16} {:>10}\n", "case", "TCP", "SMC-D (ours)", "SMC-D/TCP");
+        for tcp in self.rows.iter().filter(|row| row.transport == Transport::Tcp) {
+            let smcd = self
+                .rows
+                .iter()
+                .find(|row| row.case == tcp.case && row.transport == Transport::SmcdKernel);
+            let figure = |row: &Row| format!("{:.1} {}", row.value, row.unit);
+            let (ours, ratio) = match smcd {
+                Some(row) => (figure(row), format!("{:.2} x", row.value / tcp.value)),
+                None => ("not measured".to_owned(), "-".to_owned()),
+            };
+            text += &format!("{:<20} {:>16} {ours:>16} {ratio:>10}\n", tcp.case, figure(tcp));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let row = |transport, value| Row { case: "iperf3", transport, value, unit: "Gbit/s" };
+        Report {
+            accel: "tcg".into(),
+            mode: "mapped".into(),
+            network: "tap + bridge".into(),
+            rows: vec![row(Transport::Tcp, 5.0), row(Transport::SmcdKernel, 15.0)],
+            smcd_connections: 2,
+            fallbacks: 0,
+            sha256_equal: true,
+        }
+    }
+
+    #[test]
+    fn the_table_shows_the_ratio() {
+        assert!(report().table().contains("3.00 x"), "{}", report().table());
+    }
+
+    #[test]
+    fn the_json_has_the_promised_names() {
+        let json = serde_json::to_value(report()).unwrap();
+        assert_eq!(json["rows"][1]["transport"], "smcd-kernel");
+        for name in ["accel", "mode", "rows", "smcd_connections", "fallbacks", "sha256_equal"] {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+    }
+}
