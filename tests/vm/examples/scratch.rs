@@ -18,7 +18,11 @@ fn main() -> anyhow::Result<()> {
             }
             println!("{}", pair.fabric.ctl(&["stats"])?);
             let o = std::process::Command::new("bash").arg("-c").arg(format!("for p in $(pgrep -f 'release/vhost-user-ism --mode mapped --control-socket {}'); do for f in /proc/$p/fd/*; do case $(readlink $f) in *ism-arena*) echo $f $(readlink $f); xxd -l 65536 -s 0 $f | grep -v ': 0000 0000 0000 0000 0000 0000 0000 0000'; for o in 65536 131072 196608 262144; do xxd -s $o -l 48 $f; done;; esac; done; done", pair.fabric.socket("a").parent().unwrap().display())).output()?;
-            println!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr));
+            println!(
+                "{}{}",
+                String::from_utf8_lossy(&o.stdout),
+                String::from_utf8_lossy(&o.stderr)
+            );
             break;
         }
     }
