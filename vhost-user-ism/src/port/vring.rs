@@ -19,6 +19,7 @@ use virtio_queue::{Error as QueueError, Queue, QueueT};
 use vm_memory::GuestMemoryAtomic;
 
 use crate::memory::GuestMemory;
+use crate::ringer;
 
 /// The memory handle of vhost-user-backend.
 pub type AtomicMemory = GuestMemoryAtomic<GuestMemory>;
@@ -64,10 +65,15 @@ impl Vring {
     /// Tells the driver that buffers were used. A call that cannot be delivered is not an error:
     /// the driver that removed it does not wait for it.
     pub fn call(&self) {
-        let call = lock(&self.events.call).clone();
-        if let Some(call) = call {
-            // EAGAIN means that the counter is full: the driver has a call pending.
-            let _ = rustix::io::write(&call, &1u64.to_ne_bytes());
+        let Some(call) = lock(&self.events.call).clone() else { return };
+        if let Err(error) = ringer::ring(call.as_fd()) {
+            // Without linux-aio a write has to do. A front-end that makes it blocking is not
+            // called at all.
+            log::debug!("calling by a write: {error}");
+            let nonblocking = |flags: OFlags| flags.contains(OFlags::NONBLOCK);
+            if rustix::fs::fcntl_getfl(&call).is_ok_and(nonblocking) {
+                let _ = rustix::io::write(&call, &1u64.to_ne_bytes());
+            }
         }
     }
 
