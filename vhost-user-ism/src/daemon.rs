@@ -24,6 +24,7 @@ use crate::port::Port;
 use crate::port::front::{Front, Served};
 use crate::port::poll::Seats;
 use crate::port::vring::lock;
+use crate::ringer;
 use crate::socket::{Listening, SocketError};
 
 /// The daemon, shared by the control socket's threads.
@@ -91,6 +92,7 @@ impl Daemon {
     /// # Errors
     /// What cannot be had; no socket is left behind then.
     pub fn start(config: &Config, vms: Vec<(VmConfig, Listening)>) -> Result<Self, Error> {
+        ringer::prepare();
         let mut key = [0; TOKEN_KEY_SIZE];
         getrandom::fill(&mut key).map_err(|error| Error::System(io::Error::other(error)))?;
         let fabric = Fabric::new(emulator_config(config), &key).map_err(Error::Fabric)?;

@@ -11,14 +11,16 @@
 //! Invariant: no request is under way when `ring` returns, so the kernel keeps no pointer of ours.
 #![expect(unsafe_code, reason = "linux-aio has no safe interface")]
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Completions kept by the kernel before they are fetched in one go.
 const EVENTS: usize = 32;
+/// Contexts: threads that ring at the same moment take different ones.
+const CONTEXTS: usize = 4;
 /// `IOCB_CMD_POLL` (linux/aio_abi.h).
 const CMD_POLL: u16 = 5;
 /// `IOCB_FLAG_RESFD`: signal `resfd` at the end.
@@ -52,7 +54,7 @@ struct Completion {
     result2: i64,
 }
 
-/// One thread's context.
+/// One context of linux-aio.
 struct Ringer {
     context: libc::c_ulong,
     /// An eventfd that is always readable.
@@ -60,8 +62,18 @@ struct Ringer {
     unfetched: usize,
 }
 
-thread_local! {
-    static RINGER: RefCell<Option<Ringer>> = const { RefCell::new(None) };
+static RINGERS: OnceLock<Vec<Mutex<Ringer>>> = OnceLock::new();
+
+/// Makes the contexts, once for the process; without linux-aio there are none.
+pub(crate) fn prepare() {
+    RINGERS.get_or_init(|| {
+        let ringers: io::Result<Vec<_>> =
+            (0..CONTEXTS).map(|_| Ringer::new().map(Mutex::new)).collect();
+        ringers.unwrap_or_else(|error| {
+            log::warn!("no linux-aio ({error}): a hostile front-end can delay its peers");
+            Vec::new()
+        })
+    });
 }
 
 /// Adds 1 to an eventfd's counter and wakes who waits for it; a full counter stays full.
@@ -70,15 +82,15 @@ thread_local! {
 /// The descriptor is no eventfd, or the kernel has no linux-aio or no room for it: then nothing
 /// was signalled.
 pub(crate) fn ring(target: BorrowedFd<'_>) -> io::Result<()> {
-    RINGER.with_borrow_mut(|slot| match slot {
-        Some(ringer) => ringer.ring(target),
-        None => {
-            let mut ringer = Ringer::new()?;
-            let rung = ringer.ring(target);
-            *slot = Some(ringer);
-            rung
-        }
-    })
+    prepare();
+    let ringers = RINGERS.get().map_or(&[][..], Vec::as_slice);
+    let free = ringers.iter().find_map(|ringer| ringer.try_lock().ok());
+    if let Some(mut ringer) = free {
+        return ringer.ring(target);
+    }
+    // All are in use, each for less than a microsecond; or there are none.
+    let first = ringers.first().ok_or(io::ErrorKind::Unsupported)?;
+    first.lock().unwrap_or_else(PoisonError::into_inner).ring(target)
 }
 
 impl Ringer {
@@ -110,7 +122,7 @@ impl Ringer {
             ..Request::default()
         };
         let mut requests = [&raw mut request];
-        // SAFETY: the context is this thread's own and alive; the array holds one pointer to a
+        // SAFETY: the context is alive as long as `self`; the array holds one pointer to a
         // `struct iocb`. The kernel reads both during the call and writes `key`; a poll that is
         // ready at once ends in the call, and `ready` is never read, so it is always ready.
         let submitted =
