@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use ism_abi::{
-    AttachReply, Config, DmbGranted, DmbUnregistered, HelloReply, HelloRequest, Ping, QueryReply,
+    AttachReply, Config, DmbGranted, DmbUnregistered, HelloReply, HelloRequest, QueryReply,
     QueryRequest, RegisterReply, SignalEventRequest, SoftwareEvent, StatsReply, VlanRequest,
     command, event, mode, status as s,
 };
@@ -61,7 +61,9 @@ fn before_hello_everything_is_refused() {
     let a = w.silent_member(1, &["m"], Quota::default());
     w.connect(a);
     // PING too: a driver whose device was reset behind its back learns of it so.
-    for command in [command::PING, command::STATS, command::REGISTER, command::ADD_VLAN, command::DETACH] {
+    for command in
+        [command::PING, command::STATS, command::REGISTER, command::ADD_VLAN, command::DETACH]
+    {
         assert_eq!(w.status(a, command, &[]), s::NOT_READY);
     }
     assert_eq!(w.signal(a, 1), Err(Refusal::NotReady));
