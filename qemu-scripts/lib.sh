@@ -91,6 +91,19 @@ need_root_or_unshare() {
         "or run the same command as root"
 }
 
+# end_process PID: with SIGTERM, after 5 s with SIGKILL; returns when it is gone.
+# PID is a child of the caller.
+end_process() {
+    local i
+    kill "$1" 2>/dev/null || true
+    for ((i = 0; i < 100; i++)); do
+        kill -0 "$1" 2>/dev/null || break
+        sleep 0.05
+    done
+    kill -KILL "$1" 2>/dev/null || true
+    wait "$1" || true
+}
+
 # --- the Debian root --------------------------------------------------------
 
 # in_root [--bind HOST:INSIDE]... -- COMMAND...: runs COMMAND in the Debian root
@@ -184,13 +197,23 @@ discard() {
     fi
 }
 
+# forget_old NAME: items of recipe NAME that nobody asked for in 30 days.
+forget_old() {
+    local old
+    find "$CACHE" -maxdepth 1 -name "$1-????????????????" -mtime +30 -print0 |
+        while IFS= read -r -d '' old; do discard "$old"; done
+}
+
 # cached NAME TITLE: sets REPLY to the cache item of recipe NAME, made if it is
 # not there. Two callers do not build twice: the second waits for the first.
 cached() {
     local name=$1 title=$2 key tmp log lock
     key=$(recipe_key "$name")
     REPLY=$CACHE/$name-$key
-    [[ ! -d $REPLY ]] || return 0
+    if [[ -d $REPLY ]]; then
+        touch "$REPLY"
+        return
+    fi
     mkdir -p "$CACHE/log"
     exec {lock}>"$CACHE/.lock-$name"
     if ! flock --nonblock "$lock"; then
@@ -210,6 +233,7 @@ cached() {
                 "the same command can be run again; finished parts are kept in $CACHE"
         }
         mv "$tmp" "$REPLY"
+        forget_old "$name"
     fi
     exec {lock}>&-
 }
@@ -218,5 +242,8 @@ cached() {
 count_lines() {
     awk -v what="$1" -v total="$2" '
         { print }
-        NR % 300 == 0 { printf "      %d of about %d %s\n", NR, total, what > "/dev/fd/3" }'
+        NR % 300 == 0 {
+            printf "      %d of about %d %s\n", NR, total, what | "cat >&3"
+            close("cat >&3")
+        }'
 }

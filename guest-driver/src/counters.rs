@@ -28,8 +28,8 @@ pub(crate) enum Counter {
     PollsHit,
     /// The poller went to sleep without.
     PollsMissed,
-    /// The slow look found something that was missed.
-    RescansHit,
+    /// Signals that got lost, and were found by the slow look.
+    SignalsLost,
     /// DMBs registered.
     Registers,
 }

@@ -19,7 +19,7 @@ use crate::{
     dmb::AdminState,
     events::Events,
     grants::Grants,
-    local::Local,
+    local::{self, Local},
     memory::Window,
     native::{self, ExtentPages, Level, Native, Queue, Work},
     peers::{Peers, RESERVED_VLAN},
@@ -31,6 +31,10 @@ use crate::{
 
 /// VIRTIO_F_VERSION_1.
 const F_VERSION_1: u32 = 32;
+
+/// How long the device may take to unmap its window: steps, and milliseconds of each.
+const UNMAP_STEPS: u32 = 100;
+const UNMAP_STEP_MS: u32 = 10;
 
 macro_rules! log_err {
     ($device:expr, $($message:tt)*) => {
@@ -243,6 +247,35 @@ impl Device {
     pub(crate) fn dmb_limit(&self) -> u32 {
         let limit = self.limit.load(Ordering::Relaxed);
         limit.min(self.config.max_dmbs).min(MAX_DMBS)
+    }
+
+    /// Gives everything back while the device can still do so orderly: QEMU 11.1 loses track of
+    /// windows that are mapped when a device is reset, and crashes when it is started again.
+    /// `pipes`: wait for those who still read DMBs. Sleeps.
+    pub(crate) fn leave(&self, pipes: bool) {
+        let marks = self.local.lock().take_pages();
+        if pipes {
+            self.release_extents();
+        }
+        if self.is_dead() {
+            return;
+        }
+        if let Some(window) = self.window.as_ref() {
+            local::mark(window, &marks);
+        }
+        // Forgets all that came before it. A failure leaves the reset.
+        if self.hello().is_err() {
+            return;
+        }
+        // The device may unmap after it has answered.
+        for _ in 0..UNMAP_STEPS {
+            let window = self.window.as_ref();
+            if !window.is_some_and(|window| local::any_marked(window, &marks)) {
+                return;
+            }
+            native::sleep_ms(UNMAP_STEP_MS);
+        }
+        log_warn!(self, "the device keeps its window mapped");
     }
 
     /// Ends all use of the device and of the window. It is out of dibs, or the machine goes

@@ -21,9 +21,8 @@ use crate::{
     peers,
 };
 
-/// How often dibs is served by a look whether lost signals can be found, as long as there are
-/// DMBs.
-pub(crate) const RESCAN_MS: u32 = 500;
+/// How often to look for lost signals, as long as there are DMBs. Two looks find one.
+pub(crate) const RESCAN_MS: u32 = 250;
 
 /// What dibs is told of a DMB.
 pub(crate) struct Registered {
@@ -191,7 +190,7 @@ impl Device {
         let (extent, extent_len) = (reply.extent_offset, reply.extent_len);
         let inside = reply.window_offset.checked_sub(extent);
         let inside = inside.filter(|at| at.checked_add(len).is_some_and(|end| end <= extent_len));
-        let align = len.next_power_of_two();
+        let align = len.checked_next_power_of_two().ok_or(EINVAL)?;
         let sound = extent % WINDOW_ALIGN == 0
             && extent_len % WINDOW_ALIGN == 0
             && reply.window_offset % align == 0

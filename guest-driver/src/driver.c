@@ -27,10 +27,10 @@
 #define ISM_F_WINDOW		0
 #define ISM_F_MOVE		1
 
-static unsigned int poll_max_us = 200;
+static unsigned int poll_max_us = 500;
 module_param(poll_max_us, uint, 0644);
 MODULE_PARM_DESC(poll_max_us,
-		 "Longest time in microseconds to look for signals before sleeping; 0: never look, sleep at once (default 200)");
+		 "Longest time in microseconds to look for signals before sleeping; 0: never look, sleep at once (default 500)");
 
 bool ism_nocopy;
 module_param_named(nocopy, ism_nocopy, bool, 0444);
@@ -169,8 +169,8 @@ static void ism_remove(struct virtio_device *vdev)
 	/* May be under way already, because the device was found dead: then wait for it. */
 	flush_delayed_work(&ism->work[ISM_WORK_BURY].work);
 	ism_dibs_del(ism);
+	ism_rust_leave(ism->rust, true);
 	ism_rust_quiesce(ism->rust);
-	ism_rust_release(ism->rust);
 	ism_device_reset(ism);
 	ism_stop(ism);
 	vdev->config->del_vqs(vdev);
@@ -186,8 +186,10 @@ static void ism_shutdown(struct virtio_device *vdev)
 {
 	struct ism *ism = vdev->priv;
 
-	if (ism)
+	if (ism) {
+		ism_rust_leave(ism->rust, false);
 		ism_rust_quiesce(ism->rust);
+	}
 	virtio_device_shutdown(vdev);
 }
 
@@ -381,7 +383,7 @@ ISM_COUNTER(5, signals_delivered);
 ISM_COUNTER(6, interrupts);
 ISM_COUNTER(7, polls_hit);
 ISM_COUNTER(8, polls_missed);
-ISM_COUNTER(9, rescans_hit);
+ISM_COUNTER(9, signals_lost);
 ISM_COUNTER(10, registers);
 ISM_COUNTER(11, dmbs);
 ISM_COUNTER(12, grants);
@@ -398,7 +400,7 @@ static struct attribute *ism_counter_attrs[] = {
 	&ism_counter_interrupts.attr.attr,
 	&ism_counter_polls_hit.attr.attr,
 	&ism_counter_polls_missed.attr.attr,
-	&ism_counter_rescans_hit.attr.attr,
+	&ism_counter_signals_lost.attr.attr,
 	&ism_counter_registers.attr.attr,
 	&ism_counter_dmbs.attr.attr,
 	&ism_counter_grants.attr.attr,

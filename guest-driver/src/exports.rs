@@ -94,9 +94,9 @@ extern "C" fn ism_rust_quiesce(rust: *mut c_void) {
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_release(rust: *mut c_void) {
+extern "C" fn ism_rust_leave(rust: *mut c_void, pipes: bool) {
     // SAFETY: Alive.
-    unsafe { device(rust) }.release_extents();
+    unsafe { device(rust) }.leave(pipes);
 }
 
 #[no_mangle]

@@ -65,7 +65,7 @@ impl Timing {
         self.budget_ns = if longest == 0 {
             0
         } else if slept <= longest {
-            (self.budget_ns * 2).max(START_NS).min(longest)
+            self.budget_ns.saturating_mul(2).max(START_NS).min(longest)
         } else {
             Some(self.budget_ns / 2)
                 .filter(|shorter| *shorter >= LEAST_NS)
@@ -232,30 +232,27 @@ impl Device {
     /// The slow look, for what got lost: a doorbell, or a bit that was set with a store that was
     /// not atomic (TCG with one CPU).
     pub(crate) fn rescan(&self) {
-        let (found, changed) = native::without_bh(|| self.rescan_now());
-        self.counters.add(Counter::SignalsDelivered, changed.into());
-        if found || changed != 0 {
-            self.counters.one(Counter::RescansHit);
-        }
+        let lost = native::without_bh(|| self.rescan_now());
+        self.counters.add(Counter::SignalsDelivered, lost.into());
+        self.counters.add(Counter::SignalsLost, lost.into());
         self.ring_the_late();
         if !self.is_dead() && self.local.lock().used() != 0 {
             self.native.work_queue(Work::Rescan, RESCAN_MS);
         }
     }
 
-    fn rescan_now(&self) -> (bool, u32) {
+    /// Returns how many DMBs had lost a signal.
+    fn rescan_now(&self) -> u32 {
         if self.is_dead() {
-            return (false, 0);
+            return 0;
         }
         let timing = self.poller.timing.lock();
-        let found = match self.poller.phase.load(Relaxed) {
+        if matches!(self.poller.phase.load(Relaxed), ASLEEP | LOADED) {
             // Also arms again what a lost doorbell has silenced.
-            ASLEEP | LOADED => self.arm(),
-            _ => false,
-        };
+            self.arm();
+        }
         drop(timing);
-        let changed = self.local.lock().signal_changed(self.native);
-        (found, changed)
+        self.local.lock().signal_changed(self.native)
     }
 
     // ---- The thread ----

@@ -88,8 +88,8 @@ struct ism_dmb {
 int ism_rust_validate(struct ism *ism);
 int ism_rust_probe(struct ism *ism, void **rust);
 int ism_rust_start(void *rust);
+void ism_rust_leave(void *rust, bool pipes);
 void ism_rust_quiesce(void *rust);
-void ism_rust_release(void *rust);
 void ism_rust_drop(void *rust);
 void ism_rust_used(void *rust, unsigned int queue);
 void ism_rust_work(void *rust, unsigned int work);

@@ -67,3 +67,48 @@ impl Buddy {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 4 << 20;
+
+    #[test]
+    fn lengths_are_rounded_up() {
+        let lens = [1, 16 << 10, (16 << 10) + 1, 68 << 10, 1 << 20].map(block_len);
+        assert_eq!(lens, [16 << 10, 16 << 10, 32 << 10, 128 << 10, 1 << 20]);
+    }
+
+    /// Takes and gives back in a fixed disorder, and looks at every block on the way.
+    #[test]
+    fn blocks_do_not_overlap_and_join_again() {
+        let mut buddy = Buddy::new(SIZE);
+        let mut taken: Vec<(u64, u64)> = Vec::new();
+        let mut random = 1_u64;
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let pick = random >> 33;
+            let block = u64::from(MIN_DMB_LEN) << (pick % 7);
+            if pick & 8 == 0 {
+                if let Some(offset) = buddy.take(block) {
+                    assert!(offset.is_multiple_of(block) && offset + block <= SIZE);
+                    let apart =
+                        |&(at, len): &(u64, u64)| at + len <= offset || offset + block <= at;
+                    assert!(taken.iter().all(apart));
+                    taken.push((offset, block));
+                }
+            } else if !taken.is_empty() {
+                let nth = usize::try_from(pick).unwrap_or(0) % taken.len();
+                let (offset, block) = taken.swap_remove(nth);
+                buddy.give_back(offset, block);
+            }
+        }
+        for (offset, block) in taken {
+            buddy.give_back(offset, block);
+        }
+        // Whole again: four of the largest fit, and no fifth.
+        let whole: Vec<_> = (0..5).map(|_| buddy.take(1 << 20)).collect();
+        assert_eq!(whole, [Some(0), Some(1 << 20), Some(2 << 20), Some(3 << 20), None]);
+    }
+}

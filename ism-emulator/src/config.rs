@@ -49,7 +49,8 @@ pub struct FabricConfig {
     pub fabric_id: u16,
     /// Bytes of one extent, a multiple of 2 MiB.
     pub chunk_size: u64,
-    /// Extents a pair may have; what one peer can take of another's window.
+    /// Extents that two members may share, those of instances that one has not forgotten included:
+    /// what one peer can take of another's window.
     pub pair_extents: u32,
     /// Groups by name.
     pub groups: BTreeMap<String, GroupConfig>,
@@ -142,8 +143,9 @@ impl Default for Quota {
 pub struct MemberConfig {
     /// For messages and statistics.
     pub name: String,
-    /// Its address. Bytes 8–15 are not zero and unique by themselves: Linux compares only those
-    /// when a peer goes (smc_smcd_terminate, net/smc/smc_core.c).
+    /// Its address. Bytes 8–15 are not zero and unique by themselves, and bytes 0–7 are not zero:
+    /// when a peer goes, Linux compares only the former, and takes zero in the latter for all
+    /// peers (smc_smcd_terminate, net/smc/smc_core.c).
     pub gid: Gid,
     /// Names of its groups; empty: the default group.
     pub groups: Vec<String>,
@@ -180,11 +182,11 @@ pub enum ConfigError {
     ChunkAlign(u64),
     /// A group that is not configured.
     UnknownGroup(String),
-    /// Bytes 8–15 of the GID are zero, or another member's.
+    /// A half of the GID is zero, or bytes 8–15 are another member's.
     Gid {
         /// The GID.
         gid: Gid,
-        /// The member that has it; `None`: it is zero.
+        /// The member that has them; `None`: a half is zero.
         taken_by: Option<String>,
     },
     /// A VLAN id outside 1–4094.
@@ -207,7 +209,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "GID {gid:02x?}: its last 8 bytes are those of member \"{name}\"")
             }
             Self::Gid { gid, taken_by: None } => {
-                write!(f, "GID {gid:02x?}: its last 8 bytes may not be zero")
+                write!(f, "GID {gid:02x?}: neither its first nor its last 8 bytes may be all zero")
             }
             Self::Vlan(id) => write!(f, "VLAN id is {id}; allowed is 1 to 4094"),
             Self::NoMember(MemberId(id)) => write!(f, "member {id} does not exist"),

@@ -103,7 +103,8 @@ impl Fabric {
     /// Adds a member, without a front-end yet.
     ///
     /// # Errors
-    /// A group or VLAN that does not exist, or a GID whose bytes 8–15 are zero or another's.
+    /// A group or VLAN that does not exist, or a GID with a half that is zero, or whose bytes
+    /// 8–15 are another's.
     pub fn add_member(&mut self, mut config: MemberConfig) -> Result<MemberId, ConfigError> {
         if config.groups.is_empty() {
             config.groups.push(self.config.default_group.clone());
@@ -115,12 +116,12 @@ impl Fabric {
         if let Some(&id) = vlans.find(|id| !(1..=MAX_VLAN).contains(*id)) {
             return Err(ConfigError::Vlan(id));
         }
-        let low_half = |gid: &Gid| *gid.last_chunk::<8>().unwrap_or(&[0; 8]);
         let gid = config.gid;
-        if low_half(&gid) == [0; 8] {
+        let halves = (gid.first_chunk::<8>(), gid.last_chunk::<8>());
+        if halves.0 == Some(&[0; 8]) || halves.1 == Some(&[0; 8]) {
             return Err(ConfigError::Gid { gid, taken_by: None });
         }
-        let taken = |m: &&Member| low_half(&m.config.gid) == low_half(&gid);
+        let taken = |m: &&Member| m.config.gid.last_chunk::<8>() == halves.1;
         if let Some(other) = self.members.values().find(taken) {
             let taken_by = Some(other.config.name.clone());
             return Err(ConfigError::Gid { gid, taken_by });
@@ -317,6 +318,13 @@ impl Fabric {
         };
         let check_cdc = groups().any(|g| g.check_cdc);
         Ok(Reach { peer: peer_id, mode, check_cdc })
+    }
+
+    /// The instances that a member shares with the owner of a GID, or has not forgotten.
+    pub(crate) fn shared(&self, id: MemberId, gid: Gid) -> impl Iterator<Item = &Pair> {
+        let instances = self.members.get(&id).into_iter().flat_map(|m| &m.pairs);
+        let pairs = instances.filter_map(|instance| self.pairs.get(instance));
+        pairs.filter(move |pair| pair.other_gid(id) == Some(gid))
     }
 
     /// A member's counters.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::dmb::Block;
 use crate::fabric::Fabric;
-use crate::pair::{Instance, Mapping, Pair};
+use crate::pair::{Extent, Instance, Mapping, Pair};
 use crate::refusal::Refusal;
 use crate::time::Deadline;
 use crate::wish::{ExtentId, MemberId, Wish};
@@ -102,10 +102,15 @@ impl Fabric {
     fn add_extent(&mut self, instance: Instance) -> Result<(), Refusal> {
         let pair = self.pairs.get(&instance).ok_or(Refusal::NoSpace)?;
         self.answering(pair)?;
-        if pair.extents.len() >= usize::try_from(self.config.pair_extents).unwrap_or(usize::MAX) {
-            return Err(Refusal::NoSpace);
-        }
         let members = pair.members.clone();
+        let most = usize::try_from(self.config.pair_extents).unwrap_or(usize::MAX);
+        for &member in &members {
+            let other = pair.other_gid(member).unwrap_or_default();
+            let shared: usize = self.shared(member, other).map(|p| p.extents.len()).sum();
+            if shared >= most {
+                return Err(Refusal::NoSpace);
+            }
+        }
         let mut taken = Vec::new();
         for member in &members {
             let place = self.members.get_mut(member).and_then(|m| m.window.take());
@@ -125,7 +130,6 @@ impl Fabric {
         if let Some(pair) = self.pairs.get_mut(&instance) {
             pair.add_extent(extent, len, taken);
         }
-        self.wishes.push_back(Wish::CreateExtent { extent, len });
         Ok(())
     }
 
@@ -142,6 +146,12 @@ impl Fabric {
         }
         self.answering(pair)?;
         let needed: Vec<ExtentId> = pair.needs(extent).map(|e| e.id).collect();
+        // New, or its file could not be made: a mapping that is there shows that it was.
+        let unmapped = |e: &&Extent| e.views.iter().all(|v| v.mapping == Mapping::Absent);
+        let create = pair.needs(extent).filter(unmapped).map(|e| e.id);
+        let len = self.config.chunk_size;
+        let create = create.map(|extent| Wish::CreateExtent { extent, len });
+        self.wishes.extend(create);
         let deadline = now.saturating_add(self.config.answer_timeout);
         let members = pair.members.clone();
         let Some(pair) = self.pairs.get_mut(&instance) else {

@@ -182,8 +182,8 @@ impl Fabric {
         });
     }
 
-    /// Carries out what waited for copies to leave. Called when [`MoveTarget::finish`]
-    /// (crate::MoveTarget::finish) says so.
+    /// Carries out what waited for copies to leave. Called when
+    /// [`Finished::settle`](crate::Finished) says so.
     pub fn settle(&mut self) {
         let quiet = |fabric: &Self, owner: &MemberId, index: &u32| {
             let dmb = fabric.members.get(owner).and_then(|m| m.own.get(index));

@@ -42,3 +42,33 @@ impl Bucket {
         self.paid.saturating_add(self.cost).saturating_sub(BURST)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_any_time_the_rate_holds() {
+        for rate in [1, 3, 1000, 1_000_000] {
+            let mut bucket = Bucket::new(rate);
+            let start = Duration::from_secs(50);
+            let at_once = (0..2 * rate).filter(|_| bucket.take(start)).count();
+            assert_eq!(at_once, usize::try_from(rate).unwrap_or(0));
+            // Never earlier than it says, and then at once.
+            let ready = bucket.ready_at();
+            assert!(!bucket.take(ready.saturating_sub(Duration::from_nanos(1))));
+            assert!(bucket.take(ready) && !bucket.take(ready));
+        }
+    }
+
+    #[test]
+    fn no_limit_is_no_limit() {
+        let mut bucket = Bucket::new(0);
+        assert!((0..10_000).all(|_| bucket.take(Duration::ZERO)));
+    }
+
+    #[test]
+    fn a_clock_that_starts_at_zero_does_not_hinder() {
+        assert!(Bucket::new(1).take(Duration::ZERO));
+    }
+}

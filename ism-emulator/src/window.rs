@@ -42,3 +42,20 @@ impl Window {
         self.freed.push_back(offset);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_apart_and_come_back_last() {
+        let (chunk, stride) = (32 << 20, 34 << 20);
+        let mut window = Window::new(3 * stride + chunk, chunk);
+        assert_eq!(window.take(), Some(0));
+        window.give_back(0);
+        // The fourth would have no gap behind it.
+        let rest: Vec<_> = (0..4).map(|_| window.take()).collect();
+        assert_eq!(rest, [Some(stride), Some(2 * stride), Some(0), None]);
+        assert_eq!(Window::new(0, chunk).take(), None);
+    }
+}

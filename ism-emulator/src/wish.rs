@@ -22,7 +22,8 @@ pub struct Tag(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Create a zeroed memory file of `len` bytes, sealed against shrinking and growing. If that
-    /// fails, it is to be tried again at each `Map` of it; until then its range counts as zero.
+    /// fails, answer its `Map`s with `ok: false`. Wished again for an extent that nobody has mapped
+    /// yet: then replace the file, if there is one.
     CreateExtent {
         /// Its name.
         extent: ExtentId,

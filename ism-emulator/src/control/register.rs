@@ -23,8 +23,14 @@ use crate::refusal::Refusal;
 use crate::time::Deadline;
 use crate::wish::{MemberId, Tag};
 
+/// Instances with one peer that a member may not have forgotten yet when the peer makes another: a
+/// peer that comes and goes must not use up what the member needs for others.
+const UNFORGOTTEN: usize = 4;
+
 /// Guest pages, of which DMBs are made.
 const PAGE: u32 = 4096;
+/// What a copy writes whole, so that SMC's cursors are never seen half written.
+const WORD: u64 = 8;
 
 pub(super) fn register(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
     let request = RegisterRequest::from_bytes(call.body).ok_or(Refusal::Invalid)?;
@@ -61,6 +67,7 @@ impl Fabric {
             && (MIN_DMB_LEN..=self.config.max_dmb_len).contains(&request.len)
             && request.len.is_multiple_of(PAGE)
             && ram_end.is_some()
+            && request.ram_addr.is_multiple_of(WORD)
             && (mode == Mode::Copied || request.ram_addr == 0)
             && request.reserved == [0; 4];
         if fine { Ok(mode) } else { Err(Refusal::Invalid) }
@@ -135,8 +142,13 @@ impl Fabric {
         for id in BTreeSet::from([id, reach.peer]) {
             let member = self.members.get(&id).ok_or(Refusal::Unreachable)?;
             members.push((id, member.gid()));
+        }
+        for &(id, gid) in &members {
+            let member = self.members.get(&id).ok_or(Refusal::Unreachable)?;
             let pairs = u32::try_from(member.pairs.len()).unwrap_or(u32::MAX);
-            if pairs >= member.config.quota.peers {
+            let other = members.iter().map(|(_, g)| *g).find(|g| *g != gid);
+            let unforgotten = other.map_or(0, |other| self.shared(id, other).count());
+            if pairs >= member.config.quota.peers || unforgotten >= UNFORGOTTEN {
                 return Err(Refusal::NoSpace);
             }
         }

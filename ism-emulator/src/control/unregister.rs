@@ -70,7 +70,15 @@ impl Fabric {
     pub(crate) fn drop_memory(&mut self, dmb: &Dmb) {
         let writer = self.members.get(&dmb.params.writer);
         let held = writer.is_some_and(|w| w.orphans.contains_key(&dmb.token));
-        if let Some(block) = dmb.block.filter(|_| !held) {
+        let Some(block) = dmb.block.filter(|_| !held) else {
+            return;
+        };
+        if let State::Mapping { .. } = dmb.state {
+            // Nobody was told of the block: it is as zero as it was.
+            if let Some(pair) = self.pairs.get_mut(&dmb.instance) {
+                pair.give_back(block);
+            }
+        } else {
             self.release_block(dmb.instance, block);
         }
     }

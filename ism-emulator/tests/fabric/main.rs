@@ -7,10 +7,12 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failing test may panic")]
 
+mod hostile;
 mod life;
 mod limits;
 mod model;
 mod moves;
 mod plain;
 mod random;
+mod threads;
 mod world;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Answers of a real kernel (Linux 7.3.4, x86-64, SMC over its own loopback device, with iperf3
-//! running over SMC-D on IPv6 and fallen back to TCP on IPv4), and what becomes of damaged ones.
+//! running over SMC-D on IPv6 and fallen back to TCP on IPv4; two of them from a VM with a
+//! virtio-ism device), and what becomes of damaged ones.
 
 use smc_tools::eid::{Eid, Seid};
 use smc_tools::fallback::{Fallbacks, Side};
-use smc_tools::linkgroup::{Gid, LinkGroup};
+use smc_tools::linkgroup::{Device, Gid, LinkGroup};
 use smc_tools::netlink::{Attributes, Malformed, Messages};
 use smc_tools::socket::{Buffers, Carrier, Dmbs, Socket};
 use smc_tools::stats::Stats;
@@ -83,6 +84,35 @@ fn link_groups() {
     assert_eq!(found[0], server);
     assert_eq!((found[1].id, found[1].connections, found[1].dmb_bytes), (0x200, 0, 65_536));
     assert_eq!(found.len(), 2);
+}
+
+/// Between two VMs over virtio-ism: fabric 0xff01, and another device at the other end.
+#[test]
+fn a_link_group_to_another_vm() {
+    let golden = bytes(include_str!("golden/linkgroup-virtio-ism.hex"));
+    let found = generic(&golden, LinkGroup::parse).unwrap();
+    let [group] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((group.chid, group.connections), (0xff01, 2));
+    assert_eq!(group.gid.to_string(), "0x7fb3afc899c359a4:bcdeec85449e1f27");
+    assert_eq!(group.peer_gid.to_string(), "0x83457f297529587c:a6179e9fc369fa24");
+    assert_eq!((group.send_buffer_bytes, group.dmb_bytes), (0x22_0000, 0x22_0000));
+}
+
+#[test]
+fn devices() {
+    let found = generic(&bytes(include_str!("golden/device.hex")), Device::parse).unwrap();
+    let expected = Device {
+        fid: 0,
+        pci_id: "0000:00:03.0".into(),
+        pci_chid: 0,
+        vendor: 0x1af4,
+        device: 0x1066,
+        link_groups: 1,
+        in_use: true,
+        pnetid: String::new(),
+        pnetid_by_user: false,
+    };
+    assert_eq!(found, [expected]);
 }
 
 #[test]
@@ -173,6 +203,7 @@ fn damaged_answers_are_survived() {
     damage(include_str!("golden/ueid.hex"), |b| generic(b, Eid::parse).is_ok());
     damage(include_str!("golden/seid.hex"), |b| generic(b, Seid::parse).is_ok());
     damage(include_str!("golden/linkgroup.hex"), |b| generic(b, LinkGroup::parse).is_ok());
+    damage(include_str!("golden/device.hex"), |b| generic(b, Device::parse).is_ok());
     damage(include_str!("golden/stats.hex"), |b| generic(b, Stats::parse).is_ok());
     damage(include_str!("golden/fallback.hex"), |b| generic(b, Fallbacks::parse).is_ok());
     damage(include_str!("golden/sockets.hex"), |b| sockets(b).is_ok());

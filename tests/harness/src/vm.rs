@@ -167,7 +167,8 @@ impl Vm {
 
     /// The kernel's complaints: warnings, bugs, stalls. Empty in a healthy guest.
     pub fn kernel_complaints(&self) -> Result<String> {
-        let pattern = "WARNING|BUG|Oops|Call Trace|stall|general protection|lockdep";
+        let pattern =
+            "WARNING|BUG:|Oops|Call Trace|self-detected stall|soft lockup|general protection";
         Ok(self.run(&format!("dmesg | grep -E '{pattern}' || true"))?.stdout)
     }
 

@@ -14,7 +14,7 @@ use super::parse;
 use super::report::{Row, Transport};
 
 /// Bytes of the stream whose hash is compared.
-const STREAM_MIB: u32 = 64;
+const STREAM_BYTES: u32 = 64 << 20;
 /// A case's programs end by themselves; this is for those that do not.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -81,7 +81,7 @@ impl Pair<'_> {
         let receive = self.program("socat -u TCP-LISTEN:5000,reuseaddr STDOUT | sha256sum");
         let receiver = self.server.spawn(&receive)?;
         self.server.wait_listening(5000)?;
-        let make = format!("head -c {STREAM_MIB}M /dev/urandom > /tmp/stream");
+        let make = format!("head -c {STREAM_BYTES} /dev/urandom > /tmp/stream");
         self.client.run(&make)?;
         let sent = self.client.run("sha256sum < /tmp/stream")?.stdout;
         let ip = self.server.ip();
