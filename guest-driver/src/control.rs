@@ -140,7 +140,7 @@ impl Control {
         // with the device), and `post` holds the queue's lock.
         unsafe {
             self.native
-                .queue_add(Queue::Control, request, NOTHING, reply, slot + 1)
+                .queue_add(Queue::Control, request, NOTHING, reply, slot.wrapping_add(1))
         }
     }
 
@@ -234,7 +234,7 @@ impl Device {
     pub(crate) fn control_used(&self) {
         let mut slots = self.control.slots.lock();
         while let Some(used) = self.native.queue_used(Queue::Control) {
-            slots.answers += 1;
+            slots.answers = slots.answers.wrapping_add(1);
             let number = used.cookie.wrapping_sub(1);
             let Some(slot) = slots.slots.get_mut(number) else {
                 continue;

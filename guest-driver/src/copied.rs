@@ -84,24 +84,22 @@ impl Device {
         offset: u32,
         data: &Payload<'_>,
     ) -> Result {
-        let mut done = 0;
+        let mut done: usize = 0;
         loop {
             let sent = self.send_chunk(token, signal, offset, data, done)?;
-            done += sent;
+            done = done.saturating_add(sent);
             if done >= data.len() {
                 break;
             }
         }
-        let kick = self.native_kick_moves();
+        let kick = {
+            let _moves = self.moves.lock();
+            self.native.queue_kick_prepare(Queue::Move)
+        };
         if kick {
             self.native.queue_notify(Queue::Move);
         }
         Ok(())
-    }
-
-    fn native_kick_moves(&self) -> bool {
-        let _moves = self.moves.lock();
-        self.native.queue_kick_prepare(Queue::Move)
     }
 
     /// Puts the part of `data` from `done` on into the queue; returns its bytes.
@@ -120,7 +118,7 @@ impl Device {
             self.reclaim_moves(moves);
             if let Some(number) = moves.slots.iter().position(|slot| !slot.busy) {
                 let part = data.part(done, moves.chunk);
-                let last = done + part.len() >= data.len();
+                let last = part.len() >= data.len().saturating_sub(done);
                 let at = offset.checked_add(done as u32).ok_or(EINVAL)?;
                 self.post_move(moves, number, token, signal && last, at, &part)?;
                 return Ok(part.len());
@@ -131,7 +129,7 @@ impl Device {
                 self.native.queue_notify(Queue::Move);
             }
             let now = native::now_ns();
-            if now > *deadline.get_or_insert(now + PATIENCE_NS) || self.is_dead() {
+            if now > *deadline.get_or_insert(now.saturating_add(PATIENCE_NS)) || self.is_dead() {
                 return Err(EIO);
             }
             thread::cpu_relax();
@@ -154,7 +152,7 @@ impl Device {
             signal: u32::from(signal),
             reserved: 0,
         };
-        let at = number * HEADER_ROOM;
+        let at = number.wrapping_mul(HEADER_ROOM);
         moves
             .headers
             .write(at, &request.to_bytes())
@@ -163,7 +161,7 @@ impl Device {
         let unanswered = MoveReply {
             status: status::IO_ERROR,
         };
-        let reply_at = at + REPLY_AT;
+        let reply_at = at.wrapping_add(REPLY_AT);
         moves
             .headers
             .write(reply_at, &unanswered.to_bytes())
@@ -193,7 +191,7 @@ impl Device {
         // before its buffer was used; the caller holds the queue's lock.
         unsafe {
             self.native
-                .queue_add(Queue::Move, header, payload, reply, number + 1)
+                .queue_add(Queue::Move, header, payload, reply, number.wrapping_add(1))
         }
     }
 
@@ -207,7 +205,7 @@ impl Device {
             slot.busy = false;
             let token = slot.token;
             let mut reply = [0; MoveReply::SIZE];
-            let at = number * HEADER_ROOM + REPLY_AT;
+            let at = number.wrapping_mul(HEADER_ROOM).wrapping_add(REPLY_AT);
             let reply = moves.headers.read(at, &mut reply).map(|()| reply);
             let reply = reply.and_then(|reply| MoveReply::from_bytes(&reply));
             if reply.is_none_or(|reply| reply.status != status::OK) {

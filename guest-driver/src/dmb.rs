@@ -190,7 +190,7 @@ impl Device {
         let (extent, extent_len) = (reply.extent_offset, reply.extent_len);
         let inside = reply.window_offset.checked_sub(extent);
         let inside = inside.filter(|at| at.checked_add(len).is_some_and(|end| end <= extent_len));
-        let align = len.next_power_of_two();
+        let align = len.checked_next_power_of_two().ok_or(EINVAL)?;
         let sound = extent % WINDOW_ALIGN == 0
             && extent_len % WINDOW_ALIGN == 0
             && reply.window_offset % align == 0

@@ -43,13 +43,13 @@ impl Events {
     /// Gives buffer `number` to the device.
     #[allow(unsafe_code)] // The queue takes addresses.
     fn post(&self, native: Native, number: usize) -> Result {
-        let part = self.buffer.part(number * EVENT_SIZE, EVENT_SIZE);
+        let part = self.buffer.part(number.wrapping_mul(EVENT_SIZE), EVENT_SIZE);
         if part.1 == 0 {
             return Err(EINVAL);
         }
         // SAFETY: The buffer lives as long as the device; `self` is reached through the queue's
         // lock only.
-        unsafe { native.queue_add(Queue::Event, NOTHING, NOTHING, part, number + 1) }
+        unsafe { native.queue_add(Queue::Event, NOTHING, NOTHING, part, number.wrapping_add(1)) }
     }
 }
 
@@ -77,7 +77,7 @@ impl Device {
             any = true;
             let number = used.cookie.wrapping_sub(1);
             let mut bytes = [0; EVENT_SIZE];
-            let read = events.buffer.read(number * EVENT_SIZE, &mut bytes);
+            let read = events.buffer.read(number.wrapping_mul(EVENT_SIZE), &mut bytes);
             // The bytes are copied, so the buffer can go back.
             let posted = events.post(self.native, number);
             if read.is_none() || posted.is_err() {

@@ -98,20 +98,22 @@ impl Grants {
         if let Some(bucket) = self.buckets.get_mut(grant.token as usize % BUCKETS) {
             node.next = bucket.take();
             *bucket = Some(node);
-            self.len += 1;
+            self.len = self.len.saturating_add(1);
         }
         Ok(())
     }
 
     pub(crate) fn remove(&mut self, token: u64) {
         if let Some(bucket) = self.buckets.get_mut(token as usize % BUCKETS) {
-            self.len -= prune(bucket, |grant| grant.token == token);
+            let removed = prune(bucket, |grant| grant.token == token);
+            self.len = self.len.saturating_sub(removed);
         }
     }
 
     pub(crate) fn remove_owner(&mut self, owner: &Gid) {
         for bucket in self.buckets.iter_mut() {
-            self.len -= prune(bucket, |grant| grant.owner == *owner);
+            let removed = prune(bucket, |grant| grant.owner == *owner);
+            self.len = self.len.saturating_sub(removed);
         }
     }
 
@@ -153,12 +155,12 @@ impl Grants {
 
 /// Takes the nodes that match out of a chain, and counts them.
 fn prune(bucket: &mut Option<KBox<Node>>, matches: impl Fn(&Grant) -> bool) -> usize {
-    let mut removed = 0;
+    let mut removed: usize = 0;
     let mut rest = bucket.take();
     while let Some(mut node) = rest {
         rest = node.next.take();
         if matches(&node.grant) {
-            removed += 1;
+            removed = removed.saturating_add(1);
         } else {
             node.next = bucket.take();
             *bucket = Some(node);

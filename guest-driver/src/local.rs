@@ -76,6 +76,11 @@ pub(crate) struct Local {
     used: u32,
 }
 
+/// Offset in a signal page of a word of pending bits; for words below `PENDING_WORDS`.
+pub(crate) fn pending_at(word: u32) -> u64 {
+    (signal_page::PENDING as u64).wrapping_add(u64::from(word).wrapping_mul(8))
+}
+
 /// What a look at the signal pages found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
@@ -108,10 +113,10 @@ impl Local {
 
     /// An index for a new DMB.
     pub(crate) fn reserve(&mut self, limit: u32) -> Option<u32> {
-        let mut dmbs = self.dmbs.iter_mut().take(limit as usize).zip(0..);
-        let (dmb, index) = dmbs.find(|(dmb, _)| dmb.state == State::Free)?;
+        let mut dmbs = (0..limit).zip(self.dmbs.iter_mut());
+        let (index, dmb) = dmbs.find(|(_, dmb)| dmb.state == State::Free)?;
         dmb.state = State::Reserved;
-        self.used += 1;
+        self.used = self.used.saturating_add(1);
         Some(index)
     }
 
@@ -119,7 +124,8 @@ impl Local {
     pub(crate) fn free(&mut self, index: u32) -> Option<Place> {
         let dmb = self.dmbs.get_mut(index as usize)?;
         let old = core::mem::replace(dmb, Dmb::FREE);
-        self.used -= u32::from(old.state != State::Free);
+        let was_used = u32::from(old.state != State::Free);
+        self.used = self.used.saturating_sub(was_used);
         old.place
     }
 
@@ -194,9 +200,9 @@ impl Local {
 
     /// The next dying DMB at or after `from`: its index, token, and whether its pages are held.
     pub(crate) fn next_dying(&self, from: u32) -> Option<(u32, u64, bool)> {
-        let dmbs = self.dmbs.iter().zip(0u32..).skip(from as usize);
-        let mut dying = dmbs.filter(|(dmb, _)| dmb.state == State::Dying);
-        dying.next().map(|(dmb, index)| {
+        let dmbs = (0..u32::MAX).zip(self.dmbs.iter()).skip(from as usize);
+        let mut dying = dmbs.filter(|(_, dmb)| dmb.state == State::Dying);
+        dying.next().map(|(index, dmb)| {
             let place = dmb.place.as_ref();
             let held = place.is_some_and(|place| place.held(dmb.len as usize));
             (index, dmb.token, held)
@@ -227,7 +233,7 @@ impl Local {
             instance,
         };
         self.pages.push(page, GFP_ATOMIC)?;
-        if let Some(word) = window.word32(offset + signal_page::DOORBELL as u64) {
+        if let Some(word) = window.word32(offset.wrapping_add(signal_page::DOORBELL as u64)) {
             word.store(self.doorbell, SeqCst);
         }
         Ok(())
@@ -247,7 +253,7 @@ impl Local {
     pub(crate) fn set_doorbell(&mut self, window: &Window, value: u32) {
         self.doorbell = value;
         for page in self.pages.iter() {
-            if let Some(word) = window.word32(page.offset + signal_page::DOORBELL as u64) {
+            if let Some(word) = window.word32(page.offset.wrapping_add(signal_page::DOORBELL as u64)) {
                 word.store(value, SeqCst);
             }
         }
@@ -256,13 +262,13 @@ impl Local {
 
     /// Takes the bits of all signal pages and tells dibs.
     pub(crate) fn look(&mut self, native: Native, window: &Window) -> Look {
-        let mut found = 0;
+        let mut found: u32 = 0;
         for number in 0..self.pages.len() {
             let Some(offset) = self.pages.get(number).map(|page| page.offset) else {
                 break;
             };
             match self.look_at(native, window, offset) {
-                Look::Found(count) => found += count,
+                Look::Found(count) => found = found.saturating_add(count),
                 Look::Nothing => {}
                 Look::Unmapped => return Look::Unmapped,
             }
@@ -274,7 +280,7 @@ impl Local {
     }
 
     fn look_at(&mut self, native: Native, window: &Window, page: u64) -> Look {
-        let Some(summary) = window.word64(page + signal_page::SUMMARY as u64) else {
+        let Some(summary) = window.word64(page.wrapping_add(signal_page::SUMMARY as u64)) else {
             return Look::Nothing;
         };
         // Mostly nothing is there, and a plain load leaves the cache line where it is.
@@ -282,18 +288,19 @@ impl Local {
             return Look::Nothing;
         }
         // Memory that is gone reads as all ones.
-        let doorbell = window.word32(page + signal_page::DOORBELL as u64);
+        let doorbell = window.word32(page.wrapping_add(signal_page::DOORBELL as u64));
         if doorbell.is_some_and(|word| word.load(Relaxed) > signal_page::SILENT) {
             return Look::Unmapped;
         }
         let mut words = summary.swap(0, SeqCst);
-        let mut found = 0;
+        let mut found: u32 = 0;
         while words != 0 {
             let word = words.trailing_zeros();
-            words &= words - 1;
-            let at = page + signal_page::PENDING as u64 + u64::from(word) * 8;
+            words &= words.wrapping_sub(1);
+            let at = page.wrapping_add(pending_at(word));
             let bits = window.word64(at).map_or(0, |word| word.swap(0, SeqCst));
-            found += self.signal(native, word * 64, bits, Some(page));
+            let told = self.signal(native, word.wrapping_mul(64), bits, Some(page));
+            found = found.saturating_add(told);
         }
         match found {
             0 => Look::Nothing,
@@ -310,11 +317,11 @@ impl Local {
         bits: u64,
         page: Option<u64>,
     ) -> u32 {
-        let mut told = 0;
+        let mut told: u64 = 0;
         let mut rest = bits;
         while rest != 0 {
             let bit = rest.trailing_zeros();
-            rest &= rest - 1;
+            rest &= rest.wrapping_sub(1);
             let Some(dmb) = base
                 .checked_add(bit)
                 .and_then(|index| self.dmbs.get_mut(index as usize))
@@ -326,7 +333,7 @@ impl Local {
                 if let Some(place) = &dmb.place {
                     dmb.head = place.head();
                 }
-                told |= 1 << bit;
+                told |= 1u64.wrapping_shl(bit);
             }
         }
         if told != 0 {
@@ -338,7 +345,7 @@ impl Local {
     /// Tells dibs of each DMB whose head is other than when it was last told, and was so at the
     /// last call already: its signal was lost, not just under way. Returns how many.
     pub(crate) fn signal_changed(&mut self, native: Native) -> u32 {
-        let mut lost = 0;
+        let mut lost: u32 = 0;
         for number in 0..self.dmbs.len() {
             let Some(dmb) = self.dmbs.get_mut(number) else {
                 break;
@@ -347,8 +354,10 @@ impl Local {
                 continue;
             };
             let before = core::mem::replace(&mut dmb.suspect, head);
-            if dmb.state == State::Live && head != dmb.head && head == before {
-                lost += self.signal(native, number as u32, 1, None);
+            // All zero: SMC wiped it for the next connection.
+            if dmb.state == State::Live && head != 0 && head != dmb.head && head == before {
+                let told = self.signal(native, number as u32, 1, None);
+                lost = lost.saturating_add(told);
             }
         }
         lost
@@ -358,7 +367,7 @@ impl Local {
 /// Writes what [`any_marked`] looks for. The value also keeps peers from ringing.
 pub(crate) fn mark(window: &Window, pages: &Pages) {
     for page in pages.iter() {
-        if let Some(word) = window.word32(page.offset + signal_page::DOORBELL as u64) {
+        if let Some(word) = window.word32(page.offset.wrapping_add(signal_page::DOORBELL as u64)) {
             word.store(signal_page::SILENT, SeqCst);
         }
     }
@@ -367,7 +376,7 @@ pub(crate) fn mark(window: &Window, pages: &Pages) {
 /// Whether one of the pages is still mapped: elsewhere nothing can be written.
 pub(crate) fn any_marked(window: &Window, pages: &Pages) -> bool {
     pages.iter().any(|page| {
-        let word = window.word32(page.offset + signal_page::DOORBELL as u64);
+        let word = window.word32(page.offset.wrapping_add(signal_page::DOORBELL as u64));
         word.is_some_and(|word| word.load(SeqCst) == signal_page::SILENT)
     })
 }

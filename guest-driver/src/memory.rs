@@ -225,19 +225,19 @@ impl Window {
 ///
 /// `from` readable and `to` writable for `len` bytes; `to` aligned to 8.
 unsafe fn copy_words(from: *const u8, to: *mut u8, len: usize) {
-    let mut at = 0;
-    while len - at >= 8 {
+    let mut at: usize = 0;
+    while at.wrapping_add(8) <= len {
         // SAFETY: `at + 8 <= len`; `to + at` is aligned.
         unsafe {
             let word = from.add(at).cast::<u64>().read_unaligned();
             to.add(at).cast::<u64>().write_volatile(word);
         }
-        at += 8;
+        at = at.wrapping_add(8);
     }
     while at < len {
         // SAFETY: `at < len`.
         unsafe { to.add(at).write_volatile(from.add(at).read()) };
-        at += 1;
+        at = at.wrapping_add(1);
     }
 }
 

@@ -81,7 +81,7 @@ impl Write for Line {
         let take = text.len().min(room.len());
         let (to, from) = (room.get_mut(..take), text.as_bytes().get(..take));
         to.ok_or(fmt::Error)?.copy_from_slice(from.ok_or(fmt::Error)?);
-        self.used += take;
+        self.used = self.used.saturating_add(take);
         Ok(())
     }
 }

@@ -65,7 +65,7 @@ impl Timing {
         self.budget_ns = if longest == 0 {
             0
         } else if slept <= longest {
-            (self.budget_ns * 2).max(START_NS).min(longest)
+            self.budget_ns.saturating_mul(2).max(START_NS).min(longest)
         } else {
             Some(self.budget_ns / 2)
                 .filter(|shorter| *shorter >= LEAST_NS)

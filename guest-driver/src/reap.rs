@@ -39,12 +39,12 @@ impl Device {
     /// True: some DMBs must wait.
     fn reap_dmbs(&self) -> bool {
         let mut again = false;
-        let mut from = 0;
+        let mut from: u32 = 0;
         loop {
             let Some((index, token, held)) = self.local.lock().next_dying(from) else {
                 return again;
             };
-            from = index + 1;
+            from = index.saturating_add(1);
             if held || (token != 0 && !self.unregistered(token)) {
                 again = true;
                 continue;
@@ -66,7 +66,7 @@ impl Device {
 
     /// True: some peers must wait.
     fn reap_peers(&self, admin: &mut AdminState) -> bool {
-        let mut number = 0;
+        let mut number: usize = 0;
         loop {
             let Some(gone) = self.peers.lock().gone(number) else {
                 return number != 0;
@@ -74,7 +74,7 @@ impl Device {
             if self.forget(admin, &gone) {
                 self.peers.lock().forgotten(&gone);
             } else {
-                number += 1;
+                number = number.saturating_add(1);
             }
         }
     }

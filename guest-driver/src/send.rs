@@ -16,6 +16,7 @@ use crate::{
     counters::Counter,
     device::Device,
     grants::{Grant, Path},
+    local,
     memory::{Payload, Window},
 };
 
@@ -55,7 +56,7 @@ impl Device {
             return Err(EIO);
         }
         let grant = self.grant(token)?;
-        let end = u64::from(offset) + data.len() as u64;
+        let end = u64::from(offset).saturating_add(data.len() as u64);
         if end > u64::from(grant.len) {
             return Err(EINVAL);
         }
@@ -112,15 +113,17 @@ impl Device {
 /// `core`'s atomics and not the kernel's: those leave the lock prefix out on a machine with one
 /// CPU, while the other side of this memory runs on a CPU of another machine.
 fn ask_to_ring(window: &Window, page: u64, index: u32) -> Option<Doorbell> {
-    let (word, bit) = (index / 64, index % 64);
-    let pending = window.word64(page + signal_page::PENDING as u64 + u64::from(word) * 8)?;
-    let summary = window.word64(page + signal_page::SUMMARY as u64)?;
+    // A grant's index is below 64 * 64 (events.rs).
+    let (word, bit) = (index / 64, 1u64.wrapping_shl(index % 64));
+    let word_bit = 1u64.wrapping_shl(word);
+    let pending = window.word64(page.wrapping_add(local::pending_at(word)))?;
+    let summary = window.word64(page.wrapping_add(signal_page::SUMMARY as u64))?;
     // Orders the data before the bit as well.
-    pending.fetch_or(1 << bit, SeqCst);
-    if summary.load(SeqCst) & (1 << word) == 0 {
-        summary.fetch_or(1 << word, SeqCst);
+    pending.fetch_or(bit, SeqCst);
+    if summary.load(SeqCst) & word_bit == 0 {
+        summary.fetch_or(word_bit, SeqCst);
     }
-    let doorbell = window.word32(page + signal_page::DOORBELL as u64)?;
+    let doorbell = window.word32(page.wrapping_add(signal_page::DOORBELL as u64))?;
     match doorbell.load(SeqCst) {
         // A plain store is enough: who finds ARMED rings, so at worst two do.
         signal_page::ARMED => {

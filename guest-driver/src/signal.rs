@@ -48,7 +48,7 @@ impl Device {
         let Some(number) = signals.free.pop() else {
             return self.ring_later(signals, token);
         };
-        let at = number * SignalRequest::SIZE;
+        let at = number.wrapping_mul(SignalRequest::SIZE);
         let request = SignalRequest { token }.to_bytes();
         let written = signals.buffer.write(at, &request);
         let part = signals.buffer.part(at, SignalRequest::SIZE);
@@ -70,7 +70,7 @@ impl Device {
         // SAFETY: The buffer lives as long as the device, and `ring` holds the queue's lock.
         unsafe {
             self.native
-                .queue_add(Queue::Signal, part, NOTHING, NOTHING, number + 1)
+                .queue_add(Queue::Signal, part, NOTHING, NOTHING, number.wrapping_add(1))
         }
     }
 

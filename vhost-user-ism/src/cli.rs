@@ -148,6 +148,10 @@ pub struct Serve {
     /// Listen for `vhost-user-ism ctl` here
     #[arg(long, value_name = "PATH", help_heading = "Daemon")]
     pub control_socket: Option<PathBuf>,
+    /// Keep all rights of the user. Without this, the daemon gives up capabilities, the network
+    /// and all files but for sockets, in the directories of those it makes at its start
+    #[arg(long, help_heading = "Daemon")]
+    pub no_sandbox: bool,
     /// Print the backend's capabilities as JSON and exit (QEMU's vhost-user.json)
     #[arg(long, help_heading = "Daemon")]
     pub print_capabilities: bool,

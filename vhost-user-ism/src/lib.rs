@@ -11,4 +11,5 @@ pub mod limits;
 pub mod mapper;
 pub mod memory;
 pub mod port;
+pub mod sandbox;
 pub mod socket;

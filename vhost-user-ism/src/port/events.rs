@@ -12,7 +12,7 @@ use ism_abi::layout::{EVENT_SIZE, QUEUE_EVENT};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use super::Port;
-use super::queues::{Chain, Popped};
+use super::queues::{Chain, Popped, is_available};
 use crate::hub::{Hub, Todo};
 use crate::memory::GuestMemory;
 
@@ -77,16 +77,16 @@ impl Filler<'_> {
         if !self.next_buffer(queue, chain) {
             return Step::NoBuffer;
         }
-        if self.port.events_waiting.swap(false, Ordering::AcqRel) {
-            if let Some(event) = self.take(|fabric, id| fabric.poll_event(id)) {
-                self.port.events_waiting.store(true, Ordering::Release);
-                if self.put(queue, chain, &event) {
-                    self.take(|fabric, id| fabric.events_delivered(id));
-                } else {
-                    self.take(|fabric, id| fabric.events_failed(id));
-                }
-                return Step::Filled;
+        if self.port.events_waiting.swap(false, Ordering::AcqRel)
+            && let Some(event) = self.take(|fabric, id| fabric.poll_event(id))
+        {
+            self.port.events_waiting.store(true, Ordering::Release);
+            if self.put(queue, chain, &event) {
+                self.take(|fabric, id| fabric.events_delivered(id));
+            } else {
+                self.take(|fabric, id| fabric.events_failed(id));
             }
+            return Step::Filled;
         }
         match self.port.signals.take() {
             Some(batch) => {
@@ -110,10 +110,12 @@ impl Filler<'_> {
                 Popped::Chain | Popped::Bad(_) => self.give_back(queue, chain.head(), 0),
                 Popped::BadRing => return false,
                 // Without a buffer the driver must kick when it adds one; it may just have.
-                Popped::Nothing => match queue.enable_notification(self.memory) {
-                    Ok(true) => {}
-                    Ok(false) | Err(_) => return false,
-                },
+                Popped::Nothing => {
+                    let enabled = queue.enable_notification(self.memory);
+                    if enabled.is_err() || !is_available(queue, self.memory) {
+                        return false;
+                    }
+                }
             }
         }
     }

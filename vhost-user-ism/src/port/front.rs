@@ -169,10 +169,13 @@ fn serve_one(
 /// An error in words that help.
 fn explain(error: &DaemonError, device: &Device) -> String {
     match error {
-        DaemonError::HandleRequest(VhostUserError::InvalidMessage) if !device.has_memory() => {
-            "the front-end sent a message that is not allowed, and no memory before it; if it is \
-             QEMU, its memory is not shared: use -object memory-backend-memfd,id=mem,size=…,\
-             share=on -machine memory-backend=mem"
+        // QEMU's memory table without a shared region has no descriptors (InvalidMessage), or is
+        // not sent, and the rings are nowhere (InvalidParam).
+        DaemonError::HandleRequest(
+            VhostUserError::InvalidMessage | VhostUserError::InvalidParam,
+        ) if !device.has_memory() => {
+            "it gave the daemon no memory. If it is QEMU, the guest's memory is not shared: use \
+             -object memory-backend-memfd,id=mem,size=…,share=on -machine memory-backend=mem"
                 .to_owned()
         }
         error => error.to_string(),

@@ -12,6 +12,7 @@ pub mod front;
 
 pub mod poll;
 pub mod queues;
+mod quota_log;
 pub mod serve;
 pub mod vring;
 
@@ -27,6 +28,7 @@ use crate::config::Name;
 use crate::mapper::{Job, Mapper};
 use crate::memory::GuestMemory;
 use queues::Chain;
+use quota_log::QuotaLog;
 use vring::{Vring, lock};
 
 /// A VM on the fabric.
@@ -37,6 +39,7 @@ pub struct Port {
     link: RwLock<Option<Arc<Link>>>,
     /// The fabric has events for this VM, or there was no buffer for one.
     events_waiting: AtomicBool,
+    quota_log: QuotaLog,
 }
 
 /// One front-end's connection.
@@ -53,8 +56,14 @@ pub struct Link {
 impl Port {
     /// The port of the member `id`.
     pub fn new(id: MemberId, name: Name, signals: Arc<SignalSet>) -> Self {
-        let (link, events_waiting) = (RwLock::new(None), AtomicBool::new(false));
-        Self { id, name, signals, link, events_waiting }
+        Self {
+            id,
+            name,
+            signals,
+            link: RwLock::new(None),
+            events_waiting: AtomicBool::new(false),
+            quota_log: QuotaLog::default(),
+        }
     }
 
     /// The member's id.
@@ -85,6 +94,7 @@ impl Port {
 
     /// Answers a control buffer. One that a reset has taken back is not answered.
     pub fn reply(&self, tag: Tag, reply: &Reply) {
+        self.quota_log.see(&self.name, reply);
         if let Some(link) = self.link() {
             link.reply(tag, reply);
         }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -209,6 +210,17 @@ impl Chain {
     }
 }
 
+/// Whether [`Chain::pop`] will find a buffer. A ring that lies about its length or is not wholly
+/// in guest memory has none: nobody may be kept busy for ever by buffers that cannot be taken.
+pub fn is_available(queue: &Queue, memory: &GuestMemory) -> bool {
+    let Ok(index) = queue.avail_idx(memory, Ordering::Acquire) else { return false };
+    let available = index.0.wrapping_sub(queue.next_avail());
+    // Header, entries and the event index behind them (virtio 1.3, 2.7.6).
+    let ring = GuestAddress(queue.avail_ring());
+    let len = 6 + 2 * usize::from(queue.size());
+    (1..=queue.size()).contains(&available) && memory.check_range(ring, len, Permissions::Read)
+}
+
 fn total(pieces: &[Piece]) -> u64 {
     pieces.iter().map(|piece| u64::from(piece.len)).sum()
 }
@@ -333,14 +345,24 @@ mod tests {
         let memory = ram();
         let end = RAM as u64;
         let table: [(&str, Vec<RawDescriptor>, u16, Popped); 10] = [
-            ("a loop of one", vec![descriptor(DATA, 1, NEXT, 0)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "a loop of one",
+                vec![descriptor(DATA, 1, NEXT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             (
                 "a loop of two",
                 vec![descriptor(DATA, 1, NEXT, 1), descriptor(DATA, 1, NEXT, 0)],
                 0,
                 Popped::Bad(ChainError::Broken),
             ),
-            ("next past the table", vec![descriptor(DATA, 1, NEXT, 999)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "next past the table",
+                vec![descriptor(DATA, 1, NEXT, 999)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             ("a head past the table", vec![], 999, Popped::Bad(ChainError::Broken)),
             (
                 "readable behind writable",
@@ -348,9 +370,24 @@ mod tests {
                 0,
                 Popped::Bad(ChainError::Order),
             ),
-            ("an indirect table of no entry", vec![descriptor(DATA, 0, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
-            ("half an indirect entry", vec![descriptor(DATA, 8, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
-            ("an indirect table outside", vec![descriptor(end, 32, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "an indirect table of no entry",
+                vec![descriptor(DATA, 0, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
+            (
+                "half an indirect entry",
+                vec![descriptor(DATA, 8, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
+            (
+                "an indirect table outside",
+                vec![descriptor(end, 32, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             (
                 "more than 2^32 bytes",
                 vec![descriptor(DATA, u32::MAX, NEXT, 1), descriptor(DATA, 1, 0, 0)],
@@ -384,9 +421,7 @@ mod tests {
     #[test]
     fn an_indirect_table_in_an_indirect_table_is_refused() {
         let memory = ram();
-        memory
-            .write_obj(descriptor(DATA, 16, INDIRECT, 0), GuestAddress(DATA))
-            .expect("write");
+        memory.write_obj(descriptor(DATA, 16, INDIRECT, 0), GuestAddress(DATA)).expect("write");
         let (popped, _) = pop(&memory, &[descriptor(DATA, 16, INDIRECT, 0)], 0);
         assert_eq!(popped, Popped::Bad(ChainError::Broken));
     }
@@ -396,7 +431,11 @@ mod tests {
         let memory = ram();
         for at in [RAM as u64 - 1, RAM as u64, u64::MAX, u64::MAX - 7] {
             let readable = pop(&memory, &[descriptor(at, 8, 0, 0)], 0).1;
-            assert_eq!(readable.read_start(&memory, &mut [0; 8]), Err(ChainError::Memory), "{at:#x}");
+            assert_eq!(
+                readable.read_start(&memory, &mut [0; 8]),
+                Err(ChainError::Memory),
+                "{at:#x}"
+            );
             let writable = pop(&memory, &[descriptor(at, 8, WRITE, 0)], 0).1;
             assert_eq!(writable.write_reply(&memory, &[0; 8]), Err(ChainError::Memory), "{at:#x}");
         }
@@ -408,7 +447,21 @@ mod tests {
         let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
         mock.avail().idx().store(SIZE + 1);
         let mut queue: Queue = mock.create_queue().expect("queue");
+        assert!(!is_available(&queue, &memory));
         assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::BadRing);
+    }
+
+    #[test]
+    fn a_ring_that_ends_outside_memory_has_no_buffers() {
+        let memory = ram();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        // The index is in memory, the entry is not.
+        queue.try_set_avail_ring_address(GuestAddress(RAM as u64 - 4)).expect("aligned");
+        memory.write_obj(1u16, GuestAddress(RAM as u64 - 2)).expect("write");
+        assert_eq!(queue.avail_idx(&memory, Ordering::Acquire).expect("index").0, 1);
+        assert!(!is_available(&queue, &memory));
+        assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::Nothing);
     }
 
     #[test]
