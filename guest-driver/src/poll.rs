@@ -36,7 +36,7 @@ const WAITING: u32 = 2;
 const POLLING: u32 = 3;
 
 /// How long signals may go unseen while the thread waits for a CPU.
-const BACKSTOP_NS: u64 = 100_000;
+const BACKSTOP_NS: u64 = 500_000;
 /// The first budget, and the least: less is none.
 const START_NS: u64 = 50_000;
 const LEAST_NS: u64 = 10_000;
@@ -47,24 +47,23 @@ const LOOKS: u32 = 8;
 pub(crate) struct Timing {
     /// How long to look before sleeping; 0: not at all.
     budget_ns: u64,
-    armed_at: u64,
+    /// When the wait began that the next wake-up ends: at the last traffic.
+    waiting_since: u64,
 }
 
 impl Timing {
     pub(crate) fn new() -> Self {
         Self {
             budget_ns: START_NS,
-            armed_at: 0,
+            waiting_since: 0,
         }
     }
 
-    /// The wake-up that ended a sleep: was it worth having slept?
+    /// A wake-up ended a wait: would looking for it have been worth it?
     fn adapt(&mut self, now: u64) {
         let longest = native::poll_max_ns();
-        let slept = now.saturating_sub(self.armed_at);
-        self.budget_ns = if longest == 0 {
-            0
-        } else if slept <= longest {
+        let waited = now.saturating_sub(self.waiting_since);
+        self.budget_ns = if waited <= longest {
             self.budget_ns.saturating_mul(2).max(START_NS).min(longest)
         } else {
             Some(self.budget_ns / 2)
@@ -76,6 +75,21 @@ impl Timing {
     fn budget(&self) -> u64 {
         self.budget_ns.min(native::poll_max_ns())
     }
+}
+
+/// The last traffic that the thread saw.
+struct Seen {
+    last: u64,
+    /// `Poller::sent` then.
+    sent: u64,
+}
+
+/// Why the thread stopped looking.
+enum Until {
+    /// Others have something to do.
+    CpuWanted,
+    /// Nothing came for long enough.
+    Expired,
 }
 
 pub(crate) struct Poller {
@@ -165,15 +179,22 @@ impl Device {
 
     // ---- What wakes the thread ----
 
-    /// A signal was sent, so one may come back soon. Any context; cheap unless it must wake.
+    /// A signal was sent. Where the sender keeps the thread from its CPU it looks in its place;
+    /// else one may come back soon, so the thread is woken. Any context.
     pub(crate) fn note_traffic(&self) {
         self.poller.sent.fetch_add(1, Relaxed);
-        if self.poller.phase.load(Relaxed) != ASLEEP {
-            return;
-        }
-        let timing = self.poller.timing.lock();
-        if self.poller.phase.load(Relaxed) == ASLEEP && timing.budget() != 0 {
-            self.hand_over();
+        match self.poller.phase.load(Relaxed) {
+            POLLING => {}
+            WAITING => {
+                self.look();
+            }
+            _ => {
+                let timing = self.poller.timing.lock();
+                let phase = self.poller.phase.load(Relaxed);
+                if (phase == ASLEEP || phase == LOADED) && timing.budget() != 0 {
+                    self.hand_over();
+                }
+            }
         }
     }
 
@@ -205,7 +226,7 @@ impl Device {
                 return self.hand_over();
             }
             // Without a poller: who rang has silenced the doorbell.
-            timing.armed_at = native::now_ns();
+            timing.waiting_since = native::now_ns();
             if !self.arm() {
                 return;
             }
@@ -215,12 +236,11 @@ impl Device {
 
     /// The backstop: nobody looked for a while. From the timer.
     pub(crate) fn backstop(&self) {
-        let mut timing = self.poller.timing.lock();
+        let _timing = self.poller.timing.lock();
         if self.poller.phase.load(Relaxed) != WAITING {
             return;
         }
         if !self.look() {
-            timing.armed_at = native::now_ns();
             if !self.arm() || self.is_dead() {
                 return self.set_phase(LOADED);
             }
@@ -272,29 +292,37 @@ impl Device {
     fn poll(&self) {
         self.take_over();
         let budget = self.poller.timing.lock().budget();
-        let mut last = native::now_ns();
-        let mut sent = self.poller.sent.load(Relaxed);
+        let mut seen = Seen {
+            last: native::now_ns(),
+            sent: self.poller.sent.load(Relaxed),
+        };
         while !thread::should_stop() {
+            // Only `step_aside` gives up the CPU, so that the phase always says who looks.
+            match thread::unpreempted(|| self.look_until(&mut seen, budget)) {
+                Until::CpuWanted => self.step_aside(),
+                Until::Expired if native::without_bh(|| self.fall_asleep(seen.last)) => return,
+                Until::Expired => seen.last = native::now_ns(),
+            }
+        }
+    }
+
+    fn look_until(&self, seen: &mut Seen, budget: u64) -> Until {
+        loop {
             let found = native::without_bh(|| self.look());
-            let sent_now = self.poller.sent.load(Relaxed);
+            let sent = self.poller.sent.load(Relaxed);
             let now = native::now_ns();
             if found {
                 self.counters.one(Counter::PollsHit);
             }
-            if found || sent_now != sent {
-                (last, sent) = (now, sent_now);
-            } else if now.saturating_sub(last) > budget {
-                if native::without_bh(|| self.fall_asleep()) {
-                    return;
-                }
-                last = native::now_ns();
-                continue;
+            if found || sent != seen.sent {
+                *seen = Seen { last: now, sent };
+            } else if now.saturating_sub(seen.last) > budget {
+                return Until::Expired;
             }
             if thread::cpu_wanted() {
-                self.step_aside();
-            } else {
-                thread::cpu_relax();
+                return Until::CpuWanted;
             }
+            thread::cpu_relax();
         }
     }
 
@@ -317,10 +345,10 @@ impl Device {
         self.take_over();
     }
 
-    /// False: something came just then.
-    fn fall_asleep(&self) -> bool {
+    /// After the last traffic at `last`. False: something came just then.
+    fn fall_asleep(&self, last: u64) -> bool {
         let mut timing = self.poller.timing.lock();
-        timing.armed_at = native::now_ns();
+        timing.waiting_since = last;
         if self.arm() && !self.is_dead() {
             self.silence();
             return false;
