@@ -442,6 +442,16 @@ pub(crate) mod thread {
         }
     }
 
+    /// Runs `body`, which must not sleep, without leaving the CPU.
+    pub(crate) fn unpreempted<T>(body: impl FnOnce() -> T) -> T {
+        // SAFETY: Paired with the call below, and nothing in between can unwind.
+        unsafe { ffi::ism_preempt_disable() };
+        let value = body();
+        // SAFETY: As above.
+        unsafe { ffi::ism_preempt_enable() };
+        value
+    }
+
     pub(crate) fn cpu_wanted() -> bool {
         // SAFETY: Has no conditions.
         unsafe { ffi::ism_cpu_wanted() }

@@ -163,6 +163,8 @@ bool ism_poller_should_stop(void);
 void ism_poller_sleep_prepare(void);
 void ism_poller_sleep_cancel(void);
 void ism_poller_sleep(void);
+void ism_preempt_disable(void);
+void ism_preempt_enable(void);
 bool ism_cpu_wanted(void);
 void ism_cpu_yield(void);
 void ism_cpu_relax(void);
