@@ -88,6 +88,8 @@ extern "C" {
     pub(crate) fn ism_poller_sleep_prepare();
     pub(crate) fn ism_poller_sleep_cancel();
     pub(crate) fn ism_poller_sleep();
+    pub(crate) fn ism_preempt_disable();
+    pub(crate) fn ism_preempt_enable();
     pub(crate) fn ism_cpu_wanted() -> bool;
     pub(crate) fn ism_cpu_yield();
     pub(crate) fn ism_cpu_relax();

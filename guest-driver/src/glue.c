@@ -427,6 +427,16 @@ void ism_poller_sleep(void)
 	schedule();
 }
 
+void ism_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void ism_preempt_enable(void)
+{
+	preempt_enable();
+}
+
 /* Not only need_resched(): a lazily preempting kernel does not set it for a woken task. */
 bool ism_cpu_wanted(void)
 {

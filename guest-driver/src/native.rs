@@ -36,6 +36,7 @@ pub(crate) enum Work {
     Rescan,
     Reap,
     Vlan,
+    Held,
     Bury,
 }
 
@@ -440,6 +441,16 @@ pub(crate) mod thread {
             // SAFETY: As above; kernel threads may sleep.
             unsafe { ffi::ism_poller_sleep() };
         }
+    }
+
+    /// Runs `body`, which must not sleep, without leaving the CPU.
+    pub(crate) fn unpreempted<T>(body: impl FnOnce() -> T) -> T {
+        // SAFETY: Paired with the call below, and nothing in between can unwind.
+        unsafe { ffi::ism_preempt_disable() };
+        let value = body();
+        // SAFETY: As above.
+        unsafe { ffi::ism_preempt_enable() };
+        value
     }
 
     pub(crate) fn cpu_wanted() -> bool {

@@ -3,10 +3,11 @@
 //! When to look for signals, and when to be rung for them.
 //!
 //! After traffic a thread of the lowest priority looks at the signal pages and the event ring for
-//! a while, with doorbells `SILENT` and interrupts off; then it arms them and sleeps. How long it
-//! looks adapts as haltpoll does: longer if it was woken soon after it went to sleep, shorter if
-//! late. A CPU that is wanted by others is theirs at once; then a timer, the backstop, looks
-//! instead, and when it finds nothing it arms the doorbells.
+//! a while (`poll_max_us`), with doorbells `SILENT` and interrupts off; then it arms them and
+//! sleeps. It learns from success: each time in a row that it found nothing, twice as many
+//! interrupts pass before it tries again. A CPU that is wanted by others is theirs at once; then
+//! senders look in its place, and a timer, the backstop, which arms the doorbells when it finds
+//! nothing.
 //!
 //! Invariant: doorbells are `SILENT` only while the phase is `Polling` or `Waiting`, that is,
 //! while the thread runs or the backstop is set. After arming there is always one more look.
@@ -36,46 +37,67 @@ const WAITING: u32 = 2;
 const POLLING: u32 = 3;
 
 /// How long signals may go unseen while the thread waits for a CPU.
-const BACKSTOP_NS: u64 = 100_000;
-/// The first budget, and the least: less is none.
-const START_NS: u64 = 50_000;
-const LEAST_NS: u64 = 10_000;
+const BACKSTOP_NS: u64 = 500_000;
+/// After this many failures in a row the pause grows no more: 2^6 interrupts.
+const FAILURES: u32 = 6;
 /// Looks of an interrupt that keeps finding something, before the thread takes over.
 const LOOKS: u32 = 8;
 
-/// State that changes together.
+/// How well looking went.
 pub(crate) struct Timing {
-    /// How long to look before sleeping; 0: not at all.
-    budget_ns: u64,
-    armed_at: u64,
+    /// Times in a row that the thread found nothing.
+    failures: u32,
+    /// Interrupts to pass before it tries again.
+    pause: u32,
 }
 
 impl Timing {
     pub(crate) fn new() -> Self {
         Self {
-            budget_ns: START_NS,
-            armed_at: 0,
+            failures: 0,
+            pause: 0,
         }
     }
 
-    /// The wake-up that ended a sleep: was it worth having slept?
-    fn adapt(&mut self, now: u64) {
-        let longest = native::poll_max_ns();
-        let slept = now.saturating_sub(self.armed_at);
-        self.budget_ns = if longest == 0 {
-            0
-        } else if slept <= longest {
-            self.budget_ns.saturating_mul(2).max(START_NS).min(longest)
+    /// The thread went to sleep, after it had found something or not.
+    fn learn(&mut self, found: bool) {
+        if found {
+            *self = Self::new();
         } else {
-            Some(self.budget_ns / 2)
-                .filter(|shorter| *shorter >= LEAST_NS)
-                .unwrap_or(0)
-        };
+            self.failures = self.failures.saturating_add(1).min(FAILURES);
+            self.pause = 1u32.wrapping_shl(self.failures);
+        }
     }
 
-    fn budget(&self) -> u64 {
-        self.budget_ns.min(native::poll_max_ns())
+    fn interrupted(&mut self) {
+        self.pause = self.pause.saturating_sub(1);
     }
+
+    /// Nanoseconds to look without success; 0: not at all.
+    fn budget(&self) -> u64 {
+        match self.pause {
+            0 => native::poll_max_ns(),
+            _ => 0,
+        }
+    }
+}
+
+/// The traffic that the thread saw.
+struct Seen {
+    /// When it was last.
+    last: u64,
+    /// `Poller::sent` then.
+    sent: u64,
+    /// Whether looking found any.
+    found: bool,
+}
+
+/// Why the thread stopped looking.
+enum Until {
+    /// Others have something to do.
+    CpuWanted,
+    /// Nothing came for long enough.
+    Expired,
 }
 
 pub(crate) struct Poller {
@@ -165,15 +187,22 @@ impl Device {
 
     // ---- What wakes the thread ----
 
-    /// A signal was sent, so one may come back soon. Any context; cheap unless it must wake.
+    /// A signal was sent. Where the sender keeps the thread from its CPU it looks in its place;
+    /// else one may come back soon, so the thread is woken. Any context.
     pub(crate) fn note_traffic(&self) {
         self.poller.sent.fetch_add(1, Relaxed);
-        if self.poller.phase.load(Relaxed) != ASLEEP {
-            return;
-        }
-        let timing = self.poller.timing.lock();
-        if self.poller.phase.load(Relaxed) == ASLEEP && timing.budget() != 0 {
-            self.hand_over();
+        match self.poller.phase.load(Relaxed) {
+            POLLING => {}
+            WAITING => {
+                self.look();
+            }
+            _ => {
+                let timing = self.poller.timing.lock();
+                let phase = self.poller.phase.load(Relaxed);
+                if (phase == ASLEEP || phase == LOADED) && timing.budget() != 0 {
+                    self.hand_over();
+                }
+            }
         }
     }
 
@@ -198,14 +227,11 @@ impl Device {
             if phase != ASLEEP && phase != LOADED {
                 return;
             }
-            if phase == ASLEEP {
-                timing.adapt(native::now_ns());
-            }
+            timing.interrupted();
             if timing.budget() != 0 || phase == LOADED {
                 return self.hand_over();
             }
-            // Without a poller: who rang has silenced the doorbell.
-            timing.armed_at = native::now_ns();
+            // Without the thread: who rang has silenced the doorbell.
             if !self.arm() {
                 return;
             }
@@ -215,12 +241,11 @@ impl Device {
 
     /// The backstop: nobody looked for a while. From the timer.
     pub(crate) fn backstop(&self) {
-        let mut timing = self.poller.timing.lock();
+        let _timing = self.poller.timing.lock();
         if self.poller.phase.load(Relaxed) != WAITING {
             return;
         }
         if !self.look() {
-            timing.armed_at = native::now_ns();
             if !self.arm() || self.is_dead() {
                 return self.set_phase(LOADED);
             }
@@ -272,29 +297,43 @@ impl Device {
     fn poll(&self) {
         self.take_over();
         let budget = self.poller.timing.lock().budget();
-        let mut last = native::now_ns();
-        let mut sent = self.poller.sent.load(Relaxed);
+        let mut seen = Seen {
+            last: native::now_ns(),
+            sent: self.poller.sent.load(Relaxed),
+            found: false,
+        };
         while !thread::should_stop() {
+            // Only `step_aside` gives up the CPU, so that the phase always says who looks.
+            match thread::unpreempted(|| self.look_until(&mut seen, budget)) {
+                Until::CpuWanted => self.step_aside(),
+                Until::Expired if native::without_bh(|| self.fall_asleep(seen.found)) => return,
+                Until::Expired => {
+                    seen.last = native::now_ns();
+                    seen.found = true;
+                }
+            }
+        }
+    }
+
+    fn look_until(&self, seen: &mut Seen, budget: u64) -> Until {
+        loop {
             let found = native::without_bh(|| self.look());
-            let sent_now = self.poller.sent.load(Relaxed);
+            let sent = self.poller.sent.load(Relaxed);
             let now = native::now_ns();
             if found {
                 self.counters.one(Counter::PollsHit);
+                seen.found = true;
             }
-            if found || sent_now != sent {
-                (last, sent) = (now, sent_now);
-            } else if now.saturating_sub(last) > budget {
-                if native::without_bh(|| self.fall_asleep()) {
-                    return;
-                }
-                last = native::now_ns();
-                continue;
+            if found || sent != seen.sent {
+                seen.last = now;
+                seen.sent = sent;
+            } else if now.saturating_sub(seen.last) > budget {
+                return Until::Expired;
             }
             if thread::cpu_wanted() {
-                self.step_aside();
-            } else {
-                thread::cpu_relax();
+                return Until::CpuWanted;
             }
+            thread::cpu_relax();
         }
     }
 
@@ -317,15 +356,15 @@ impl Device {
         self.take_over();
     }
 
-    /// False: something came just then.
-    fn fall_asleep(&self) -> bool {
+    /// After the thread had `found` something or not. False: something came just then.
+    fn fall_asleep(&self, found: bool) -> bool {
         let mut timing = self.poller.timing.lock();
-        timing.armed_at = native::now_ns();
         if self.arm() && !self.is_dead() {
             self.silence();
             return false;
         }
         self.counters.one(Counter::PollsMissed);
+        timing.learn(found);
         self.set_phase(ASLEEP);
         true
     }

@@ -43,6 +43,7 @@ enum ism_work {
 	ISM_WORK_RESCAN,	/* looks for signals that got lost */
 	ISM_WORK_REAP,		/* finishes what had to wait */
 	ISM_WORK_VLAN,		/* tells the device of VLANs */
+	ISM_WORK_HELD,		/* sends messages that were held back */
 	ISM_WORK_BURY,		/* takes a dead device away from dibs */
 	ISM_WORKS
 };
@@ -163,6 +164,8 @@ bool ism_poller_should_stop(void);
 void ism_poller_sleep_prepare(void);
 void ism_poller_sleep_cancel(void);
 void ism_poller_sleep(void);
+void ism_preempt_disable(void);
+void ism_preempt_enable(void);
 bool ism_cpu_wanted(void);
 void ism_cpu_yield(void);
 void ism_cpu_relax(void);

@@ -52,7 +52,8 @@ struct Command {
     run: fn(&mut Fabric, &Call<'_>) -> Answer,
 }
 
-/// A command that any driver may send at any time.
+/// A command that any driver may send at any time: HELLO. PING is none, so that a driver whose
+/// device was reset behind its back (a paused VM) learns of it.
 const fn early(
     code: u16,
     body: usize,
@@ -74,7 +75,7 @@ const fn after_hello(
 
 const COMMANDS: &[Command] = &[
     early(command::HELLO, HelloRequest::SIZE, HelloReply::SIZE, hello::hello),
-    early(command::PING, Ping::SIZE, Ping::SIZE, hello::ping),
+    after_hello(command::PING, Ping::SIZE, Ping::SIZE, hello::ping),
     after_hello(command::STATS, 0, StatsReply::SIZE, hello::stats),
     after_hello(command::QUERY_RGID, QueryRequest::SIZE, QueryReply::SIZE, peer::query),
     after_hello(command::FORGET_PEER, ForgetPeerRequest::SIZE, 0, peer::forget),

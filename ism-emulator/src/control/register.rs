@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ism_abi::{DmbGranted, MIN_DMB_LEN, RegisterReply, RegisterRequest, event};
+use ism_abi::{DmbGranted, Gid, MIN_DMB_LEN, RegisterReply, RegisterRequest, event};
 
 use super::{Answer, Call, Reply, vlan};
 use crate::buddy::block_len;
 use crate::config::Mode;
-use crate::dmb::{Dmb, Grant, Params, State};
+use crate::dmb::{Block, Dmb, Grant, Params, State};
 use crate::events::Kind;
 use crate::fabric::{Fabric, Reach, key};
 use crate::gate::Gate;
@@ -181,7 +181,7 @@ impl Fabric {
         let Some(pair) = self.pairs.get_mut(&instance) else {
             return;
         };
-        let there = |b: crate::dmb::Block| pair.all_views(b.extent, |m| m == Mapping::Present);
+        let there = |b: Block| pair.all_views(b.extent, |m| m == Mapping::Present);
         if block.is_none_or(there) {
             self.grant(owner, index);
         } else {
@@ -219,7 +219,7 @@ impl Fabric {
     }
 
     /// The writer's half of a DMB that waits for it; the DMB goes on to `Granting`.
-    fn make_grant(&mut self, owner: MemberId, index: u32) -> Option<(u64, Grant, ism_abi::Gid)> {
+    fn make_grant(&mut self, owner: MemberId, index: u32) -> Option<(u64, Grant, Gid)> {
         let member = self.members.get_mut(&owner)?;
         let (gid, signals) = (member.gid(), Arc::clone(&member.signals));
         let dmb = member.own.get_mut(&index)?;

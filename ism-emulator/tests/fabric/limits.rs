@@ -247,6 +247,42 @@ fn a_window_that_does_not_answer_costs_one_timeout() {
 }
 
 #[test]
+fn a_late_window_gets_no_new_extents() {
+    let mut config = config();
+    config.chunk_size = 2 << 20;
+    let mut w = World::new(config);
+    let (a, b, c) = (w.member(1, &["m"]), w.member(2, &["m"]), w.member(3, &["m"]));
+    w.register(a, register(gid(2), 0, 1 << 20, Mode::Mapped));
+    w.deaf.insert(b);
+    send_register(&mut w, c, register(gid(2), 0, 1 << 16, Mode::Mapped));
+    w.wait(Duration::from_secs(2));
+    let before = w.fabric.totals();
+    assert_eq!(w.try_register(a, register(gid(2), 1, 1 << 20, Mode::Mapped)), s::IO_ERROR);
+    assert_eq!(w.fabric.totals(), before);
+    // What fits into what is mapped is not hurt.
+    assert_eq!(w.try_register(a, register(gid(2), 1, 1 << 18, Mode::Mapped)), s::OK);
+}
+
+#[test]
+fn a_map_for_the_past_grants_nothing_now() {
+    let mut w = World::new(config());
+    let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));
+    w.deaf.insert(b);
+    let dmb = register(gid(2), 0, 1 << 16, Mode::Mapped);
+    send_register(&mut w, a, dmb);
+    w.hello(a);
+    let tag = send_register(&mut w, a, dmb);
+    assert_eq!(w.unanswered.len(), 2);
+    let (past, now) = (w.unanswered[0].0, w.unanswered[1].0);
+    w.fabric.finish_map(past, b, true);
+    w.work();
+    assert_eq!(answer(&mut w, tag), None);
+    w.fabric.finish_map(now, b, true);
+    w.work();
+    assert_eq!(answer(&mut w, tag), Some(s::OK));
+}
+
+#[test]
 fn a_late_window_that_goes_is_forgiven() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));

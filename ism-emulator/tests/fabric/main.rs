@@ -14,4 +14,5 @@ mod model;
 mod moves;
 mod plain;
 mod random;
+mod threads;
 mod world;

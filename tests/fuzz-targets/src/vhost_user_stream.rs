@@ -56,7 +56,8 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
         memfd(SealFlags::empty()),
         other.into(),
     ];
-    Setup { socket, fds, _daemon: Daemon::start(&config).expect("daemon") }
+    let sockets = Daemon::bind(&config).expect("the socket");
+    Setup { socket, fds, _daemon: Daemon::start(&config, sockets).expect("daemon") }
 });
 
 /// The target.

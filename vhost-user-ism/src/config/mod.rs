@@ -8,7 +8,7 @@ pub mod file;
 pub mod value;
 pub mod vm;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -27,6 +27,22 @@ pub struct Config {
     pub vms: Vec<VmConfig>,
     /// Where `vhost-user-ism ctl` reaches the daemon.
     pub control_socket: Option<PathBuf>,
+}
+
+impl Config {
+    /// The directories of all sockets that the daemon makes.
+    pub fn socket_directories(&self) -> BTreeSet<PathBuf> {
+        let of_vms = self.vms.iter().filter_map(|vm| match &vm.listen {
+            Listen::Path(path) => Some(path),
+            Listen::Fd(_) => None,
+        });
+        // A bare file name is in the working directory.
+        let directory = |path: &PathBuf| match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        of_vms.chain(&self.control_socket).map(directory).collect()
+    }
 }
 
 /// What all VMs share.
