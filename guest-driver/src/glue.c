@@ -22,6 +22,10 @@
 
 #include "shim.h"
 
+#ifdef CONFIG_PREEMPT_RT
+#error "spinlocks are taken by the polling thread with preemption off"
+#endif
+
 /* The window's extents are made of compound pages of this size, see ism_extent_map(). */
 #define ISM_COMPOUND	SZ_2M
 #define ISM_SHM_WINDOW	1
