@@ -134,10 +134,11 @@ impl Device {
         let Some(requests) = negotiated.requests.take() else { return };
         let window = self.config.window_size.bytes();
         let (hub, id) = (Arc::downgrade(&self.hub), self.port.id());
-        match Mapper::start(hub, id, self.port.name().as_str(), requests, window) {
+        let name = self.port.name();
+        match Mapper::start(&self.port.mappers, hub, id, name.as_str(), requests, window) {
             Ok(started) => *mapper = Some(started),
             Err(error) => {
-                log::error!("VM {}: no thread for its window: {error}", self.port.name());
+                log::error!("VM {name}: no window: no thread for it: {error}");
                 return;
             }
         }
@@ -223,11 +224,13 @@ impl Device {
 
     /// The control ring is stopped: the driver was removed, the guest reset, or the VM paused.
     fn stop(&self) {
-        if !self.running.swap(false, Ordering::AcqRel) {
-            return;
-        }
+        let ran = self.running.swap(false, Ordering::AcqRel);
         // From here on the worker's pass is over, and the next finds its ring stopped.
         let poller = self.between_passes();
+        // Again: it may have been about to start when the ring was stopped.
+        if !self.running.swap(false, Ordering::AcqRel) && !ran {
+            return;
+        }
         self.link.forget_waiting();
         if let Some(mapper) = lock(&self.link.mapper).as_ref() {
             mapper.stopped();

@@ -27,7 +27,7 @@ use ism_emulator::{MemberId, Reply, SignalSet, Tag};
 use virtio_queue::QueueT;
 
 use crate::config::Name;
-use crate::mapper::{Job, Mapper};
+use crate::mapper::{Job, Mapper, Threads};
 use crate::memory::GuestMemory;
 use queues::{Chain, give_back};
 use quota_log::QuotaLog;
@@ -45,6 +45,7 @@ pub struct Port {
     /// The fabric has events for this VM, or there was no buffer for one.
     events_waiting: AtomicBool,
     quota_log: QuotaLog,
+    mappers: Threads,
 }
 
 /// One front-end's connection.
@@ -68,6 +69,7 @@ impl Port {
             link: RwLock::new(None),
             events_waiting: AtomicBool::new(false),
             quota_log: QuotaLog::default(),
+            mappers: Threads::default(),
         }
     }
 
@@ -135,11 +137,13 @@ impl Link {
     }
 
     fn reply(&self, tag: Tag, reply: &Reply) {
-        let Some(chain) = lock(&self.waiting).remove(&tag.0) else { return };
         let (Some(vring), Some(memory)) = (self.vring(QUEUE_CONTROL), self.memory()) else {
             return;
         };
         let call = vring.with_queue(|queue| {
+            // Looked up with the queue held: what was forgotten when the ring stopped cannot get
+            // into the ring that runs after it.
+            let Some(chain) = lock(&self.waiting).remove(&tag.0) else { return false };
             // A buffer that cannot be written is given back empty: its driver made it so.
             let written = chain.write_reply(&memory, reply.as_bytes()).unwrap_or(0);
             give_back(queue, &memory, chain.head(), written)
