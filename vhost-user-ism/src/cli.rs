@@ -138,7 +138,8 @@ pub struct Serve {
     /// Address space of each VM for shared memory, a power of two [default: 4G]
     #[arg(long, value_name = "SIZE", help_heading = "Fabric")]
     pub window_size: Option<WindowSize>,
-    /// Serve VMs whose memory file could shrink: such a QEMU can then kill the daemon
+    /// Serve VMs whose memory file could shrink or is of huge pages: such a QEMU can then kill the
+    /// daemon
     #[arg(long, help_heading = "Fabric")]
     pub allow_unsealed_memory: bool,
 

@@ -49,7 +49,10 @@ fn serve(options: Serve) -> Result<(), Failure> {
         println!("{}", capabilities());
         return Ok(());
     }
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        // It has an error line for each wrong index or address: a guest could fill the log.
+        .filter_module("virtio_queue", log::LevelFilter::Off)
+        .init();
     let with_sandbox = !options.no_sandbox;
     let config = options.config()?;
     limits::set()?;

@@ -56,7 +56,7 @@ pub struct FabricConfig {
     pub window_size: WindowSize,
     /// How long a VM's thread may poll before it sleeps; zero: never.
     pub poll: Duration,
-    /// Serve VMs whose memory could shrink under the daemon.
+    /// Serve VMs whose memory could shrink under the daemon, or is of huge pages.
     pub allow_unsealed_memory: bool,
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
 use crate::memory::GuestMemory;
 
@@ -210,15 +210,28 @@ impl Chain {
     }
 }
 
-/// Whether [`Chain::pop`] will find a buffer. A ring that lies about its length or is not wholly
-/// in guest memory has none: nobody may be kept busy for ever by buffers that cannot be taken.
+/// Whether [`Chain::pop`] will find a buffer. It has to say what `pop` will do: who goes on because
+/// of a buffer that cannot be taken is kept busy for ever.
 pub fn is_available(queue: &Queue, memory: &GuestMemory) -> bool {
     let Ok(index) = queue.avail_idx(memory, Ordering::Acquire) else { return false };
-    let available = index.0.wrapping_sub(queue.next_avail());
-    // Header, entries and the event index behind them (virtio 1.3, 2.7.6).
-    let ring = GuestAddress(queue.avail_ring());
-    let len = 6 + 2 * usize::from(queue.size());
-    (1..=queue.size()).contains(&available) && memory.check_range(ring, len, Permissions::Read)
+    let (next, ring) = (queue.next_avail(), queue.avail_ring());
+    let available = index.0.wrapping_sub(next);
+    // The library takes nothing from a ring at address 0.
+    if ring == 0 || !(1..=queue.size()).contains(&available) {
+        return false;
+    }
+    // The entry as `pop` reads it: behind flags and index, outside of memory or across two
+    // regions' edge it cannot be.
+    let entry = 4 + 2 * u64::from(next % queue.size());
+    ring.checked_add(entry)
+        .is_some_and(|at| memory.load::<u16>(GuestAddress(at), Ordering::Relaxed).is_ok())
+}
+
+/// Gives a buffer back to the driver, `len` bytes of it written; false: it has no place in the
+/// used ring, as its driver made it.
+pub fn give_back(queue: &mut Queue, memory: &GuestMemory, head: u16, len: u32) -> bool {
+    // The library would log each head past the table: a line for each wrong word of the guest.
+    head < queue.size() && queue.add_used(memory, head, len).is_ok()
 }
 
 fn total(pieces: &[Piece]) -> u64 {
@@ -279,7 +292,6 @@ mod tests {
     use super::*;
     use virtio_queue::desc::RawDescriptor;
     use virtio_queue::mock::MockSplitQueue;
-    use vm_memory::Bytes;
 
     const NEXT: u16 = 1;
     const WRITE: u16 = 2;
@@ -462,6 +474,43 @@ mod tests {
         assert_eq!(queue.avail_idx(&memory, Ordering::Acquire).expect("index").0, 1);
         assert!(!is_available(&queue, &memory));
         assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::Nothing);
+    }
+
+    #[test]
+    fn a_ring_at_address_0_has_no_buffers() {
+        let memory = ram();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        queue.try_set_avail_ring_address(GuestAddress(0)).expect("aligned");
+        memory.write_obj(1u16, GuestAddress(2)).expect("write");
+        assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::BadRing);
+        assert!(!is_available(&queue, &memory));
+    }
+
+    #[test]
+    fn a_ring_across_regions_that_do_not_fit_has_no_buffers() {
+        // The ring's entries are at odd addresses of the daemon's: they cannot be read whole.
+        let edge = 0x10_0000 - 1;
+        let ranges = [(GuestAddress(0), edge), (GuestAddress(edge as u64), RAM)];
+        let memory = GuestMemory::from_ranges(&ranges).expect("memory");
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        // Flags and index end where the first region does, but for a byte.
+        queue.try_set_avail_ring_address(GuestAddress(edge as u64 - 5)).expect("aligned");
+        memory.write_obj(1u16, GuestAddress(edge as u64 - 3)).expect("write");
+        assert_eq!(queue.avail_idx(&memory, Ordering::Acquire).expect("index").0, 1);
+        assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::Nothing);
+        assert!(!is_available(&queue, &memory));
+    }
+
+    #[test]
+    fn a_head_past_the_table_has_no_place_in_the_used_ring() {
+        let memory = ram();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        assert!(!give_back(&mut queue, &memory, SIZE, 0));
+        assert!(give_back(&mut queue, &memory, SIZE - 1, 0));
+        assert_eq!(queue.used_idx(&memory, Ordering::Acquire).expect("index").0, 1);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ism_emulator::{Finished, MoveTarget, Refusal, reply_len};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::queues::{Chain, Popped, is_available};
+use super::queues::{Chain, Popped, give_back, is_available};
 use super::vring::Vring;
 use super::{Link, Port};
 use crate::hub::{Hub, Todo};
@@ -106,7 +106,10 @@ impl Server<'_> {
         if chain.writable_len() < reply_len(request) as u64 {
             return self.give_back(vring, chain.head(), 0);
         }
-        let tag = self.link.keep_waiting(chain);
+        let head = chain.head();
+        let Some(tag) = self.link.keep_waiting(chain) else {
+            return self.give_back(vring, head, 0);
+        };
         let id = self.port.id;
         let answer = self.hub.call(|fabric, now| fabric.control(id, tag, request, now));
         if let Some(reply) = answer {
@@ -235,8 +238,7 @@ impl Server<'_> {
     fn give_back(&self, vring: &Vring, head: u16, len: u32) {
         let memory = &**self.memory;
         let call = vring.with_queue(|queue| {
-            queue.add_used(memory, head, len).is_ok()
-                && queue.needs_notification(memory).unwrap_or(true)
+            give_back(queue, memory, head, len) && queue.needs_notification(memory).unwrap_or(true)
         });
         if call == Some(true) {
             vring.call();
@@ -275,7 +277,8 @@ impl Doorbells {
                 Popped::Bad(_) => {}
             }
             self.taken += 1;
-            if queue.add_used(memory, chain.head(), 0).is_err() || self.taken == SIGNAL_BATCH {
+            give_back(queue, memory, chain.head(), 0);
+            if self.taken == SIGNAL_BATCH {
                 break;
             }
         }
