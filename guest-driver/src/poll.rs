@@ -146,8 +146,8 @@ impl Device {
                 self.counters.add(Counter::SignalsDelivered, count.into());
                 true
             }
-            Look::Unmapped => {
-                self.declare_dead("the window is no longer mapped");
+            Look::Garbage => {
+                self.doubt_device();
                 false
             }
         }
@@ -278,7 +278,8 @@ impl Device {
             self.arm();
         }
         drop(timing);
-        self.local.lock().signal_changed(self.native)
+        let window = self.window.as_ref();
+        self.local.lock().signal_changed(self.native, window)
     }
 
     // ---- The thread ----
