@@ -169,7 +169,11 @@ impl Device {
         let config = config(native)?;
         let mut window = None;
         if native.has_feature(F_WINDOW) {
-            native.window_find().ok_or(EIO)?;
+            // Read anew since `validate`.
+            let len = native.window_find().ok_or(EIO)?;
+            if config.window_size < WINDOW_ALIGN || config.window_size > len {
+                return Err(EIO);
+            }
             window = Some(Window::map(native, config.window_size)?);
         }
         native.queues_find()?;
