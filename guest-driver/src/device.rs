@@ -260,6 +260,8 @@ impl Device {
         let marks = self.local.lock().take_pages();
         if pipes {
             self.release_extents();
+        } else {
+            self.local.lock().leave_window();
         }
         if self.is_dead() {
             return;

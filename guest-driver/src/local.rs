@@ -256,6 +256,16 @@ impl Local {
         core::mem::take(&mut self.pages)
     }
 
+    /// No more looks at DMBs in the window either: the device takes it back, or their pages go.
+    pub(crate) fn leave_window(&mut self) {
+        for dmb in self.dmbs.iter_mut() {
+            if matches!(dmb.place, Some(Place::Window(_))) {
+                // Nothing is freed: the place is only an address.
+                dmb.place = None;
+            }
+        }
+    }
+
     /// Tells all writers whether to ring: `signal_page::ARMED` or `SILENT`. The caller looks
     /// again after arming; the store is ordered before that look.
     pub(crate) fn set_doorbell(&mut self, window: &Window, value: u32) {

@@ -118,6 +118,8 @@ impl Device {
                 "pipes still hold pages of the window; their memory map stays until reboot"
             );
         }
+        // The slow look and the reaper still run, and must not look where no pages are.
+        self.local.lock().leave_window();
         admin.extents.clear();
     }
 }
