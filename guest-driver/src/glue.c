@@ -378,7 +378,7 @@ u64 ism_now_ns(void)
 	return ktime_get_mono_fast_ns();
 }
 
-/* Brings an earlier run forward, but never puts one off. */
+/* Never puts a run off. Without a delay it brings one forward. */
 void ism_work_queue(struct ism *ism, unsigned int work, unsigned int delay_ms)
 {
 	struct delayed_work *dwork = &ism->work[work].work;
