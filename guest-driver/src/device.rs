@@ -73,7 +73,7 @@ pub(crate) struct Device {
     pub(crate) watchdog: Watchdog,
     pub(crate) counters: Counters,
     pub(crate) dead: AtomicBool,
-    /// DMBs that this member may own.
+    /// DMBs that this member may own; 0 before HELLO is answered.
     limit: AtomicU32,
     /// Last: extents are dropped after all that is in them.
     pub(crate) admin: Admin<AdminState>,
@@ -247,6 +247,11 @@ impl Device {
         HelloReply::from_bytes(&reply).ok_or(EIO)
     }
 
+    /// Whether the device has to know this driver: between the two HELLOs.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) != 0
+    }
+
     /// DMBs that this member may own; indices are below it.
     pub(crate) fn dmb_limit(&self) -> u32 {
         let limit = self.limit.load(Ordering::Relaxed);
@@ -269,6 +274,8 @@ impl Device {
         if let Some(window) = self.window.as_ref() {
             local::mark(window, &marks);
         }
+        // It answers NOT_READY to what waits.
+        self.limit.store(0, Ordering::Relaxed);
         // Forgets all that came before it. A failure leaves the reset.
         if self.hello().is_err() {
             return;
