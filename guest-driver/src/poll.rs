@@ -183,7 +183,9 @@ impl Device {
     /// The first arming: without it every signal rings.
     pub(crate) fn start_polling(&self) {
         let _timing = self.poller.timing.lock();
-        self.arm();
+        if self.arm() {
+            self.hand_over();
+        }
     }
 
     // ---- What wakes the thread ----
@@ -237,7 +239,8 @@ impl Device {
                 return;
             }
         }
-        // More than can be served here. Interrupts stay on: what is left makes the next one.
+        // More than can be served here, and for what is left there may be no interrupt.
+        self.hand_over();
     }
 
     /// The backstop: nobody looked for a while. From the timer.
@@ -275,7 +278,9 @@ impl Device {
         let timing = self.poller.timing.lock();
         if matches!(self.poller.phase.load(Relaxed), ASLEEP | LOADED) {
             // Also arms again what a lost doorbell has silenced.
-            self.arm();
+            if self.arm() {
+                self.hand_over();
+            }
         }
         drop(timing);
         let window = self.window.as_ref();
