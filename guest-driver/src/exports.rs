@@ -129,12 +129,14 @@ extern "C" fn ism_rust_work(rust: *mut c_void, work: c_uint) {
     const RESCAN: c_uint = Work::Rescan as c_uint;
     const REAP: c_uint = Work::Reap as c_uint;
     const VLAN: c_uint = Work::Vlan as c_uint;
+    const HELD: c_uint = Work::Held as c_uint;
     const BURY: c_uint = Work::Bury as c_uint;
     match work {
         WATCHDOG => device.watchdog(),
         RESCAN => device.rescan(),
         REAP => device.reap(),
         VLAN => device.tell_vlans(),
+        HELD => device.send_held(),
         BURY => device.bury_device(),
         _ => {}
     }

@@ -8,7 +8,10 @@
 
 use kernel::prelude::*;
 
-use crate::abi::Gid;
+use crate::{
+    abi::Gid,
+    early::{Cdc, Early, Verdict},
+};
 
 /// Tokens are random, so their low bits spread well.
 const BUCKETS: usize = 1024;
@@ -39,6 +42,7 @@ struct Node {
     failed: bool,
     /// The owner must be rung, which the full signal queue did not allow.
     unrung: bool,
+    early: Early,
     next: Option<KBox<Node>>,
 }
 
@@ -91,6 +95,7 @@ impl Grants {
                 grant,
                 failed: false,
                 unrung: false,
+                early: Early::default(),
                 next: None,
             },
             GFP_ATOMIC,
@@ -115,6 +120,29 @@ impl Grants {
             let removed = prune(bucket, |grant| grant.owner == *owner);
             self.len = self.len.saturating_sub(removed);
         }
+    }
+
+    /// A message for `token` is to be sent (`early`).
+    pub(crate) fn judge(&mut self, token: u64, cdc: &Cdc, now: u64) -> Verdict {
+        let node = self.node(token);
+        node.map_or(Verdict::Send, |node| node.early.judge(cdc, now))
+    }
+
+    /// A message that was held back long enough, and whether there are others.
+    pub(crate) fn take_due(&mut self, now: u64) -> (Option<(Grant, Cdc)>, bool) {
+        let mut due = None;
+        let mut more = false;
+        for bucket in self.buckets.iter_mut() {
+            let mut next = bucket.as_deref_mut();
+            while let Some(node) = next {
+                if due.is_none() {
+                    due = node.early.due(now).map(|cdc| (node.grant, cdc));
+                }
+                more |= node.early.holds();
+                next = node.next.as_deref_mut();
+            }
+        }
+        (due, more)
     }
 
     /// Remembers that a write failed.

@@ -144,6 +144,26 @@ impl Payload<'_> {
         self.len
     }
 
+    /// For bytes of our own.
+    pub(crate) fn of(bytes: &[u8]) -> Payload<'_> {
+        Payload {
+            ptr: bytes.as_ptr(),
+            len: bytes.len(),
+            lifetime: core::marker::PhantomData,
+        }
+    }
+
+    /// A copy, if it is as long as that.
+    pub(crate) fn array<const LEN: usize>(&self) -> Option<[u8; LEN]> {
+        let mut bytes = [0; LEN];
+        if self.len != LEN {
+            return None;
+        }
+        // SAFETY: Both have `LEN` bytes, and are apart.
+        unsafe { ptr::copy_nonoverlapping(self.ptr, bytes.as_mut_ptr(), LEN) };
+        Some(bytes)
+    }
+
     /// At most `max` bytes from `offset` on; nothing past the end.
     pub(crate) fn part(&self, offset: usize, max: usize) -> Self {
         let offset = offset.min(self.len);

@@ -36,6 +36,7 @@ pub(crate) enum Work {
     Rescan,
     Reap,
     Vlan,
+    Held,
     Bury,
 }
 

@@ -15,9 +15,11 @@ use crate::{
     abi::signal_page,
     counters::Counter,
     device::Device,
+    early::{self, Cdc, Verdict},
     grants::{Grant, Path},
     local,
     memory::{Payload, Window},
+    native::{self, Work},
 };
 
 /// Whether the owner looks by itself.
@@ -60,8 +62,54 @@ impl Device {
         if end > u64::from(grant.len) {
             return Err(EINVAL);
         }
+        if signal && offset == 0 {
+            if let Some(cdc) = data.array() {
+                return self.send_cdc(&grant, &cdc);
+            }
+        }
+        self.write(&grant, signal, offset, data)
+    }
+
+    /// Sends a CDC message, unless it must wait.
+    fn send_cdc(&self, grant: &Grant, cdc: &Cdc) -> Result {
+        let verdict = self.grants.lock().judge(grant.token, cdc, native::now_ns());
+        match verdict {
+            Verdict::Kept => {
+                self.native.work_queue(Work::Held, early::HOLD_MS);
+                return Ok(());
+            }
+            Verdict::SendAfter(held) => self.write(grant, true, 0, &Payload::of(&held))?,
+            Verdict::Send => {}
+        }
+        self.write(grant, true, 0, &Payload::of(cdc))
+    }
+
+    /// Sends the messages that have waited long enough. Process context.
+    pub(crate) fn send_held(&self) {
+        loop {
+            // Bottom halves off is a reader's section too (`native::wait_for_readers`).
+            let more = native::without_bh(|| {
+                let (due, more) = self.grants.lock().take_due(native::now_ns());
+                let due = due.filter(|_| !self.is_dead());
+                let (grant, cdc) = due.ok_or(more)?;
+                // A failure would be the next message's too.
+                let _ = self.write(&grant, true, 0, &Payload::of(&cdc));
+                Ok(())
+            });
+            match more {
+                Ok(()) => {}
+                Err(true) if !self.is_dead() => {
+                    return self.native.work_queue(Work::Held, early::HOLD_MS);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Writes within bounds that were checked.
+    fn write(&self, grant: &Grant, signal: bool, offset: u32, data: &Payload<'_>) -> Result {
         match grant.path {
-            Path::Copied => self.move_copied(token, signal, offset, data),
+            Path::Copied => self.move_copied(grant.token, signal, offset, data),
             Path::Mapped {
                 offset: base,
                 signal_page,
@@ -73,7 +121,7 @@ impl Device {
                 fence(Release);
                 window.write(at, data).ok_or(EINVAL)?;
                 if signal {
-                    self.signal(window, &grant, signal_page);
+                    self.signal(window, grant, signal_page);
                 }
                 Ok(())
             }

@@ -43,6 +43,7 @@ enum ism_work {
 	ISM_WORK_RESCAN,	/* looks for signals that got lost */
 	ISM_WORK_REAP,		/* finishes what had to wait */
 	ISM_WORK_VLAN,		/* tells the device of VLANs */
+	ISM_WORK_HELD,		/* sends messages that were held back */
 	ISM_WORK_BURY,		/* takes a dead device away from dibs */
 	ISM_WORKS
 };

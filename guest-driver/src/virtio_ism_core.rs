@@ -22,6 +22,7 @@ mod copied;
 mod counters;
 mod device;
 mod dmb;
+mod early;
 mod events;
 #[allow(unsafe_code)] // The entry points that C calls.
 mod exports;

@@ -100,6 +100,39 @@ fn regions_that_are_not_what_they_say() {
     siege.end();
 }
 
+/// Rings in the part of a region that is behind the end of its file: to touch them is SIGBUS.
+#[test]
+fn rings_behind_the_end_of_the_file() {
+    let siege = Siege::begin(mode::MAPPED);
+    let file = memfd(1 << 20, SealFlags::SHRINK | SealFlags::GROW);
+    for (size, offset) in [(2 << 20, 0), (1 << 20, 1 << 20), (1 << 20, 64 << 20), (1 << 20, 4096)] {
+        let mut connection = open(&siege);
+        let lie = region(&file, 0x4000_0000, size, offset);
+        // A front-end whose region was refused is hung up on, or fails in what follows.
+        let _ = connection.add_region(&lie);
+        let end = lie.userspace_addr + size;
+        let config = VringConfigData {
+            queue_max_size: 64,
+            queue_size: 64,
+            flags: 0,
+            desc_table_addr: end - 4096,
+            used_ring_addr: end - 2048,
+            avail_ring_addr: end - 3072,
+            log_addr: None,
+        };
+        let queue = Virtqueue::new(connection.ram(), 64, true).expect("queue");
+        let messages = connection.messages();
+        for index in 0..usize::from(QUEUE_COUNT) {
+            let _ = messages.set_vring_num(index, 64);
+            let _ = messages.set_vring_addr(index, &config);
+            let _ = messages.set_vring_kick(index, queue.kick_fd());
+            let _ = messages.set_vring_enable(index, true);
+        }
+        queue.ring().expect("ring");
+    }
+    siege.end();
+}
+
 #[test]
 fn regions_that_overlap() {
     let siege = Siege::begin(mode::MAPPED);

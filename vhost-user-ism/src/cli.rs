@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -240,19 +240,6 @@ fn single_vm(listen: Listen) -> VmConfig {
 /// is closed and has no ISM; the type is virtio's name of the device.
 pub fn capabilities() -> String {
     serde_json::json!({ "type": "ism", "features": [] }).to_string()
-}
-
-/// Whether a path is usable as a socket's: sockaddr_un holds 107 bytes.
-///
-/// # Errors
-/// What is allowed.
-pub fn check_socket_path(path: &Path) -> Result<(), String> {
-    use std::os::unix::ffi::OsStrExt;
-    let len = path.as_os_str().as_bytes().len();
-    match len {
-        1..=107 => Ok(()),
-        _ => Err(format!("socket path of {len} bytes; allowed are 1 to 107 bytes")),
-    }
 }
 
 #[cfg(test)]
