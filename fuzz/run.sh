@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # Fuzzes one target for some seconds, beginning with its corpus:
 #
 #     fuzz/run.sh TARGET SECONDS [libFuzzer options]
