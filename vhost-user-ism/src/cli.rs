@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::file::{self, FileError};
+use crate::config::file::{self, FileError, GroupOptions};
 use crate::config::{
     Config, Conflict, FabricConfig, FabricId, Gid, GroupConfig, Listen, Mode, Name, QuotaConfig,
     VmConfig, WindowSize, check_conflicts,
@@ -132,7 +132,7 @@ pub struct Serve {
     /// In copied mode, refuse SMC headers that no correct peer writes
     #[arg(long, help_heading = "Fabric")]
     pub check_cdc: bool,
-    /// The fabric's id, SMC's CHID: 0xff00 to 0xfffe, one per host [default: 0xff01]
+    /// The fabric's id, SMC's CHID: 0xff00 to 0xfffe; hosts may have the same [default: 0xff01]
     #[arg(long, value_name = "ID", help_heading = "Fabric")]
     pub fabric_id: Option<FabricId>,
     /// Address space of each VM for shared memory, a power of two [default: 4G]
@@ -190,8 +190,9 @@ impl Serve {
     /// # Errors
     /// What is wrong, and where.
     pub fn config(self) -> Result<Config, StartError> {
+        let groups = GroupOptions { mode: self.mode, check_cdc: self.check_cdc };
         let mut config = match &self.config {
-            Some(path) => file::read(path).map_err(StartError::File)?,
+            Some(path) => file::read(path, groups).map_err(StartError::File)?,
             None => Config {
                 fabric: FabricConfig::default(),
                 groups: Default::default(),

@@ -41,7 +41,8 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
     let (socket, settings) = (folder.join("vm.sock"), folder.join("fabric.toml"));
     let text = format!("poll-us = 0\n[[vm]]\nname = \"vm\"\nsocket = {socket:?}\n");
     std::fs::write(&settings, text).expect("the configuration's file");
-    let config = file::read(&settings).expect("a valid configuration");
+    let config =
+        file::read(&settings, file::GroupOptions::default()).expect("a valid configuration");
     let memfd = |seals| {
         let fd = memfd_create("fuzz", MemfdFlags::ALLOW_SEALING).expect("memfd");
         ftruncate(&fd, 1 << 20).expect("size");

@@ -91,23 +91,35 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// Reads the configuration file at `path`.
+/// What options say of all groups; it goes before what the file says of all groups.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GroupOptions {
+    /// `--mode`
+    pub mode: Option<Mode>,
+    /// `--check-cdc`
+    pub check_cdc: bool,
+}
+
+/// Reads the configuration file at `path`; a group has what
+/// its table says, else `options`, else the file's head.
 ///
 /// # Errors
 /// That it cannot be read, or where it is wrong.
-pub fn read(path: &Path) -> Result<Config, FileError> {
+pub fn read(path: &Path, options: GroupOptions) -> Result<Config, FileError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| FileError::Read(path.to_owned(), error))?;
-    parse(path, &text)
+    parse(path, &text, options)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Config, FileError> {
-    let file: File = toml::from_str(text).map_err(|error| {
+fn parse(path: &Path, text: &str, options: GroupOptions) -> Result<Config, FileError> {
+    let mut file: File = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let (line, column) = line_and_column(text, at);
         let message = error.message().trim().replace('\n', "; ");
         FileError::Wrong { file: path.to_owned(), line, column, message }
     })?;
+    file.mode = options.mode.or(file.mode);
+    file.check_cdc = if options.check_cdc { Some(true) } else { file.check_cdc };
     Ok(file.into())
 }
 
@@ -184,6 +196,10 @@ impl From<Vm> for VmConfig {
 mod tests {
     use super::*;
 
+    fn parsed(path: &Path, text: &str) -> Result<Config, FileError> {
+        parse(path, text, GroupOptions::default())
+    }
+
     const EXAMPLE: &str = r#"
 fabric-id = 0xff07
 poll-us = 0
@@ -207,7 +223,7 @@ bytes = 1048576
 
     #[test]
     fn an_example_is_read() {
-        let config = parse(Path::new("x.toml"), EXAMPLE).expect("valid");
+        let config = parsed(Path::new("x.toml"), EXAMPLE).expect("valid");
         assert_eq!(config.fabric.id.get(), 0xff07);
         assert_eq!(config.fabric.poll, Duration::ZERO);
         assert_eq!(config.fabric.window_size.bytes(), 1 << 30);
@@ -226,8 +242,8 @@ bytes = 1048576
 
     #[test]
     fn the_packaged_file_is_the_defaults() {
-        let packaged = parse(Path::new("x.toml"), PACKAGED).expect("valid");
-        let empty = parse(Path::new("x.toml"), "").expect("valid");
+        let packaged = parsed(Path::new("x.toml"), PACKAGED).expect("valid");
+        let empty = parsed(Path::new("x.toml"), "").expect("valid");
         assert_eq!(format!("{packaged:?}"), format!("{empty:?}"));
     }
 
@@ -238,16 +254,28 @@ bytes = 1048576
                 let setting = line.strip_prefix("# ").filter(|rest| rest.contains(" = "));
                 text + setting.unwrap_or(line) + "\n"
             });
-        let config = parse(Path::new("x.toml"), &uncommented).expect("valid");
+        let config = parsed(Path::new("x.toml"), &uncommented).expect("valid");
         assert_eq!(config.vms.len(), 1);
         assert_eq!(config.groups.len(), 1);
     }
 
     #[test]
     fn an_empty_file_is_the_defaults() {
-        let config = parse(Path::new("x.toml"), "").expect("valid");
+        let config = parsed(Path::new("x.toml"), "").expect("valid");
         assert!(config.vms.is_empty());
         assert_eq!(config.fabric.id, FabricId::DEFAULT);
+    }
+
+    #[test]
+    fn options_reach_groups_that_leave_the_choice() {
+        let text =
+            "mode = \"mapped\"\n[group.open]\n[group.own]\nmode = \"mapped\"\ncheck-cdc = false";
+        let options = GroupOptions { mode: Some(Mode::Copied), check_cdc: true };
+        let config = parse(Path::new("x.toml"), text, options).expect("valid");
+        let group = |name: &str| config.groups[&name.parse::<Name>().expect("name")];
+        assert_eq!(config.fabric.group, GroupConfig { mode: Mode::Copied, check_cdc: true });
+        assert_eq!(group("open"), GroupConfig { mode: Mode::Copied, check_cdc: true });
+        assert_eq!(group("own"), GroupConfig { mode: Mode::Mapped, check_cdc: false });
     }
 
     #[test]
@@ -264,7 +292,7 @@ bytes = 1048576
             ("poll-us = ", "x.toml:1:11: ", ""),
         ];
         for (text, place, allowed) in table {
-            let error = parse(Path::new("x.toml"), text).expect_err(text).to_string();
+            let error = parsed(Path::new("x.toml"), text).expect_err(text).to_string();
             assert!(error.starts_with(place), "{text:?}: {error}");
             assert!(error.contains(allowed), "{text:?}: {error}");
         }
