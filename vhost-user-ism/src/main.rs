@@ -55,6 +55,9 @@ fn serve(options: Serve) -> Result<(), Failure> {
         .init();
     let with_sandbox = !options.no_sandbox;
     let config = options.config()?;
+    for doubt in config.doubts() {
+        log::warn!("configuration: {doubt}");
+    }
     limits::set()?;
     let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
     let control = config.control_socket.as_deref().map(Listening::bind).transpose()?.map(Arc::new);

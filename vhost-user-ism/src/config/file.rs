@@ -279,6 +279,21 @@ bytes = 1048576
     }
 
     #[test]
+    fn settings_that_protect_nobody_are_doubted() {
+        let table = [
+            (EXAMPLE.to_owned(), 0),
+            (EXAMPLE.replace("[group.untrusted]", "[group.untrustd]"), 1),
+            (EXAMPLE.replace("mode = \"copied\"", "mode = \"mapped\""), 1),
+            ("check-cdc = true".to_owned(), 1),
+            ("check-cdc = true\nmode = \"copied\"".to_owned(), 0),
+        ];
+        for (text, expected) in table {
+            let doubts = parsed(Path::new("x.toml"), &text).expect("valid").doubts();
+            assert_eq!(doubts.len(), expected, "{text}: {doubts:?}");
+        }
+    }
+
+    #[test]
     fn errors_say_where_and_what_is_allowed() {
         let table = [
             ("\nfabric-id = 1\n", "x.toml:2:13: ", "0xff00 to 0xfffe"),

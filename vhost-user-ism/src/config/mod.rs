@@ -45,6 +45,35 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What is allowed, and yet hardly meant: it would leave VMs with less protection than the
+    /// operator wrote down. One sentence each.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for (name, settings) in &self.groups {
+            if !self.vms.iter().any(|vm| vm.groups.contains(name)) {
+                doubts.push(format!(
+                    "group {name} has settings, but no VM is in it; VMs' groups are compared by \
+                     their exact names"
+                ));
+            }
+            if settings.is_check_without_copies() {
+                doubts.push(format!(
+                    "group {name} has check-cdc, which is without effect between VMs that map \
+                     memory; set its mode to copied"
+                ));
+            }
+        }
+        if self.groups.is_empty() && self.fabric.group.is_check_without_copies() {
+            doubts.push(
+                "check-cdc is without effect between VMs that map memory; set mode to copied"
+                    .to_owned(),
+            );
+        }
+        doubts
+    }
+}
+
 /// What all VMs share.
 #[derive(Debug, Clone)]
 pub struct FabricConfig {
@@ -79,6 +108,13 @@ pub struct GroupConfig {
     pub mode: Mode,
     /// Copied mode: refuse CDC headers that a correct peer never writes.
     pub check_cdc: bool,
+}
+
+impl GroupConfig {
+    /// Whether headers are to be checked, but mapped memory goes unchecked.
+    fn is_check_without_copies(self) -> bool {
+        self.check_cdc && self.mode == Mode::Mapped
+    }
 }
 
 impl Default for GroupConfig {
