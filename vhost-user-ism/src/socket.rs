@@ -70,7 +70,12 @@ impl fmt::Display for SocketError {
                  made at its start, unless it was started with --no-sandbox)",
                 path.display()
             ),
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Io(path, error) if error.kind() == io::ErrorKind::NotFound => {
+                write!(f, "{}: {error} (the socket's directory must exist)", path.display())
+            }
+            Self::Io(path, error) => {
+                write!(f, "{}: cannot listen there: {error}", path.display())
+            }
         }
     }
 }
@@ -247,6 +252,13 @@ mod tests {
         let path = PathBuf::from("/").join("x".repeat(200));
         let error = Listening::bind(&path).expect_err("too long").to_string();
         assert!(error.ends_with("1 to 107 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_directory_is_named_as_the_cause() {
+        let dir = Scratch::new("missing");
+        let error = Listening::bind(&dir.0.join("none/s")).expect_err("no directory").to_string();
+        assert!(error.ends_with("(the socket's directory must exist)"), "{error}");
     }
 
     #[test]

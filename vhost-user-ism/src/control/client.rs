@@ -27,7 +27,7 @@ pub fn run(ctl: Ctl) -> Result<String, String> {
         CtlRequest::Shutdown => (Request::Shutdown, false),
     };
     let line = ask(&ctl.control_socket, &request)
-        .map_err(|error| format!("{}: {error}", ctl.control_socket.display()))?;
+        .map_err(|error| unreachable(&ctl.control_socket, &error))?;
     let response: Response =
         serde_json::from_str(&line).map_err(|error| format!("the daemon's answer: {error}"))?;
     if !response.ok {
@@ -39,6 +39,20 @@ pub fn run(ctl: Ctl) -> Result<String, String> {
         Request::Stats => Ok(stats(&response)),
         Request::AddVm { .. } | Request::RemoveVm { .. } | Request::Shutdown => Ok(String::new()),
     }
+}
+
+/// Why the daemon was not reached, and what to look at.
+fn unreachable(path: &Path, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "; does a daemon run with this --control-socket?"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; the socket is open to the daemon's user and root alone"
+        }
+        _ => "",
+    };
+    format!("cannot ask the daemon at {}: {error}{hint}", path.display())
 }
 
 /// The VM with an absolute socket path: the daemon may have another working directory.
@@ -161,6 +175,15 @@ mod tests {
         assert!(matches!(back, Request::AddVm { .. }));
         assert!(serde_json::from_str::<Request>(r#"{"command":"list"}"#).is_ok());
         assert!(serde_json::from_str::<Request>(r#"{"command":"dance"}"#).is_err());
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_run_is_named_as_the_cause() {
+        let path = std::env::temp_dir().join(format!("vui-{}-nobody", std::process::id()));
+        let ctl = Ctl { control_socket: path.clone(), request: CtlRequest::List };
+        let error = run(ctl).expect_err("nobody listens");
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(error.contains("does a daemon run"), "{error}");
     }
 
     #[test]
