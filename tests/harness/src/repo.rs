@@ -49,6 +49,7 @@ fn build_daemon() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    eprintln!("building the daemon (release), if it is not built yet");
     let status = Command::new(cargo)
         .args(["build", "--quiet", "--release", "--package", "vhost-user-ism"])
         .current_dir(root())

@@ -89,7 +89,12 @@ impl Running {
             Ok(Event::Output(Stream::Stderr, data)) => self.stderr.extend(data),
             Ok(Event::Exited(exit)) => self.exit = Some(exit),
             Err(Error::TimedOut) => {
-                bail!("{}: still running at its deadline:\n{}", self.what, self.output())
+                bail!(
+                    "{}: still running at its deadline: it hangs, or this host is overloaded; \
+                     its output:\n{}",
+                    self.what,
+                    self.output()
+                )
             }
             Err(error) => return Err(error).with_context(|| self.what.clone()),
         }
