@@ -127,6 +127,8 @@ fn tokens_of_others_are_worth_nothing() {
         let siege = Siege::begin(mode);
         let mut driver = siege.intruder();
         let own = gid(&driver);
+        // It has a valid token too, which the others must not be taken for.
+        let valid = driver.register(own, 1, DMB, mode).expect("register");
         let stale = driver.register(own, 0, DMB, mode).expect("register");
         let stale_token = stale.token();
         driver.unregister(stale).expect("unregister");
@@ -143,6 +145,11 @@ fn tokens_of_others_are_worth_nothing() {
             driver.signal(token).expect("sent");
         }
         driver.flush_signals().expect("flush");
+        while let Some(event) = driver.poll_event().expect("events") {
+            assert!(!matches!(event, Event::Signals(_)), "signalled by a wrong token");
+        }
+        ism_tests::fabric::all_zero(&valid.bytes);
+        driver.unregister(valid).expect("the valid one");
         for other in siege.gids[2..].iter().chain(&[[0; 16], [0xff; 16]]) {
             let request = register_request(*other, 0, DMB, mode);
             refused(driver.register_raw(&request), status::UNREACHABLE);

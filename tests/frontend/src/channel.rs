@@ -108,11 +108,8 @@ impl VhostUserFrontendReqHandler for Handler {
         if shmid != SHM_WINDOW {
             return Err(invalid());
         }
-        let extent = self.window.find(offset, len).map_err(|e| refused(&e))?;
-        let slot = slot(&extent);
-        drop(extent);
-        self.window.unmap(offset, len).map_err(|e| refused(&e))?;
-        self.done(Done::Unmapped(slot, MapRequest::Unmap { offset, len }));
+        let extent = self.window.unmap(offset, len).map_err(|e| refused(&e))?;
+        self.done(Done::Unmapped(slot(&extent), MapRequest::Unmap { offset, len }));
         Ok(0)
     }
 }
@@ -135,6 +132,9 @@ pub struct Channel {
     log: Arc<Mutex<Vec<MapRequest>>>,
     wake: EventFd,
     stop: Arc<AtomicBool>,
+    /// Held while a mapping and its memory slot change together.
+    changing: Arc<Mutex<()>>,
+    mirror: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -157,7 +157,9 @@ impl Channel {
         let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::io("eventfd"))?;
         let log: Arc<Mutex<Vec<MapRequest>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
+        let changing: Arc<Mutex<()>> = Arc::default();
         let mut server = Server {
+            changing: changing.clone(),
             requests,
             handler,
             policy: policy.clone(),
@@ -170,7 +172,18 @@ impl Channel {
             .name("backend-channel".into())
             .spawn(move || server.run())
             .map_err(Error::io("starting the channel's thread"))?;
-        Ok(Self { policy, log, wake, stop, thread: Some(thread) })
+        Ok(Self { policy, log, wake, stop, changing, mirror, thread: Some(thread) })
+    }
+
+    /// Drops every mapping and its memory slot, as QEMU does when the guest resets the device.
+    pub fn drop_all(&self, frontend: &mut Frontend, window: &Window) -> Result<()> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        for extent in window.clear().into_iter().filter(|_| self.mirror) {
+            frontend
+                .remove_mem_region(&slot(&extent))
+                .map_err(Error::message("REM_MEM_REG of a mapping"))?;
+        }
+        Ok(())
     }
 
     /// Changes how SHMEM_MAP is answered.
@@ -205,6 +218,7 @@ fn interest(fd: RawFd, events: EventSet) -> EpollEvent {
 
 /// The thread's state.
 struct Server {
+    changing: Arc<Mutex<()>>,
     requests: FrontendReqHandler<Handler>,
     handler: Arc<Handler>,
     policy: Arc<AtomicU8>,
@@ -255,6 +269,8 @@ impl Server {
     }
 
     fn answer(&mut self) -> std::result::Result<(), vhost::vhost_user::Error> {
+        let changing = self.changing.clone();
+        let _changing = changing.lock().unwrap_or_else(PoisonError::into_inner);
         match self.requests.handle_request() {
             // Answered with an error; the channel goes on.
             Ok(_) | Err(vhost::vhost_user::Error::ReqHandlerError(_)) => {}

@@ -160,8 +160,8 @@ impl Connection {
         frontend
             .remove_mem_region(&self.ram.region())
             .map_err(Error::message("REM_MEM_REG of the RAM"))?;
-        if let Some(window) = &self.window {
-            window.clear();
+        if let (Some(window), Some(channel)) = (&self.window, &self.channel) {
+            channel.drop_all(frontend, window)?;
         }
         Ok(())
     }

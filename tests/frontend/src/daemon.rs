@@ -156,6 +156,7 @@ impl Daemon {
             std::thread::spawn(move || log.collect(BufReader::new(stderr)))
         });
         let daemon = Self { child, folder, log, reader, watchdog: None };
+        daemon.wait_for_socket(&daemon.control_socket())?;
         for (name, _) in &fabric.vms {
             daemon.wait_for_socket(&daemon.socket(name))?;
         }

@@ -190,12 +190,11 @@ impl Window {
     }
 
     /// Forgets the mapping of exactly this range, as QEMU does for SHMEM_UNMAP; it is unmapped when
-    /// its last user is gone.
-    pub fn unmap(&self, offset: u64, len: u64) -> Result<()> {
+    /// its last user, the caller included, is gone.
+    pub fn unmap(&self, offset: u64, len: u64) -> Result<Arc<Extent>> {
         let mut extents = self.lock();
         let found = extents.iter().position(|e| e.offset == offset && e.len == len);
-        extents.swap_remove(found.ok_or(Error::NotMapped { offset, len })?);
-        Ok(())
+        Ok(extents.swap_remove(found.ok_or(Error::NotMapped { offset, len })?))
     }
 
     /// The extent that holds `len` bytes at `offset`.
@@ -214,8 +213,8 @@ impl Window {
 
     /// Forgets every mapping, as QEMU does when the guest resets the device; each is unmapped when
     /// its last user is gone.
-    pub fn clear(&self) {
-        self.lock().clear();
+    pub fn clear(&self) -> Vec<Arc<Extent>> {
+        std::mem::take(&mut *self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Extent>>> {
