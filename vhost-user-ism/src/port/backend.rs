@@ -369,6 +369,11 @@ impl VhostUserBackend for Device {
         }
         self.link.set_memory(Some(memory));
         lock(&self.negotiated).memory = true;
+        // A front-end may have taken RAM away for a moment: who looked at a ring then has found
+        // nothing, and is not kicked again for what was there.
+        for vring in self.link.vrings.get().into_iter().flatten() {
+            vring.wake_worker();
+        }
         Ok(())
     }
 

@@ -6,11 +6,13 @@
 //! available and its used ring lie at one address and share their index: each buffer given back
 //! makes another available, and whoever serves it until it is empty never ends.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ism_abi::layout::{QUEUE_CONTROL, QUEUE_COUNT, QUEUE_EVENT, QUEUE_SIGNAL};
 use ism_emulator::{Fabric, FabricConfig as EmulatorConfig, MemberConfig, Quota, TOKEN_KEY_SIZE};
+use rustix::event::{EventfdFlags, eventfd};
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_queue::QueueT;
 use virtio_queue::desc::RawDescriptor;
@@ -140,4 +142,18 @@ fn a_front_end_that_is_gone_gets_nothing_more() {
     assert!(runs());
     device.disconnect();
     assert!(!runs());
+}
+
+/// Whoever looked at a ring while its memory was away has found nothing, and nobody kicks again.
+#[test]
+fn new_memory_wakes_the_worker() {
+    let (hub, port) = vm();
+    let seats = Arc::new(Seats::new(1));
+    let device = Device::new(hub, Arc::clone(&port), FabricConfig::default(), seats);
+    let device = device.expect("descriptors");
+    let (vring, kick) = (idle(), eventfd(0, EventfdFlags::NONBLOCK).expect("eventfd"));
+    vring.set_kick(Some(File::from(kick.try_clone().expect("dup"))));
+    assert!(port.link().expect("the device's").vrings.set(vec![vring]).is_ok());
+    device.update_memory(AtomicMemory::new(GuestMemory::new())).expect("memory");
+    assert!(rustix::io::read(&kick, &mut [0; 8]).is_ok(), "nobody was woken");
 }
