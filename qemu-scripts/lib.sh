@@ -51,29 +51,39 @@ need_value() {
 
 is_root() { [[ $(id -u) == 0 ]]; }
 
-# host_tools COMMAND=PACKAGE...: installs what is missing when it may, else says
-# how.
-host_tools() {
-    local pair missing=()
+# host_lacks PART=PACKAGE...: prints the packages of the parts, commands or files,
+# that are not here.
+host_lacks() {
+    local pair part
     for pair in "$@"; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%=*}" >/dev/null ||
-            missing+=("${pair#*=}")
-    done
+        part=${pair%%=*}
+        if [[ $part == /* ]]; then [[ -e $part ]]
+        else PATH=$PATH:/usr/sbin:/sbin command -v "$part" >/dev/null; fi || echo "${pair#*=}"
+    done | sort -u
+}
+
+# host_tools PART=PACKAGE...: installs what is missing when it may, else says how.
+host_tools() {
+    local missing log=$CACHE/log/host-tools.log
+    mapfile -t missing < <(host_lacks "$@")
     [[ ${#missing[@]} -gt 0 ]] || return 0
     command -v apt-get >/dev/null ||
         die "this host lacks: ${missing[*]}" \
             "install these (Debian package names), then run the same command again"
     is_root ||
         die "this host lacks: ${missing[*]}" \
-            "run: sudo apt-get install --no-install-recommends ${missing[*]}" \
+            "run: sudo apt-get update && sudo apt-get install --no-install-recommends ${missing[*]}" \
             "then run the same command again"
     say "installing on this host: ${missing[*]}"
     mkdir -p "$CACHE/log"
-    local log=$CACHE/log/host-tools.log
     { apt-get update &&
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
             "${missing[@]}"; } >"$log" 2>&1 ||
         die "apt-get could not install ${missing[*]}" "its output: $log"
+    mapfile -t missing < <(host_lacks "$@")
+    [[ ${#missing[@]} == 0 ]] ||
+        die "this host's release has these too old or not at all: ${missing[*]}" \
+            "Debian 12 (fully updated) or newer is needed"
 }
 
 # may_unshare: as an ordinary user, a whole uid range in a user namespace is what

@@ -232,6 +232,14 @@ impl Device {
 
     /// The control queue's interrupt.
     pub(crate) fn control_used(&self) {
+        if self.take_used() && self.has_joined() {
+            self.declare_dead("it was reset behind our back");
+        }
+    }
+
+    /// Handles the answers that are there. True: the device does not know this driver.
+    fn take_used(&self) -> bool {
+        let mut unknown = false;
         let mut slots = self.control.slots.lock();
         while let Some(used) = self.native.queue_used(Queue::Control) {
             slots.answers = slots.answers.wrapping_add(1);
@@ -239,6 +247,7 @@ impl Device {
             let Some(slot) = slots.slots.get_mut(number) else {
                 continue;
             };
+            unknown |= status_of(&slot.buffer, used.len) == Some(status::NOT_READY);
             match slot.state {
                 State::Waiting => {
                     slot.state = State::Answered(used.len.min(REPLY_ROOM));
@@ -254,6 +263,7 @@ impl Device {
                 State::Free | State::Answered(_) => {}
             }
         }
+        unknown
     }
 
     /// A late answer to REGISTER came for DMB `index`, which its caller has given up.
@@ -271,6 +281,16 @@ impl Device {
             }
         }
     }
+}
+
+/// The status in an answer of `len` bytes, if it has one.
+fn status_of(buffer: &Buffer, len: usize) -> Option<u32> {
+    let mut header = [0; ReplyHeader::SIZE];
+    if len < ReplyHeader::SIZE {
+        return None;
+    }
+    buffer.read(REQUEST_ROOM, &mut header)?;
+    Some(ReplyHeader::from_bytes(&header)?.status)
 }
 
 /// The token in an answer to REGISTER, if it is one.

@@ -9,7 +9,7 @@
 use kernel::prelude::*;
 
 use crate::{
-    abi::{status, MoveReply, MoveRequest},
+    abi::{status, MoveReply, MoveRequest, F_MOVE},
     device::Device,
     memory::{Buffer, Pages, Payload, NOTHING},
     native::{self, thread, Queue},
@@ -45,7 +45,11 @@ impl Device {
         if self.moves.lock().is_some() {
             return Ok(());
         }
-        let chunk = CHUNK.min(self.config.max_move_len as usize);
+        // Whole words, so that no cursor is torn between two requests.
+        let chunk = CHUNK.min(self.config.max_move_len as usize) & !7;
+        if chunk == 0 || !self.native.has_feature(F_MOVE) {
+            return Err(EOPNOTSUPP);
+        }
         let depth = (self.native.queue_size(Queue::Move) / DESCRIPTORS).clamp(1, DEPTH);
         let mut slots = KVec::with_capacity(depth, GFP_KERNEL)?;
         for _ in 0..depth {

@@ -73,7 +73,7 @@ pub(crate) struct Device {
     pub(crate) watchdog: Watchdog,
     pub(crate) counters: Counters,
     pub(crate) dead: AtomicBool,
-    /// DMBs that this member may own.
+    /// DMBs that this member may own; 0 before HELLO is answered.
     limit: AtomicU32,
     /// Last: extents are dropped after all that is in them.
     pub(crate) admin: Admin<AdminState>,
@@ -169,7 +169,11 @@ impl Device {
         let config = config(native)?;
         let mut window = None;
         if native.has_feature(F_WINDOW) {
-            native.window_find().ok_or(EIO)?;
+            // Read anew since `validate`.
+            let len = native.window_find().ok_or(EIO)?;
+            if config.window_size < WINDOW_ALIGN || config.window_size > len {
+                return Err(EIO);
+            }
             window = Some(Window::map(native, config.window_size)?);
         }
         native.queues_find()?;
@@ -243,6 +247,11 @@ impl Device {
         HelloReply::from_bytes(&reply).ok_or(EIO)
     }
 
+    /// Whether the device has to know this driver: between the two HELLOs.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) != 0
+    }
+
     /// DMBs that this member may own; indices are below it.
     pub(crate) fn dmb_limit(&self) -> u32 {
         let limit = self.limit.load(Ordering::Relaxed);
@@ -256,6 +265,8 @@ impl Device {
         let marks = self.local.lock().take_pages();
         if pipes {
             self.release_extents();
+        } else {
+            self.local.lock().leave_window();
         }
         if self.is_dead() {
             return;
@@ -263,6 +274,8 @@ impl Device {
         if let Some(window) = self.window.as_ref() {
             local::mark(window, &marks);
         }
+        // It answers NOT_READY to what waits.
+        self.limit.store(0, Ordering::Relaxed);
         // Forgets all that came before it. A failure leaves the reset.
         if self.hello().is_err() {
             return;

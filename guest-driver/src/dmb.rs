@@ -41,6 +41,12 @@ pub(crate) struct Extent {
     pub(crate) pages: ExtentPages,
 }
 
+impl Extent {
+    fn is(&self, offset: u64, len: u64, instance: u64) -> bool {
+        (self.offset, self.pages.len(), self.instance) == (offset, len, instance)
+    }
+}
+
 /// What registering and its like need, one at a time.
 pub(crate) struct AdminState {
     pub(crate) extents: KVec<Extent>,
@@ -201,10 +207,18 @@ impl Device {
             crate::device::log_err!(self, "the device placed a DMB outside of its window");
             return Err(EIO);
         };
-        let known = admin.extents.iter().find(|known| known.offset == extent);
-        let base = match known {
-            Some(known) if known.pages.len() == extent_len => known.pages.va,
-            Some(_) => return Err(EIO),
+        // Both ends are inside the window, so the sums do not overflow.
+        let overlaps = |known: &&Extent| {
+            known.offset < extent.wrapping_add(extent_len)
+                && extent < known.offset.wrapping_add(known.pages.len())
+        };
+        let base = match admin.extents.iter().find(overlaps) {
+            // Of its own pair only: an extent goes with its pair (reap.rs).
+            Some(known) if known.is(extent, extent_len, reply.instance) => known.pages.va,
+            Some(_) => {
+                crate::device::log_err!(self, "the device placed a DMB in another pair's extent");
+                return Err(EIO);
+            }
             None => {
                 admin.extents.reserve(1, GFP_KERNEL)?;
                 let pages = ExtentPages::map(self.native, extent, extent_len)?;

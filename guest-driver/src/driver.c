@@ -9,6 +9,7 @@
 
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/pci.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/virtio_config.h>
@@ -47,9 +48,15 @@ unsigned int ism_poll_max_us(void)
 static int ism_validate(struct virtio_device *vdev)
 {
 	/* The rest of the structure belongs to a probed device. */
-	struct ism *ism = kzalloc(sizeof(*ism), GFP_KERNEL);
+	struct ism *ism;
 	int rc;
 
+	/* net/smc takes to_pci_dev() of a dibs device's parent, for any user who asks (smc_ism.c). */
+	if (!dev_is_pci(vdev->dev.parent)) {
+		dev_err(&vdev->dev, "not a PCI device, which net/smc needs\n");
+		return -ENODEV;
+	}
+	ism = kzalloc(sizeof(*ism), GFP_KERNEL);
 	if (!ism)
 		return -ENOMEM;
 	ism->vdev = vdev;
@@ -155,9 +162,9 @@ err_stop:
 	ism_rust_quiesce(ism->rust);
 	ism_device_reset(ism);
 	ism_stop(ism);
-	vdev->config->del_vqs(vdev);
-	vdev->priv = NULL;
 err_destroy:
+	ism_queues_del(ism);
+	vdev->priv = NULL;
 	ism_destroy(ism);
 	return rc;
 }
@@ -173,7 +180,7 @@ static void ism_remove(struct virtio_device *vdev)
 	ism_rust_quiesce(ism->rust);
 	ism_device_reset(ism);
 	ism_stop(ism);
-	vdev->config->del_vqs(vdev);
+	ism_queues_del(ism);
 	vdev->priv = NULL;
 	ism_destroy(ism);
 }

@@ -68,12 +68,17 @@ impl Device {
         Ok(())
     }
 
-    /// Handles the events that are there. True: there were some. Any context.
+    /// Handles the events that are there, and not without end those that come meanwhile. True:
+    /// there were some, so look again. Any context.
     pub(crate) fn drain(&self) -> bool {
         let mut any = false;
         let mut kick = false;
         let events = self.events.lock();
-        while let Some(used) = self.native.queue_used(Queue::Event) {
+        // There are no more buffers than that to be used at a time.
+        for _ in 0..events.depth {
+            let Some(used) = self.native.queue_used(Queue::Event) else {
+                break;
+            };
             any = true;
             let number = used.cookie.wrapping_sub(1);
             let mut bytes = [0; EVENT_SIZE];

@@ -182,7 +182,26 @@ int ism_queues_find(struct ism *ism)
 		{ "move", ism_queue_callback },
 	};
 
-	return virtio_find_vqs(ism->vdev, ISM_QUEUES, ism->vq, info, NULL);
+	int rc = virtio_find_vqs(ism->vdev, ISM_QUEUES, ism->vq, info, NULL);
+
+	ism->has_queues = !rc;
+	return rc;
+}
+
+/* The device is reset, or was never ready. */
+void ism_queues_del(struct ism *ism)
+{
+	int i;
+
+	if (!ism->has_queues)
+		return;
+	/* Also ends the buffers' DMA mappings. */
+	for (i = 0; i < ISM_QUEUES; i++) {
+		while (virtqueue_detach_unused_buf(ism->vq[i]))
+			;
+	}
+	ism->vdev->config->del_vqs(ism->vdev);
+	ism->has_queues = false;
 }
 
 void ism_device_reset(struct ism *ism)
@@ -363,7 +382,7 @@ u64 ism_now_ns(void)
 	return ktime_get_mono_fast_ns();
 }
 
-/* Brings an earlier run forward, but never puts one off. */
+/* Never puts a run off. Without a delay it brings one forward. */
 void ism_work_queue(struct ism *ism, unsigned int work, unsigned int delay_ms)
 {
 	struct delayed_work *dwork = &ism->work[work].work;
@@ -431,14 +450,17 @@ void ism_poller_sleep(void)
 	schedule();
 }
 
+/* Not on PREEMPT_RT, where what runs in between takes locks that sleep. */
 void ism_preempt_disable(void)
 {
-	preempt_disable();
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
+		preempt_disable();
 }
 
 void ism_preempt_enable(void)
 {
-	preempt_enable();
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
+		preempt_enable();
 }
 
 /* Not only need_resched(): a lazily preempting kernel does not set it for a woken task. */
@@ -487,7 +509,8 @@ int ism_dibs_add(struct ism *ism, const u8 *gid)
 		return rc;
 	}
 	mutex_lock(&ism->dibs_mutex);
-	ism->dibs = dibs;
+	/* Pairs with smp_load_acquire() in those below: interrupts come already. */
+	smp_store_release(&ism->dibs, dibs);
 	rc = dibs_dev_add(dibs);
 	ism->dibs_added = !rc;
 	mutex_unlock(&ism->dibs_mutex);
@@ -519,7 +542,7 @@ void ism_dibs_set_client(struct ism *ism, u32 index, u8 client)
 /* The DMBs base + n, for each bit n of mask, were written. */
 void ism_dibs_signal(struct ism *ism, u32 base, u64 mask)
 {
-	struct dibs_dev *dibs = ism->dibs;
+	struct dibs_dev *dibs = smp_load_acquire(&ism->dibs);
 	unsigned long flags;
 
 	if (!dibs)
@@ -535,14 +558,14 @@ void ism_dibs_signal(struct ism *ism, u32 base, u64 mask)
 		id = dibs->dmb_clientid_arr[index];
 		client = id < MAX_DIBS_CLIENTS ? dibs->subs[id] : NULL;
 		if (client)
-			client->ops->handle_irq(dibs, index, ror16(0x1000, 0));
+			client->ops->handle_irq(dibs, index, 0x1000);
 	}
 	spin_unlock_irqrestore(&dibs->lock, flags);
 }
 
 void ism_dibs_event(struct ism *ism, u32 type, u32 subtype, const u8 *gid, u64 token, u64 data)
 {
-	struct dibs_dev *dibs = ism->dibs;
+	struct dibs_dev *dibs = smp_load_acquire(&ism->dibs);
 	struct dibs_event event = {
 		.type = type,
 		.subtype = subtype,

@@ -57,6 +57,14 @@ impl Dmb {
         head: 0,
         suspect: 0,
     };
+
+    /// Whether its memory seems to be gone: then what it reads as is not shown to SMC.
+    fn is_gone(&self, window: Option<&Window>) -> bool {
+        let (Some(window), Some(page)) = (window, self.signal_page) else {
+            return false;
+        };
+        is_garbage(window, page)
+    }
 }
 
 /// One direction of a pair: the page in which a peer tells us of its writes.
@@ -87,8 +95,8 @@ pub(crate) enum Look {
     Nothing,
     /// This many DMBs were signalled.
     Found(u32),
-    /// Values that no driver writes: the memory is no longer there.
-    Unmapped,
+    /// Nothing, but a page holds what no driver writes: its memory is gone, or its peer lies.
+    Garbage,
 }
 
 impl Local {
@@ -248,6 +256,16 @@ impl Local {
         core::mem::take(&mut self.pages)
     }
 
+    /// No more looks at DMBs in the window either: the device takes it back, or their pages go.
+    pub(crate) fn leave_window(&mut self) {
+        for dmb in self.dmbs.iter_mut() {
+            if matches!(dmb.place, Some(Place::Window(_))) {
+                // Nothing is freed: the place is only an address.
+                dmb.place = None;
+            }
+        }
+    }
+
     /// Tells all writers whether to ring: `signal_page::ARMED` or `SILENT`. The caller looks
     /// again after arming; the store is ordered before that look.
     pub(crate) fn set_doorbell(&mut self, window: &Window, value: u32) {
@@ -263,6 +281,7 @@ impl Local {
     /// Takes the bits of all signal pages and tells dibs.
     pub(crate) fn look(&mut self, native: Native, window: &Window) -> Look {
         let mut found: u32 = 0;
+        let mut garbage = false;
         for number in 0..self.pages.len() {
             let Some(offset) = self.pages.get(number).map(|page| page.offset) else {
                 break;
@@ -270,10 +289,11 @@ impl Local {
             match self.look_at(native, window, offset) {
                 Look::Found(count) => found = found.saturating_add(count),
                 Look::Nothing => {}
-                Look::Unmapped => return Look::Unmapped,
+                Look::Garbage => garbage = true,
             }
         }
         match found {
+            0 if garbage => Look::Garbage,
             0 => Look::Nothing,
             count => Look::Found(count),
         }
@@ -287,10 +307,8 @@ impl Local {
         if summary.load(Relaxed) == 0 {
             return Look::Nothing;
         }
-        // Memory that is gone reads as all ones.
-        let doorbell = window.word32(page.wrapping_add(signal_page::DOORBELL as u64));
-        if doorbell.is_some_and(|word| word.load(Relaxed) > signal_page::SILENT) {
-            return Look::Unmapped;
+        if is_garbage(window, page) {
+            return Look::Garbage;
         }
         let mut words = summary.swap(0, SeqCst);
         let mut found: u32 = 0;
@@ -344,7 +362,7 @@ impl Local {
 
     /// Tells dibs of each DMB whose head is other than when it was last told, and was so at the
     /// last call already: its signal was lost, not just under way. Returns how many.
-    pub(crate) fn signal_changed(&mut self, native: Native) -> u32 {
+    pub(crate) fn signal_changed(&mut self, native: Native, window: Option<&Window>) -> u32 {
         let mut lost: u32 = 0;
         for number in 0..self.dmbs.len() {
             let Some(dmb) = self.dmbs.get_mut(number) else {
@@ -355,13 +373,21 @@ impl Local {
             };
             let before = core::mem::replace(&mut dmb.suspect, head);
             // All zero: SMC wiped it for the next connection.
-            if dmb.state == State::Live && head != 0 && head != dmb.head && head == before {
+            let changed = head != 0 && head != dmb.head && head == before;
+            if dmb.state == State::Live && changed && !dmb.is_gone(window) {
                 let told = self.signal(native, number as u32, 1, None);
                 lost = lost.saturating_add(told);
             }
         }
         lost
     }
+}
+
+/// Whether a signal page holds what no driver writes. Memory that is gone reads as all ones; but
+/// a peer can write that too, so this says nothing of other peers' pages or of the device.
+fn is_garbage(window: &Window, page: u64) -> bool {
+    let doorbell = window.word32(page.wrapping_add(signal_page::DOORBELL as u64));
+    doorbell.is_some_and(|word| word.load(Relaxed) > signal_page::SILENT)
 }
 
 /// Writes what [`any_marked`] looks for. The value also keeps peers from ringing.

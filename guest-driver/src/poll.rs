@@ -10,7 +10,8 @@
 //! nothing.
 //!
 //! Invariant: doorbells are `SILENT` only while the phase is `Polling` or `Waiting`, that is,
-//! while the thread runs or the backstop is set. After arming there is always one more look.
+//! while the thread is on a CPU, from which it cannot be preempted, or the backstop is set. After
+//! arming there is always one more look.
 
 use core::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -145,8 +146,8 @@ impl Device {
                 self.counters.add(Counter::SignalsDelivered, count.into());
                 true
             }
-            Look::Unmapped => {
-                self.declare_dead("the window is no longer mapped");
+            Look::Garbage => {
+                self.doubt_device();
                 false
             }
         }
@@ -182,7 +183,9 @@ impl Device {
     /// The first arming: without it every signal rings.
     pub(crate) fn start_polling(&self) {
         let _timing = self.poller.timing.lock();
-        self.arm();
+        if self.arm() {
+            self.hand_over();
+        }
     }
 
     // ---- What wakes the thread ----
@@ -236,7 +239,8 @@ impl Device {
                 return;
             }
         }
-        // More than can be served here. Interrupts stay on: what is left makes the next one.
+        // More than can be served here, and for what is left there may be no interrupt.
+        self.hand_over();
     }
 
     /// The backstop: nobody looked for a while. From the timer.
@@ -274,10 +278,13 @@ impl Device {
         let timing = self.poller.timing.lock();
         if matches!(self.poller.phase.load(Relaxed), ASLEEP | LOADED) {
             // Also arms again what a lost doorbell has silenced.
-            self.arm();
+            if self.arm() {
+                self.hand_over();
+            }
         }
         drop(timing);
-        self.local.lock().signal_changed(self.native)
+        let window = self.window.as_ref();
+        self.local.lock().signal_changed(self.native, window)
     }
 
     // ---- The thread ----
@@ -295,7 +302,6 @@ impl Device {
 
     /// Looks until nothing came for as long as the budget says.
     fn poll(&self) {
-        self.take_over();
         let budget = self.poller.timing.lock().budget();
         let mut seen = Seen {
             last: native::now_ns(),
@@ -303,10 +309,27 @@ impl Device {
             found: false,
         };
         while !thread::should_stop() {
-            // Only `step_aside` gives up the CPU, so that the phase always says who looks.
-            match thread::unpreempted(|| self.look_until(&mut seen, budget)) {
-                Until::CpuWanted => self.step_aside(),
-                Until::Expired if native::without_bh(|| self.fall_asleep(seen.found)) => return,
+            // `POLLING` begins and ends without preemption: else the thread could lose its CPU,
+            // for long, when everybody thinks that it looks.
+            match thread::unpreempted(|| self.poll_once(&mut seen, budget)) {
+                Until::CpuWanted => thread::cpu_yield(),
+                Until::Expired => return,
+            }
+        }
+    }
+
+    /// Looks until the CPU is wanted, and says so, or falls asleep.
+    fn poll_once(&self, seen: &mut Seen, budget: u64) -> Until {
+        self.take_over();
+        loop {
+            match self.look_until(seen, budget) {
+                Until::CpuWanted => {
+                    self.step_aside();
+                    return Until::CpuWanted;
+                }
+                Until::Expired if native::without_bh(|| self.fall_asleep(seen.found)) => {
+                    return Until::Expired;
+                }
                 Until::Expired => {
                     seen.last = native::now_ns();
                     seen.found = true;
@@ -345,15 +368,11 @@ impl Device {
         self.set_phase(POLLING);
     }
 
-    /// Lets others have the CPU. What was waited for is often just what they do.
+    /// Others are to have the CPU. What was waited for is often just what they do.
     fn step_aside(&self) {
-        {
-            let _timing = self.poller.timing.lock();
-            self.set_phase(WAITING);
-            self.native.backstop_start(BACKSTOP_NS);
-        }
-        thread::cpu_yield();
-        self.take_over();
+        let _timing = self.poller.timing.lock();
+        self.set_phase(WAITING);
+        self.native.backstop_start(BACKSTOP_NS);
     }
 
     /// After the thread had `found` something or not. False: something came just then.

@@ -97,8 +97,12 @@ impl Device {
             instance: gone.instance,
         };
         let result = self.call(command::FORGET_PEER, &request.to_bytes(), &mut []);
-        // "No" means that there is nothing to forget.
-        matches!(result, Ok(()) | Err(Failure::Status(_)))
+        match result {
+            Err(Failure::Status(status::BUSY)) => false,
+            // "No" means that there is nothing to forget.
+            Ok(()) | Err(Failure::Status(_)) => true,
+            Err(_) => false,
+        }
     }
 
     /// Before the device is reset for good: waits a while for pipes, and drops the pages made
@@ -118,6 +122,8 @@ impl Device {
                 "pipes still hold pages of the window; their memory map stays until reboot"
             );
         }
+        // The slow look and the reaper still run, and must not look where no pages are.
+        self.local.lock().leave_window();
         admin.extents.clear();
     }
 }

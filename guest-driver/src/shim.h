@@ -59,6 +59,7 @@ struct ism {
 	struct mutex dibs_mutex;	/* guards dibs_added */
 	bool dibs_added;
 	struct virtqueue *vq[ISM_QUEUES];
+	bool has_queues;
 	void *rust;
 
 	spinlock_t spin[ISM_SPINS];
@@ -135,6 +136,7 @@ void ism_config_read(struct ism *ism, void *to, unsigned int len);
 bool ism_has_feature(struct ism *ism, unsigned int bit);
 void ism_drop_feature(struct ism *ism, unsigned int bit);
 int ism_queues_find(struct ism *ism);
+void ism_queues_del(struct ism *ism);
 void ism_device_reset(struct ism *ism);
 
 unsigned int ism_queue_size(struct ism *ism, unsigned int queue);

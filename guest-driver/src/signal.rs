@@ -44,9 +44,9 @@ impl Device {
     /// Rings the owner of `token`. Any context.
     pub(crate) fn ring(&self, token: u64) {
         let mut signals = self.signals.lock();
-        self.reclaim_signals(&mut signals);
-        let Some(number) = signals.free.pop() else {
-            return self.ring_later(signals, token);
+        let Some(number) = self.signal_place(&mut signals) else {
+            signals.late = true;
+            return self.grants.lock().ring_later(token);
         };
         let at = number.wrapping_mul(SignalRequest::SIZE);
         let request = SignalRequest { token }.to_bytes();
@@ -83,17 +83,17 @@ impl Device {
         }
     }
 
-    fn ring_later(&self, mut signals: crate::sync::SpinGuard<'_, Signals>, token: u64) {
-        signals.late = true;
-        self.grants.lock().ring_later(token);
-        // An interrupt at the next used buffer. If one came meanwhile, the poller, the next
-        // doorbell's interrupt or the slow look sees to it.
-        let quiet = self.native.callbacks_on(Queue::Signal);
-        drop(signals);
-        if !quiet {
-            self.native
-                .work_queue(crate::native::Work::Rescan, 1);
+    /// A place in the queue; `None`: there is none, and an interrupt comes with the next.
+    fn signal_place(&self, signals: &mut Signals) -> Option<usize> {
+        self.reclaim_signals(signals);
+        if signals.free.is_empty() && !self.native.callbacks_on(Queue::Signal) {
+            // Some were used just now, without an interrupt.
+            self.reclaim_signals(signals);
+            if !signals.late {
+                self.native.callbacks_off(Queue::Signal);
+            }
         }
+        signals.free.pop()
     }
 
     /// Rings those who had to wait. Any context.

@@ -9,6 +9,9 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
+compile_error!("signal pages are used in place, as 64-bit little-endian words");
+
 /// Shared with the daemon, so not every item is used here.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../spec/abi/src/layout.rs"]

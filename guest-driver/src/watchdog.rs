@@ -68,6 +68,14 @@ impl Device {
         self.watch();
     }
 
+    /// The window looks as if it were gone. A peer can make it look so, thus the device is asked,
+    /// at once unless it is asked already. Any context.
+    pub(crate) fn doubt_device(&self) {
+        if self.interval_ms() != 0 && self.watchdog.asked_at.load(Relaxed) == 0 {
+            self.native.work_queue(Work::Watchdog, 0);
+        }
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(SeqCst)
     }

@@ -23,12 +23,7 @@ const BATCHES: usize = 101;
 const NOW: Duration = Duration::from_secs(1000);
 
 fn request(command: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = RequestHeader {
-        command,
-        reserved: [0; 6],
-    }
-    .to_bytes()
-    .to_vec();
+    let mut bytes = RequestHeader { command, reserved: [0; 6] }.to_bytes().to_vec();
     bytes.extend_from_slice(body);
     bytes
 }
@@ -46,12 +41,7 @@ fn measure(name: &str, calls: u32, mut run: impl FnMut()) {
         .collect();
     batches.sort_by(f64::total_cmp);
     let at = |nth: usize| batches.get(nth).copied().unwrap_or(f64::NAN);
-    println!(
-        "{name:<38} {:>9.1} ns   (p10 {:.1}, p90 {:.1})",
-        at(50),
-        at(10),
-        at(90)
-    );
+    println!("{name:<38} {:>9.1} ns   (p10 {:.1}, p90 {:.1})", at(50), at(10), at(90));
 }
 
 struct Bench {
@@ -65,44 +55,19 @@ impl Bench {
     /// `rate`: signals a second, 0 for no limit.
     fn new(mode: Mode, rate: u32) -> Self {
         let mut config = FabricConfig::new(0xff01);
-        config.groups.insert(
-            "g".to_owned(),
-            GroupConfig {
-                mode,
-                check_cdc: false,
-            },
-        );
+        config.groups.insert("g".to_owned(), GroupConfig { mode, check_cdc: false });
         let mut fabric = Fabric::new(config, b"0123456789abcdef").unwrap();
         let members = [1, 2].map(|n| {
-            let quota = Quota {
-                signals_per_s: rate,
-                ..Quota::default()
-            };
+            let quota = Quota { signals_per_s: rate, ..Quota::default() };
             let (name, groups) = (format!("vm{n}"), vec!["g".to_owned()]);
-            let member = MemberConfig {
-                name,
-                gid: [n; 16],
-                groups,
-                vlans: None,
-                quota,
-            };
+            let member = MemberConfig { name, gid: [n; 16], groups, vlans: None, quota };
             fabric.add_member(member).unwrap()
         });
-        let mut bench = Self {
-            fabric,
-            members,
-            last: None,
-        };
+        let mut bench = Self { fabric, members, last: None };
         for id in members {
-            let abilities = Abilities {
-                window: Some(1 << 30),
-                copied: true,
-            };
+            let abilities = Abilities { window: Some(1 << 30), copied: true };
             bench.fabric.connect(id, abilities).unwrap();
-            let hello = HelloRequest {
-                version: VERSION,
-                reserved: [0; 6],
-            };
+            let hello = HelloRequest { version: VERSION, reserved: [0; 6] };
             bench.control(id, &request(command::HELLO, &hello.to_bytes()));
         }
         bench
@@ -114,11 +79,7 @@ impl Bench {
         while let Some(wish) = self.fabric.poll_wish() {
             match wish {
                 Wish::Map { member, extent, .. } => self.fabric.finish_map(extent, member, true),
-                Wish::Zero {
-                    extent,
-                    offset,
-                    len,
-                } => {
+                Wish::Zero { extent, offset, len } => {
                     self.fabric.finish_zero(extent, offset, len, true);
                 }
                 Wish::EventsReady { member } => {
@@ -153,10 +114,7 @@ impl Bench {
 
     fn unregister(&mut self, token: u64) {
         let [owner, _] = self.members;
-        self.control(
-            owner,
-            &request(command::UNREGISTER, &TokenRequest { token }.to_bytes()),
-        );
+        self.control(owner, &request(command::UNREGISTER, &TokenRequest { token }.to_bytes()));
     }
 }
 
@@ -181,14 +139,10 @@ fn control() {
 fn signals() {
     for (name, rate) in [("", 0), (", with a rate limit", 500_000_000)] {
         let mut bench = Bench::new(Mode::Mapped, rate);
-        let tokens: Vec<u64> = (0..1000)
-            .map(|index| bench.register(index, Mode::Mapped))
-            .collect();
+        let tokens: Vec<u64> = (0..1000).map(|index| bench.register(index, Mode::Mapped)).collect();
         let [owner, writer] = bench.members;
-        let requests: Vec<_> = tokens
-            .into_iter()
-            .map(|token| SignalRequest { token }.to_bytes())
-            .collect();
+        let requests: Vec<_> =
+            tokens.into_iter().map(|token| SignalRequest { token }.to_bytes()).collect();
         let signals = bench.fabric.signals(owner).unwrap();
         let mut next = requests.iter().cycle();
         measure(&format!("signal{name}"), 1000, || {
@@ -208,14 +162,7 @@ fn moves() {
     let mut bench = Bench::new(Mode::Copied, 0);
     let token = bench.register(0, Mode::Copied);
     let [_, writer] = bench.members;
-    let header = MoveRequest {
-        token,
-        offset: 32,
-        len: 4096,
-        signal: 1,
-        reserved: 0,
-    }
-    .to_bytes();
+    let header = MoveRequest { token, offset: 32, len: 4096, signal: 1, reserved: 0 }.to_bytes();
     measure("begin and finish a move", 1000, || {
         let target = bench.fabric.begin_move(writer, &header, 4096, NOW).unwrap();
         black_box(target.finish());

@@ -87,9 +87,7 @@ mod tests {
         let mut taken: Vec<(u64, u64)> = Vec::new();
         let mut random = 1_u64;
         for _ in 0..20_000 {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let pick = random >> 33;
             let block = u64::from(MIN_DMB_LEN) << (pick % 7);
             if pick & 8 == 0 {
@@ -111,9 +109,6 @@ mod tests {
         }
         // Whole again: four of the largest fit, and no fifth.
         let whole: Vec<_> = (0..5).map(|_| buddy.take(1 << 20)).collect();
-        assert_eq!(
-            whole,
-            [Some(0), Some(1 << 20), Some(2 << 20), Some(3 << 20), None]
-        );
+        assert_eq!(whole, [Some(0), Some(1 << 20), Some(2 << 20), Some(3 << 20), None]);
     }
 }

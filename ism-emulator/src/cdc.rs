@@ -52,21 +52,11 @@ impl CdcCheck {
         // Linux sends both kinds of flags in the consumer's half only (smc_cdc.c,
         // smcd_cdc_msg_send). Bytes 24–31 are reserved and nobody's: drivers may agree on them.
         let flags_well = producer.flags == [0, 0]
-            && consumer
-                .flags
-                .first()
-                .is_some_and(|f| f & PRODUCER_RESERVED == 0)
-            && consumer
-                .flags
-                .last()
-                .is_some_and(|f| f & STATE_RESERVED == 0);
+            && consumer.flags.first().is_some_and(|f| f & PRODUCER_RESERVED == 0)
+            && consumer.flags.last().is_some_and(|f| f & STATE_RESERVED == 0);
         let cursors_well = producer.count < self.dmb_len.saturating_sub(HEADER)
             && consumer.count < MAX_DMB_LEN - HEADER;
-        if starts_well && flags_well && cursors_well {
-            Ok(())
-        } else {
-            Err(Refusal::BadCdc)
-        }
+        if starts_well && flags_well && cursors_well { Ok(()) } else { Err(Refusal::BadCdc) }
     }
 }
 

@@ -71,10 +71,7 @@ pub struct FabricConfig {
 impl FabricConfig {
     /// The usual limits, and one mapped group named "default".
     pub fn new(fabric_id: u16) -> Self {
-        let default = GroupConfig {
-            mode: Mode::Mapped,
-            check_cdc: false,
-        };
+        let default = GroupConfig { mode: Mode::Mapped, check_cdc: false };
         Self {
             fabric_id,
             chunk_size: 32 << 20,
@@ -98,12 +95,7 @@ impl FabricConfig {
             if (min..=max).contains(&value) {
                 Ok(())
             } else {
-                Err(ConfigError::Range {
-                    what,
-                    value,
-                    min,
-                    max,
-                })
+                Err(ConfigError::Range { what, value, min, max })
             }
         };
         let (low, high) = (u64::from(FABRIC_ID_MIN), u64::from(FABRIC_ID_MAX));
@@ -112,18 +104,8 @@ impl FabricConfig {
         if !self.chunk_size.is_multiple_of(WINDOW_ALIGN) {
             return Err(ConfigError::ChunkAlign(self.chunk_size));
         }
-        range(
-            "extents of a pair",
-            u64::from(self.pair_extents),
-            1,
-            1 << 16,
-        )?;
-        range(
-            "DMBs of a member",
-            u64::from(self.max_dmbs),
-            1,
-            u64::from(MAX_DMBS),
-        )?;
+        range("extents of a pair", u64::from(self.pair_extents), 1, 1 << 16)?;
+        range("DMBs of a member", u64::from(self.max_dmbs), 1, u64::from(MAX_DMBS))?;
         let (shortest, longest) = (u64::from(MIN_DMB_LEN), u64::from(MAX_DMB_LEN));
         range("DMB length", u64::from(self.max_dmb_len), shortest, longest)?;
         range("move length", u64::from(self.max_move_len), 64, longest)?;
@@ -152,13 +134,7 @@ pub struct Quota {
 impl Default for Quota {
     /// 1 GiB in 4096 DMBs, 64 peers (of the about 500 mappings that QEMU bears), no rate limits.
     fn default() -> Self {
-        Self {
-            bytes: 1 << 30,
-            dmbs: MAX_DMBS,
-            peers: 64,
-            signals_per_s: 0,
-            control_per_s: 0,
-        }
+        Self { bytes: 1 << 30, dmbs: MAX_DMBS, peers: 64, signals_per_s: 0, control_per_s: 0 }
     }
 }
 
@@ -222,41 +198,18 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Range {
-                what,
-                value,
-                min,
-                max,
-            } => {
-                write!(
-                    f,
-                    "{what} is {value} ({value:#x}); allowed is {min:#x} to {max:#x}"
-                )
+            Self::Range { what, value, min, max } => {
+                write!(f, "{what} is {value} ({value:#x}); allowed is {min:#x} to {max:#x}")
             }
             Self::ChunkAlign(size) => {
-                write!(
-                    f,
-                    "chunk size is {size}; allowed are multiples of 2097152 (2 MiB)"
-                )
+                write!(f, "chunk size is {size}; allowed are multiples of 2097152 (2 MiB)")
             }
             Self::UnknownGroup(name) => write!(f, "group \"{name}\" is not configured"),
-            Self::Gid {
-                gid,
-                taken_by: Some(name),
-            } => {
-                write!(
-                    f,
-                    "GID {gid:02x?}: its last 8 bytes are those of member \"{name}\""
-                )
+            Self::Gid { gid, taken_by: Some(name) } => {
+                write!(f, "GID {gid:02x?}: its last 8 bytes are those of member \"{name}\"")
             }
-            Self::Gid {
-                gid,
-                taken_by: None,
-            } => {
-                write!(
-                    f,
-                    "GID {gid:02x?}: neither its first nor its last 8 bytes may be all zero"
-                )
+            Self::Gid { gid, taken_by: None } => {
+                write!(f, "GID {gid:02x?}: neither its first nor its last 8 bytes may be all zero")
             }
             Self::Vlan(id) => write!(f, "VLAN id is {id}; allowed is 1 to 4094"),
             Self::NoMember(MemberId(id)) => write!(f, "member {id} does not exist"),

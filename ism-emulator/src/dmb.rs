@@ -88,8 +88,7 @@ impl Dmb {
 
     /// Bytes of quota.
     pub(crate) fn charge(&self) -> u64 {
-        self.block
-            .map_or(u64::from(self.params.len), |block| block.len)
+        self.block.map_or(u64::from(self.params.len), |block| block.len)
     }
 }
 

@@ -18,11 +18,7 @@ const SOFTWARE_EVENTS: u32 = 16;
 /// An event's bytes: header, body, zeros.
 pub(crate) fn bytes(event: u16, body: &[u8]) -> [u8; EVENT_SIZE] {
     let mut bytes = [0; EVENT_SIZE];
-    let header = EventHeader {
-        event,
-        reserved: [0; 6],
-    }
-    .to_bytes();
+    let header = EventHeader { event, reserved: [0; 6] }.to_bytes();
     for (to, from) in bytes.iter_mut().zip(header.iter().chain(body)) {
         *to = *from;
     }
@@ -33,11 +29,7 @@ pub(crate) fn bytes(event: u16, body: &[u8]) -> [u8; EVENT_SIZE] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The grant of the owner's DMB of this index and token, whose REGISTER waits for delivery.
-    Grant {
-        owner: MemberId,
-        index: u32,
-        token: u64,
-    },
+    Grant { owner: MemberId, index: u32, token: u64 },
     /// A software event, counted for its sender.
     Software { sender: MemberId },
     /// Nothing.

@@ -67,9 +67,7 @@ fn find_grant<'a>(
     if request.len() != SignalRequest::SIZE {
         return Err(Refusal::Invalid);
     }
-    let token = SignalRequest::from_bytes(request)
-        .ok_or(Refusal::Invalid)?
-        .token;
+    let token = SignalRequest::from_bytes(request).ok_or(Refusal::Invalid)?.token;
     Ok((token, grants.get(&token).ok_or(Refusal::NoToken)?))
 }
 
@@ -111,11 +109,7 @@ impl Fabric {
         if config.groups.is_empty() {
             config.groups.push(self.config.default_group.clone());
         }
-        if let Some(name) = config
-            .groups
-            .iter()
-            .find(|g| !self.config.groups.contains_key(*g))
-        {
+        if let Some(name) = config.groups.iter().find(|g| !self.config.groups.contains_key(*g)) {
             return Err(ConfigError::UnknownGroup(name.clone()));
         }
         let mut vlans = config.vlans.iter().flatten();
@@ -125,10 +119,7 @@ impl Fabric {
         let gid = config.gid;
         let halves = (gid.first_chunk::<8>(), gid.last_chunk::<8>());
         if halves.0 == Some(&[0; 8]) || halves.1 == Some(&[0; 8]) {
-            return Err(ConfigError::Gid {
-                gid,
-                taken_by: None,
-            });
+            return Err(ConfigError::Gid { gid, taken_by: None });
         }
         let taken = |m: &&Member| m.config.gid.last_chunk::<8>() == halves.1;
         if let Some(other) = self.members.values().find(taken) {
@@ -160,13 +151,8 @@ impl Fabric {
         let member = self.members.get_mut(&id).ok_or(ConfigError::NoMember(id))?;
         let chunk = self.config.chunk_size;
         // A window without room for an extent and its gap is none.
-        let window = abilities
-            .window
-            .filter(|&size| size >= chunk.saturating_add(WINDOW_ALIGN));
-        member.abilities = Some(Abilities {
-            window,
-            ..abilities
-        });
+        let window = abilities.window.filter(|&size| size >= chunk.saturating_add(WINDOW_ALIGN));
+        member.abilities = Some(Abilities { window, ..abilities });
         member.window = Window::new(window.unwrap_or(0), chunk);
         Ok(())
     }
@@ -233,11 +219,7 @@ impl Fabric {
         now: Duration,
     ) -> Result<Option<MemberId>, Refusal> {
         let member = self.members.get_mut(&id).ok_or(Refusal::NotReady)?;
-        let ready = if member.ready {
-            Ok(())
-        } else {
-            Err(Refusal::NotReady)
-        };
+        let ready = if member.ready { Ok(()) } else { Err(Refusal::NotReady) };
         let found = ready.and_then(|()| find_grant(&member.grants, request));
         let (token, grant) = found.inspect_err(|_| count(&member.counters.errors, 1))?;
         count(&member.counters.signals_sent, 1);
@@ -276,12 +258,7 @@ impl Fabric {
             return;
         };
         for event in member.events.delivered() {
-            if let Kind::Grant {
-                owner,
-                index,
-                token,
-            } = event.kind
-            {
+            if let Kind::Grant { owner, index, token } = event.kind {
                 self.grant_delivered(owner, index, token);
             }
         }
@@ -329,10 +306,8 @@ impl Fabric {
         if !may_talk || !member.in_vlan(vlan) || !peer.in_vlan(vlan) {
             return Err(unreachable);
         }
-        let (mine, theirs) = (
-            member.abilities.unwrap_or_default(),
-            peer.abilities.unwrap_or_default(),
-        );
+        let (mine, theirs) =
+            (member.abilities.unwrap_or_default(), peer.abilities.unwrap_or_default());
         let windows = mine.window.is_some() && theirs.window.is_some();
         let mode = if windows && groups().any(|g| g.mode == Mode::Mapped) {
             Mode::Mapped
@@ -342,11 +317,7 @@ impl Fabric {
             return Err(unreachable);
         };
         let check_cdc = groups().any(|g| g.check_cdc);
-        Ok(Reach {
-            peer: peer_id,
-            mode,
-            check_cdc,
-        })
+        Ok(Reach { peer: peer_id, mode, check_cdc })
     }
 
     /// The instances that a member shares with the owner of a GID, or has not forgotten.

@@ -34,9 +34,7 @@ impl Default for Gate {
 impl Gate {
     /// An open gate with nothing inside.
     pub fn new() -> Self {
-        Self {
-            state: AtomicU32::new(0),
-        }
+        Self { state: AtomicU32::new(0) }
     }
 
     /// Enters, unless the gate is closed. (The count cannot reach the top bit: there are fewer
@@ -44,9 +42,7 @@ impl Gate {
     pub fn enter(&self) -> bool {
         // Acquire: the copy's writes come after the check.
         let enter = |state| (state & CLOSED == 0).then_some(state + 1);
-        self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
-            .is_ok()
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_ok()
     }
 
     /// Leaves; called once for each successful `enter`.

@@ -28,15 +28,10 @@ impl Fabric {
         let Some((_, view)) = pair.views_mut(side).find(|(id, _)| *id == extent) else {
             return;
         };
-        let answered = if ok {
-            Mapping::Present
-        } else {
-            Mapping::Absent
-        };
+        let answered = if ok { Mapping::Present } else { Mapping::Absent };
         match std::mem::replace(&mut view.mapping, answered) {
             Mapping::Asked { deadline } => {
-                self.deadlines
-                    .remove(&(deadline, Deadline::Map(extent, member)));
+                self.deadlines.remove(&(deadline, Deadline::Map(extent, member)));
             }
             Mapping::Late => {
                 if let Some(member) = self.members.get_mut(&member) {
@@ -54,11 +49,7 @@ impl Fabric {
     pub fn finish_zero(&mut self, extent: ExtentId, offset: u64, len: u64, ok: bool) {
         let instance = self.extents.get(&extent);
         let pair = instance.and_then(|instance| self.pairs.get_mut(instance));
-        let block = Block {
-            extent,
-            offset,
-            len,
-        };
+        let block = Block { extent, offset, len };
         if let Some(pair) = pair
             && pair.zeroing.remove(&block)
             && ok
@@ -71,16 +62,8 @@ impl Fabric {
     pub(crate) fn release_block(&mut self, instance: Instance, block: Block) {
         if let Some(pair) = self.pairs.get_mut(&instance) {
             pair.zeroing.insert(block);
-            let Block {
-                extent,
-                offset,
-                len,
-            } = block;
-            self.wishes.push_back(Wish::Zero {
-                extent,
-                offset,
-                len,
-            });
+            let Block { extent, offset, len } = block;
+            self.wishes.push_back(Wish::Zero { extent, offset, len });
         }
     }
 
@@ -113,11 +96,7 @@ impl Fabric {
     /// Fails at once for members whose windows have not answered lately.
     fn answering(&self, pair: &Pair) -> Result<(), Refusal> {
         let late = |m| self.members.get(m).is_none_or(|m| m.late_maps > 0);
-        if pair.members.iter().any(late) {
-            Err(Refusal::IoError)
-        } else {
-            Ok(())
-        }
+        if pair.members.iter().any(late) { Err(Refusal::IoError) } else { Ok(()) }
     }
 
     fn add_extent(&mut self, instance: Instance) -> Result<(), Refusal> {
@@ -185,15 +164,9 @@ impl Fabric {
             for (extent, view) in pair.views_mut(side).filter(|(id, _)| needed.contains(id)) {
                 if view.mapping == Mapping::Absent {
                     view.mapping = Mapping::Asked { deadline };
-                    self.deadlines
-                        .insert((deadline, Deadline::Map(extent, member)));
+                    self.deadlines.insert((deadline, Deadline::Map(extent, member)));
                     let (window_offset, len) = (view.offset, self.config.chunk_size);
-                    self.wishes.push_back(Wish::Map {
-                        member,
-                        extent,
-                        window_offset,
-                        len,
-                    });
+                    self.wishes.push_back(Wish::Map { member, extent, window_offset, len });
                 }
             }
         }

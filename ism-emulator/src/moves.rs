@@ -97,25 +97,17 @@ impl Fabric {
         if grant.mode != Mode::Copied {
             return Err(Refusal::WrongMode);
         }
-        let end = request
-            .offset
-            .checked_add(request.len)
-            .ok_or(Refusal::OutOfRange)?;
+        let end = request.offset.checked_add(request.len).ok_or(Refusal::OutOfRange)?;
         if end > grant.len {
             return Err(Refusal::OutOfRange);
         }
         // REGISTER checked that ram_addr + DMB length does not overflow.
-        let addr = grant
-            .ram_addr
-            .checked_add(u64::from(request.offset))
-            .ok_or(Refusal::OutOfRange)?;
+        let addr =
+            grant.ram_addr.checked_add(u64::from(request.offset)).ok_or(Refusal::OutOfRange)?;
         if !grant.gate.enter() {
             return Err(Refusal::NoToken);
         }
-        let check = CdcCheck {
-            offset: request.offset,
-            dmb_len: grant.len,
-        };
+        let check = CdcCheck { offset: request.offset, dmb_len: grant.len };
         let mut target = MoveTarget {
             owner: grant.owner,
             addr,
@@ -144,19 +136,13 @@ impl MoveTarget {
         count(&self.counters.signals_sent, self.counted);
         count(&self.counters.move_bytes, u64::from(self.len));
         let told = self.signal.is_some_and(|index| self.signals.set(index));
-        Finished {
-            tell: told.then_some(self.owner),
-            settle: self.leave() == Leave::Settle,
-        }
+        Finished { tell: told.then_some(self.owner), settle: self.leave() == Leave::Settle }
     }
 
     /// The payload was not written (bad CDC header, RAM out of reach): the owner is not signalled.
     pub fn fail(mut self) -> Finished {
         count(&self.counters.errors, 1);
-        Finished {
-            tell: None,
-            settle: self.leave() == Leave::Settle,
-        }
+        Finished { tell: None, settle: self.leave() == Leave::Settle }
     }
 
     fn leave(&mut self) -> Leave {

@@ -90,11 +90,7 @@ impl Pair {
 
     /// The other member; the same one in a pair with itself.
     pub(crate) fn other(&self, member: MemberId) -> MemberId {
-        self.members
-            .iter()
-            .copied()
-            .find(|&m| m != member)
-            .unwrap_or(member)
+        self.members.iter().copied().find(|&m| m != member).unwrap_or(member)
     }
 
     /// The address of the other member.
@@ -133,11 +129,7 @@ impl Pair {
         let len = block_len(len);
         self.extents.iter_mut().find_map(|extent| {
             let offset = extent.blocks.take(len)?;
-            Some(Block {
-                extent: extent.id,
-                offset,
-                len,
-            })
+            Some(Block { extent: extent.id, offset, len })
         })
     }
 
@@ -155,10 +147,7 @@ impl Pair {
             // The lowest block, for good: the signal pages.
             blocks.take(u64::from(SIGNAL_AREA));
         }
-        let absent = |offset| View {
-            offset,
-            mapping: Mapping::Absent,
-        };
+        let absent = |offset| View { offset, mapping: Mapping::Absent };
         let views = offsets.into_iter().map(absent).collect();
         self.extents.push(Extent { id, blocks, views });
     }
@@ -174,18 +163,13 @@ impl Pair {
 
     /// Every view that a DMB in `extent` needs is in this state.
     pub(crate) fn all_views(&self, extent: ExtentId, is: impl Fn(Mapping) -> bool) -> bool {
-        self.needs(extent)
-            .flat_map(|e| &e.views)
-            .all(|view| is(view.mapping))
+        self.needs(extent).flat_map(|e| &e.views).all(|view| is(view.mapping))
     }
 
     /// Where the member has the extent in its window.
     pub(crate) fn place(&self, extent: ExtentId, member: MemberId) -> Option<u64> {
         let side = self.side(member)?;
-        self.extent(extent)?
-            .views
-            .get(side.0)
-            .map(|view| view.offset)
+        self.extent(extent)?.views.get(side.0).map(|view| view.offset)
     }
 
     /// Where `viewer` has the page for signals to `receiver` in its window.
@@ -197,8 +181,6 @@ impl Pair {
 
     /// The member's views with their extents' names.
     pub(crate) fn views_mut(&mut self, side: Side) -> impl Iterator<Item = (ExtentId, &mut View)> {
-        self.extents
-            .iter_mut()
-            .filter_map(move |e| Some((e.id, e.views.get_mut(side.0)?)))
+        self.extents.iter_mut().filter_map(move |e| Some((e.id, e.views.get_mut(side.0)?)))
     }
 }

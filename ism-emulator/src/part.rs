@@ -43,10 +43,7 @@ impl Fabric {
         for index in own {
             self.lose_dmb(id, index);
         }
-        let pairs = self
-            .members
-            .get_mut(&id)
-            .map(|m| std::mem::take(&mut m.pairs));
+        let pairs = self.members.get_mut(&id).map(|m| std::mem::take(&mut m.pairs));
         for instance in pairs.into_iter().flatten() {
             self.leave_pair(id, instance, how != Parting::Disconnect, true);
         }
@@ -71,9 +68,7 @@ impl Fabric {
         let registering = dmb.state.deadline().is_some();
         let reply = Reply::cut_off(if registering { RegisterReply::SIZE } else { 0 });
         let waiting = dmb.state.into_tags();
-        member
-            .hello
-            .extend(waiting.into_iter().map(|tag| (tag, Some(reply))));
+        member.hello.extend(waiting.into_iter().map(|tag| (tag, Some(reply))));
         // What the writer holds of it dies without an event of its own: PEER_GONE covers it.
         if let Some(writer) = self.members.get_mut(&dmb.params.writer)
             && let Some(grant) = writer.grants.remove(&dmb.token)
@@ -109,20 +104,14 @@ impl Fabric {
             member.window.give_back(view.offset);
             match view.mapping {
                 Mapping::Asked { deadline } => {
-                    self.deadlines
-                        .remove(&(deadline, Deadline::Map(extent, id)));
+                    self.deadlines.remove(&(deadline, Deadline::Map(extent, id)));
                 }
                 Mapping::Late => member.late_maps = member.late_maps.saturating_sub(1),
                 Mapping::Absent | Mapping::Present => {}
             }
             if unmap && view.mapping != Mapping::Absent {
                 let (window_offset, len) = (view.offset, self.config.chunk_size);
-                self.wishes.push_back(Wish::Unmap {
-                    member: id,
-                    extent,
-                    window_offset,
-                    len,
-                });
+                self.wishes.push_back(Wish::Unmap { member: id, extent, window_offset, len });
             }
         }
         pair.waiting.clear();
@@ -158,8 +147,7 @@ impl Fabric {
         let pair: Option<Pair> = self.pairs.remove(&instance);
         for extent in pair.into_iter().flat_map(|p| p.extents) {
             self.extents.remove(&extent.id);
-            self.wishes
-                .push_back(Wish::DropExtent { extent: extent.id });
+            self.wishes.push_back(Wish::DropExtent { extent: extent.id });
         }
     }
 
@@ -194,19 +182,15 @@ impl Fabric {
         });
     }
 
-    /// Carries out what waited for copies to leave. Called when [`MoveTarget::finish`]
-    /// (crate::MoveTarget::finish) says so.
+    /// Carries out what waited for copies to leave. Called when
+    /// [`Finished::settle`](crate::Finished) says so.
     pub fn settle(&mut self) {
         let quiet = |fabric: &Self, owner: &MemberId, index: &u32| {
             let dmb = fabric.members.get(owner).and_then(|m| m.own.get(index));
             dmb.is_none_or(|d| d.gate.quiet())
         };
-        let done: Vec<_> = self
-            .closing
-            .iter()
-            .filter(|(o, i)| quiet(self, o, i))
-            .copied()
-            .collect();
+        let done: Vec<_> =
+            self.closing.iter().filter(|(o, i)| quiet(self, o, i)).copied().collect();
         for (owner, index) in done {
             self.closing.remove(&(owner, index));
             self.finish_unregister(owner, index);
@@ -233,11 +217,7 @@ impl Fabric {
                 member.ready = true;
                 Reply::hello(member, self.config.max_dmbs)
             });
-            self.wishes.push_back(Wish::Reply {
-                member: id,
-                tag,
-                reply,
-            });
+            self.wishes.push_back(Wish::Reply { member: id, tag, reply });
         }
     }
 }

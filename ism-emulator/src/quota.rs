@@ -22,10 +22,7 @@ impl Bucket {
     /// `rate` a second; 0: no limit.
     pub(crate) fn new(rate: u32) -> Self {
         let cost = BURST.checked_div(rate).unwrap_or_default();
-        Self {
-            cost,
-            paid: Duration::ZERO,
-        }
+        Self { cost, paid: Duration::ZERO }
     }
 
     /// Lets one request through, or says that it is too early.

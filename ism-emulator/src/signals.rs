@@ -12,11 +12,7 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 /// DMBs in one word, and so in one SIGNALS event.
 const BITS: u32 = u64::BITS;
 /// Words: two under loom, whose cost grows with each atomic.
-const WORDS: usize = if cfg!(loom) {
-    2
-} else {
-    (MAX_DMBS / BITS) as usize
-};
+const WORDS: usize = if cfg!(loom) { 2 } else { (MAX_DMBS / BITS) as usize };
 
 /// Up to 64 signals, as one SIGNALS event carries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +26,7 @@ pub struct SignalBatch {
 impl SignalBatch {
     /// The event's bytes.
     pub fn to_event(self) -> [u8; EVENT_SIZE] {
-        let body = Signals {
-            base: self.base,
-            reserved: 0,
-            mask: self.mask,
-        };
+        let body = Signals { base: self.base, reserved: 0, mask: self.mask };
         crate::events::bytes(event::SIGNALS, &body.to_bytes())
     }
 }
@@ -109,12 +101,8 @@ impl SignalSet {
             self.summary.fetch_and(!(1 << word), Ordering::AcqRel);
             let mask = self.pending.get(word as usize)?.swap(0, Ordering::AcqRel);
             if mask != 0 {
-                self.taken
-                    .fetch_add(u64::from(mask.count_ones()), Ordering::Relaxed);
-                return Some(SignalBatch {
-                    base: word * BITS,
-                    mask,
-                });
+                self.taken.fetch_add(u64::from(mask.count_ones()), Ordering::Relaxed);
+                return Some(SignalBatch { base: word * BITS, mask });
             }
         }
     }
@@ -125,8 +113,7 @@ impl SignalSet {
         let Some(pending) = self.pending.get(word as usize) else {
             return;
         };
-        self.taken
-            .fetch_sub(u64::from(batch.mask.count_ones()), Ordering::Relaxed);
+        self.taken.fetch_sub(u64::from(batch.mask.count_ones()), Ordering::Relaxed);
         pending.fetch_or(batch.mask, Ordering::AcqRel);
         self.summary.fetch_or(1 << word, Ordering::AcqRel);
     }

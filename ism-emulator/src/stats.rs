@@ -21,12 +21,7 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn reset(&self) {
-        for counter in [
-            &self.signals_sent,
-            &self.moves,
-            &self.move_bytes,
-            &self.errors,
-        ] {
+        for counter in [&self.signals_sent, &self.moves, &self.move_bytes, &self.errors] {
             counter.store(0, Ordering::Relaxed);
         }
     }

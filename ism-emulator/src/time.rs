@@ -100,9 +100,7 @@ impl Fabric {
                 member.deferred.insert(token);
                 again = sooner(again, member.signal_rate.ready_at());
             } else if grant.signals.set(grant.index) {
-                self.wishes.push_back(Wish::EventsReady {
-                    member: grant.owner,
-                });
+                self.wishes.push_back(Wish::EventsReady { member: grant.owner });
             }
         }
         member.deferred_at = again;

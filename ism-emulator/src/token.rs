@@ -25,18 +25,13 @@ pub(crate) struct Tokens {
 impl fmt::Debug for Tokens {
     /// Without the key: who reads a log must not be able to compute tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens")
-            .field("issued", &self.counter)
-            .finish_non_exhaustive()
+        f.debug_struct("Tokens").field("issued", &self.counter).finish_non_exhaustive()
     }
 }
 
 impl Tokens {
     pub(crate) fn new(key: &[u8; TOKEN_KEY_SIZE]) -> Self {
-        Self {
-            key: SipHasher24::new_with_key(key),
-            counter: 0,
-        }
+        Self { key: SipHasher24::new_with_key(key), counter: 0 }
     }
 
     /// A token that no DMB of this fabric ever had.
@@ -67,10 +62,7 @@ impl Tokens {
 /// High and low half.
 fn halves(block: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = block.to_be_bytes();
-    (
-        u32::from_be_bytes([a, b, c, d]),
-        u32::from_be_bytes([e, f, g, h]),
-    )
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -25,12 +25,7 @@ impl Window {
     /// The slots of a window of `size` bytes (0: no window) for extents of `chunk` bytes.
     pub(crate) fn new(size: u64, chunk: u64) -> Self {
         let stride = chunk.saturating_add(WINDOW_ALIGN);
-        Self {
-            stride,
-            slots: size / stride,
-            fresh: 0,
-            freed: VecDeque::new(),
-        }
+        Self { stride, slots: size / stride, fresh: 0, freed: VecDeque::new() }
     }
 
     /// A free place's offset in bytes.

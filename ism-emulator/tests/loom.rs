@@ -18,11 +18,7 @@ use loom::thread;
 fn take_all(signals: &SignalSet) -> Vec<u32> {
     let mut taken = Vec::new();
     while let Some(batch) = signals.take() {
-        taken.extend(
-            (0..64)
-                .filter(|bit| batch.mask & 1 << bit != 0)
-                .map(|bit| batch.base + bit),
-        );
+        taken.extend((0..64).filter(|bit| batch.mask & 1 << bit != 0).map(|bit| batch.base + bit));
     }
     taken
 }
@@ -79,10 +75,7 @@ fn of_two_senders_one_tells() {
             thread::spawn(move || signals.set(index))
         };
         let (one, other) = (send(1), send(2));
-        let told = [
-            one.join().is_ok_and(|told| told),
-            other.join().is_ok_and(|told| told),
-        ];
+        let told = [one.join().is_ok_and(|told| told), other.join().is_ok_and(|told| told)];
         assert_eq!(told.iter().filter(|told| **told).count(), 1);
         assert_eq!(take_all(&signals), [1, 2]);
     });
@@ -145,10 +138,7 @@ fn of_two_copies_the_last_settles() {
         let (one, other) = (enter(), enter());
         let closed_quiet = gate.close();
         let left = [one.join().ok().flatten(), other.join().ok().flatten()];
-        let settles = left
-            .iter()
-            .filter(|left| **left == Some(Leave::Settle))
-            .count();
+        let settles = left.iter().filter(|left| **left == Some(Leave::Settle)).count();
         assert_eq!(settles, usize::from(!closed_quiet));
     });
 }

@@ -1,3 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whole-system tests: a front-end that drives the daemon as QEMU does, and VMs
+//! What the whole-daemon tests share.
+//!
+//! Invariant: nothing here decides what is right; a helper fails the test when the daemon does not
+//! do what the helper's name says.
+
+pub mod fabric;
+pub mod random;
+pub mod siege;
+pub mod stream;

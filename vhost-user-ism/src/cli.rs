@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -138,7 +138,8 @@ pub struct Serve {
     /// Address space of each VM for shared memory, a power of two [default: 4G]
     #[arg(long, value_name = "SIZE", help_heading = "Fabric")]
     pub window_size: Option<WindowSize>,
-    /// Serve VMs whose memory file could shrink: such a QEMU can then kill the daemon
+    /// Serve VMs whose memory file could shrink or is of huge pages: such a QEMU can then kill the
+    /// daemon
     #[arg(long, help_heading = "Fabric")]
     pub allow_unsealed_memory: bool,
 
@@ -148,6 +149,10 @@ pub struct Serve {
     /// Listen for `vhost-user-ism ctl` here
     #[arg(long, value_name = "PATH", help_heading = "Daemon")]
     pub control_socket: Option<PathBuf>,
+    /// Keep all rights of the user. Without this, the daemon gives up capabilities, the network
+    /// and all files but for sockets, in the directories of those it makes at its start
+    #[arg(long, help_heading = "Daemon")]
+    pub no_sandbox: bool,
     /// Print the backend's capabilities as JSON and exit (QEMU's vhost-user.json)
     #[arg(long, help_heading = "Daemon")]
     pub print_capabilities: bool,
@@ -236,19 +241,6 @@ fn single_vm(listen: Listen) -> VmConfig {
 /// is closed and has no ISM; the type is virtio's name of the device.
 pub fn capabilities() -> String {
     serde_json::json!({ "type": "ism", "features": [] }).to_string()
-}
-
-/// Whether a path is usable as a socket's: sockaddr_un holds 107 bytes.
-///
-/// # Errors
-/// What is allowed.
-pub fn check_socket_path(path: &Path) -> Result<(), String> {
-    use std::os::unix::ffi::OsStrExt;
-    let len = path.as_os_str().as_bytes().len();
-    match len {
-        1..=107 => Ok(()),
-        _ => Err(format!("socket path of {len} bytes; allowed are 1 to 107 bytes")),
-    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::port::Port;
 use crate::port::front::{Front, Served};
 use crate::port::poll::Seats;
 use crate::port::vring::lock;
+use crate::ringer;
 use crate::socket::{Listening, SocketError};
 
 /// The daemon, shared by the control socket's threads.
@@ -86,11 +87,12 @@ pub struct VmStatus {
 }
 
 impl Daemon {
-    /// Starts the fabric and serves the VMs of `config`.
+    /// Starts the fabric and serves `vms` at their sockets.
     ///
     /// # Errors
     /// What cannot be had; no socket is left behind then.
-    pub fn start(config: &Config) -> Result<Self, Error> {
+    pub fn start(config: &Config, vms: Vec<(VmConfig, Listening)>) -> Result<Self, Error> {
+        ringer::prepare();
         let mut key = [0; TOKEN_KEY_SIZE];
         getrandom::fill(&mut key).map_err(|error| Error::System(io::Error::other(error)))?;
         let fabric = Fabric::new(emulator_config(config), &key).map_err(Error::Fabric)?;
@@ -102,10 +104,19 @@ impl Daemon {
             seats: Arc::new(Seats::new(cpus)),
             vms: Mutex::default(),
         };
-        for vm in &config.vms {
-            daemon.add_vm(vm.clone())?;
+        for (vm, listening) in vms {
+            daemon.serve_vm(&mut lock(&daemon.vms), vm, listening)?;
         }
         Ok(daemon)
+    }
+
+    /// Makes the sockets of the VMs of `config`, before the fabric starts.
+    ///
+    /// # Errors
+    /// The first that cannot be had; no socket is left behind then.
+    pub fn bind(config: &Config) -> Result<Vec<(VmConfig, Listening)>, Error> {
+        let bind = |vm: &VmConfig| Ok((vm.clone(), bind_vm(vm)?));
+        config.vms.iter().map(bind).collect()
     }
 
     /// Serves one more VM.
@@ -116,11 +127,16 @@ impl Daemon {
         let mut vms = lock(&self.vms);
         let all = vms.values().map(|vm| &vm.config).chain([&config]);
         check_conflicts(all).map_err(Error::Conflict)?;
-        let listening = match &config.listen {
-            Listen::Path(path) => Listening::bind(path),
-            Listen::Fd(fd) => Listening::inherit(*fd),
-        };
-        let listening = listening.map_err(Error::Socket)?;
+        let listening = bind_vm(&config)?;
+        self.serve_vm(&mut vms, config, listening)
+    }
+
+    fn serve_vm(
+        &self,
+        vms: &mut BTreeMap<Name, Vm>,
+        config: VmConfig,
+        listening: Listening,
+    ) -> Result<(), Error> {
         let port = self.add_port(&config)?;
         let id = port.id();
         let served = Served {
@@ -207,6 +223,14 @@ impl Daemon {
         let vms = std::mem::take(&mut *lock(&self.vms));
         drop(vms);
     }
+}
+
+fn bind_vm(vm: &VmConfig) -> Result<Listening, Error> {
+    let listening = match &vm.listen {
+        Listen::Path(path) => Listening::bind(path),
+        Listen::Fd(fd) => Listening::inherit(*fd),
+    };
+    listening.map_err(Error::Socket)
 }
 
 fn emulator_config(config: &Config) -> EmulatorConfig {

@@ -219,6 +219,11 @@ fn keep(hub: &Hub, chores: &Receiver<Chore>) {
             state.keeper_wakes = state.fabric.poll_timeout();
             state.keeper_wakes.map(|at| at.saturating_sub(hub.started.elapsed()))
         };
+        // Before a chore and not only without one: guests make chores, and must not be able to keep
+        // the time from others.
+        if wait.is_some_and(|wait| wait.is_zero()) {
+            hub.call(Fabric::handle_timeout);
+        }
         let chore = match wait {
             Some(wait) => chores.recv_timeout(wait),
             None => chores.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -233,7 +238,7 @@ fn keep(hub: &Hub, chores: &Receiver<Chore>) {
                 }
                 hub.call(|fabric, _| fabric.finish_zero(id, offset, len, result.is_ok()));
             }
-            Err(RecvTimeoutError::Timeout) => hub.call(Fabric::handle_timeout),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

@@ -11,4 +11,6 @@ pub mod limits;
 pub mod mapper;
 pub mod memory;
 pub mod port;
+mod ringer;
+pub mod sandbox;
 pub mod socket;

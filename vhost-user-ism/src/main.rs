@@ -10,6 +10,7 @@ use vhost_user_ism::cli::{Cli, Command, Serve, capabilities};
 use vhost_user_ism::control::{client, server};
 use vhost_user_ism::daemon::Daemon;
 use vhost_user_ism::limits;
+use vhost_user_ism::sandbox;
 use vhost_user_ism::socket::Listening;
 
 fn main() -> ExitCode {
@@ -48,12 +49,20 @@ fn serve(options: Serve) -> Result<(), Failure> {
         println!("{}", capabilities());
         return Ok(());
     }
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        // It has an error line for each wrong index or address: a guest could fill the log.
+        .filter_module("virtio_queue", log::LevelFilter::Off)
+        .init();
+    let with_sandbox = !options.no_sandbox;
     let config = options.config()?;
     limits::set()?;
     let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
     let control = config.control_socket.as_deref().map(Listening::bind).transpose()?.map(Arc::new);
-    let daemon = Arc::new(Daemon::start(&config)?);
+    let vms = Daemon::bind(&config)?;
+    if with_sandbox {
+        sandbox::enter(&config.socket_directories())?;
+    }
+    let daemon = Arc::new(Daemon::start(&config, vms)?);
     if let Some(listening) = &control {
         server::start(Arc::clone(&daemon), Arc::clone(listening))?;
     }

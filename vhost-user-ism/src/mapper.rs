@@ -4,11 +4,12 @@
 //!
 //! Invariant: messages are sent from this thread only, and only between the rings' start and
 //! their stop: QEMU 11.1 crashes on a map before SET_FEATURES, and may deadlock on one from a
-//! request handler. A front-end that does not answer stops nobody but this thread.
+//! request handler. A front-end that does not answer stops nobody but this thread, and holds up
+//! at most [`MAX_MAPS`] extents in each of at most [`MAX_THREADS`] threads.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 
@@ -19,6 +20,12 @@ use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};
 
 use crate::hub::Hub;
 use crate::memory::Extent;
+
+/// Extents that may wait for a front-end's answer: as many as fit in a window of the usual size.
+const MAX_MAPS: usize = 128;
+/// Threads of one VM. There is one, but for those of earlier front-ends that have gone without
+/// closing the channel for requests.
+const MAX_THREADS: usize = 4;
 
 /// Something to tell the front-end, in order.
 pub enum Job {
@@ -106,14 +113,42 @@ impl Windows {
 pub struct Mapper {
     jobs: Sender<Job>,
     running: Arc<AtomicBool>,
+    /// Maps that were sent and not yet carried out.
+    maps: Arc<AtomicUsize>,
+}
+
+/// The mapping threads of one VM, those of earlier front-ends included.
+#[derive(Clone, Debug, Default)]
+pub struct Threads(Arc<AtomicUsize>);
+
+/// One of them, as long as it runs.
+struct Place(Threads);
+
+impl Threads {
+    fn enter(&self) -> std::io::Result<Place> {
+        let enter = |running: usize| (running < MAX_THREADS).then_some(running + 1);
+        match self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter) {
+            Ok(_) => Ok(Place(self.clone())),
+            Err(running) => Err(std::io::Error::other(format!(
+                "{running} earlier front-ends have not closed their channel for requests"
+            ))),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Mapper {
     /// Starts the thread for `member`, whose window has `window` bytes.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// No thread can be made, or too many of earlier front-ends still run.
     pub fn start(
+        threads: &Threads,
         hub: Weak<Hub>,
         member: MemberId,
         name: &str,
@@ -122,7 +157,10 @@ impl Mapper {
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let running = Arc::new(AtomicBool::new(false));
+        let maps = Arc::new(AtomicUsize::new(0));
         let worker = Worker {
+            _place: threads.enter()?,
+            maps: Arc::clone(&maps),
             hub,
             member,
             name: name.to_owned(),
@@ -135,11 +173,18 @@ impl Mapper {
         std::thread::Builder::new()
             .name(format!("map-{name}"))
             .spawn(move || worker.work(&queue))?;
-        Ok(Self { jobs, running })
+        Ok(Self { jobs, running, maps })
     }
 
-    /// Hands a job to the thread; false if the thread is gone.
+    /// Hands a job to the thread; false if the thread is gone, or has too much to map already.
     pub fn send(&self, job: Job) -> bool {
+        if matches!(job, Job::Map { .. }) {
+            // Only the fabric's lock's holder sends maps, so none comes in between.
+            if self.maps.load(Ordering::Acquire) >= MAX_MAPS {
+                return false;
+            }
+            self.maps.fetch_add(1, Ordering::AcqRel);
+        }
         self.jobs.send(job).is_ok()
     }
 
@@ -156,7 +201,16 @@ impl Mapper {
     }
 }
 
+impl Drop for Mapper {
+    fn drop(&mut self) {
+        // What is left in the queue is for nobody.
+        self.running.store(false, Ordering::Release);
+    }
+}
+
 struct Worker {
+    _place: Place,
+    maps: Arc<AtomicUsize>,
     hub: Weak<Hub>,
     member: MemberId,
     name: String,
@@ -176,6 +230,8 @@ impl Worker {
             match job {
                 Job::Map { extent, file, window_offset, len } => {
                     let ok = self.map(file.as_deref(), window_offset, len);
+                    drop(file);
+                    self.maps.fetch_sub(1, Ordering::AcqRel);
                     let Some(hub) = self.hub.upgrade() else { return };
                     hub.call(|fabric, _| fabric.finish_map(extent, self.member, ok));
                 }
@@ -267,7 +323,65 @@ impl std::os::fd::AsRawFd for AsRaw<'_> {
 
 #[cfg(test)]
 mod tests {
+    use ism_abi::layout::{HelloRequest, RegisterRequest, RequestHeader, VERSION, command, mode};
+    use ism_emulator::{Abilities, Fabric, FabricConfig, MemberConfig, Quota, Tag, Wish};
+
     use super::*;
+
+    /// The name of an extent, from a fabric that wished for one.
+    fn extent() -> ExtentId {
+        let gid = [1; 16];
+        let (name, groups) = ("vm".to_owned(), Vec::new());
+        let config = MemberConfig { name, gid, groups, vlans: None, quota: Quota::default() };
+        let mut fabric = Fabric::new(FabricConfig::new(0xff00), &[7; 16]).expect("fabric");
+        let member = fabric.add_member(config).expect("member");
+        let abilities = Abilities { window: Some(1 << 30), copied: true };
+        fabric.connect(member, abilities).expect("a member");
+        let mut send = |code, body: &[u8]| {
+            let header = RequestHeader { command: code, reserved: [0; 6] }.to_bytes();
+            let request = [&header, body].concat();
+            fabric.control(member, Tag(0), &request, std::time::Duration::ZERO)
+        };
+        send(command::HELLO, &HelloRequest { version: VERSION, reserved: [0; 6] }.to_bytes());
+        let register = RegisterRequest {
+            rgid: gid,
+            ram_addr: 0,
+            index: 0,
+            len: 1 << 16,
+            vlan_valid: 0,
+            mode: mode::MAPPED,
+            vlan_id: 0,
+            reserved: [0; 4],
+        };
+        send(command::REGISTER, &register.to_bytes());
+        let mut wishes = std::iter::from_fn(|| fabric.poll_wish());
+        let found = wishes.find_map(|wish| match wish {
+            Wish::CreateExtent { extent, .. } => Some(extent),
+            _ => None,
+        });
+        found.expect("a pair has memory")
+    }
+
+    #[test]
+    fn a_front_end_that_does_not_answer_holds_up_so_many_extents() {
+        let (jobs, _nobody) = channel();
+        let mapper = Mapper { jobs, running: Arc::default(), maps: Arc::default() };
+        let extent = extent();
+        let map = || Job::Map { extent, file: None, window_offset: 0, len: 0 };
+        let sent = (0..2 * MAX_MAPS).filter(|_| mapper.send(map())).count();
+        assert_eq!(sent, MAX_MAPS);
+        assert!(mapper.send(Job::Unmap { window_offset: 0, len: 0 }), "what ends something goes");
+    }
+
+    #[test]
+    fn front_ends_that_do_not_end_hold_up_so_many_threads() {
+        let threads = Threads::default();
+        let mut places: Vec<Place> =
+            std::iter::from_fn(|| threads.enter().ok()).take(2 * MAX_THREADS).collect();
+        assert_eq!(places.len(), MAX_THREADS);
+        places.pop();
+        assert!(threads.enter().is_ok());
+    }
 
     #[test]
     fn ranges_are_checked_because_qemu_does_not() {

@@ -85,6 +85,31 @@ pub enum UnsafeMemory {
         /// Bytes.
         len: u64,
     },
+    /// A region of huge pages, which the host may not have when they are touched.
+    HugePages {
+        /// Guest-physical address.
+        at: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// A region that its file ends before.
+    TooShort {
+        /// Guest-physical address.
+        at: u64,
+        /// Bytes of the region.
+        len: u64,
+        /// Where in the file the region begins, in bytes.
+        offset: u64,
+        /// Bytes of the file.
+        file_len: u64,
+    },
+    /// A region whose file cannot be asked.
+    Unknown {
+        /// Guest-physical address.
+        at: u64,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for UnsafeMemory {
@@ -100,22 +125,52 @@ impl fmt::Display for UnsafeMemory {
                  use -object memory-backend-memfd (its default seal=on), \
                  or start the daemon with --allow-unsealed-memory"
             ),
+            Self::HugePages { at, len } => write!(
+                f,
+                "guest memory at {at:#x} ({len} bytes) is made of huge pages, and a host that has \
+                 none left stops the daemon when it touches them: use memory without hugetlb=on, \
+                 or start the daemon with --allow-unsealed-memory"
+            ),
+            Self::TooShort { at, len, offset, file_len } => write!(
+                f,
+                "guest memory at {at:#x} has {len} bytes from byte {offset} of a file of {file_len}"
+            ),
+            Self::Unknown { at, error } => {
+                write!(f, "guest memory at {at:#x}: its file cannot be looked at: {error}")
+            }
         }
     }
 }
 
 impl std::error::Error for UnsafeMemory {}
 
-/// Checks that every region of `memory` is a file that cannot shrink.
+/// `f_type` of hugetlbfs (linux/magic.h).
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// Checks that no access to `memory` can fault: every region is inside a file that cannot shrink,
+/// and whose pages the kernel makes when they are missing. The library's mapping checks none of it.
+/// `allow_unsealed`: the operator trusts the front-end to keep its files as they are.
 ///
 /// # Errors
 /// The first region that is not.
 pub fn check_guest_memory(memory: &GuestMemory, allow_unsealed: bool) -> Result<(), UnsafeMemory> {
     for region in memory.iter() {
-        let at = region.start_addr().0;
-        let file = region.file_offset().ok_or(UnsafeMemory::NotShared { at })?;
-        if !allow_unsealed && !is_sealed_against_shrinking(file.file()) {
-            return Err(UnsafeMemory::NotSealed { at, len: region.len() });
+        let (at, len) = (region.start_addr().0, region.len());
+        let part = region.file_offset().ok_or(UnsafeMemory::NotShared { at })?;
+        let file = part.file();
+        let unknown = |error| UnsafeMemory::Unknown { at, error };
+        if !allow_unsealed {
+            if !is_sealed_against_shrinking(file) {
+                return Err(UnsafeMemory::NotSealed { at, len });
+            }
+            if is_on_hugetlbfs(file).map_err(unknown)? {
+                return Err(UnsafeMemory::HugePages { at, len });
+            }
+        }
+        // After the seal: a length that was right before it need not be any more.
+        let (offset, file_len) = (part.start(), file.metadata().map_err(unknown)?.len());
+        if offset.checked_add(len).is_none_or(|end| end > file_len) {
+            return Err(UnsafeMemory::TooShort { at, len, offset, file_len });
         }
     }
     Ok(())
@@ -124,6 +179,13 @@ pub fn check_guest_memory(memory: &GuestMemory, allow_unsealed: bool) -> Result<
 fn is_sealed_against_shrinking(file: &File) -> bool {
     // Only memfds (and hugetlbfs ones) have seals; other files answer EINVAL.
     rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+}
+
+/// A page of hugetlbfs that is not reserved, and that the pool does not have, is SIGBUS; and a
+/// reservation is the front-end's to make and, by punching holes, to undo.
+fn is_on_hugetlbfs(file: &File) -> io::Result<bool> {
+    let file_system = rustix::fs::fstatfs(file)?;
+    Ok(u64::try_from(file_system.f_type).is_ok_and(|kind| kind == HUGETLBFS_MAGIC))
 }
 
 #[cfg(test)]
@@ -183,6 +245,44 @@ mod tests {
             Err(UnsafeMemory::NotSealed { at: 0, len: 0x1000 })
         ));
         assert!(check_guest_memory(&unsealed, true).is_ok());
+    }
+
+    #[test]
+    fn memory_that_its_file_ends_before_is_refused_even_if_allowed() {
+        for (file_len, offset) in [(0, 0), (0x800, 0), (0x1000, 0x1000), (0x1800, 0x1000)] {
+            let fd = rustix::fs::memfd_create("ram", MemfdFlags::ALLOW_SEALING).expect("memfd");
+            rustix::fs::ftruncate(&fd, file_len).expect("truncate");
+            rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK).expect("seal");
+            let range = (GuestAddress(0), 0x1000, Some(FileOffset::new(File::from(fd), offset)));
+            let memory = GuestMemory::from_ranges_with_files([range]).expect("mapping one page");
+            for allow_unsealed in [false, true] {
+                assert!(
+                    matches!(
+                        check_guest_memory(&memory, allow_unsealed),
+                        Err(UnsafeMemory::TooShort { at: 0, len: 0x1000, .. })
+                    ),
+                    "{file_len:#x} {offset:#x} {allow_unsealed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn huge_pages_that_may_not_be_there_are_refused_unless_allowed() {
+        const HUGE: usize = 2 << 20;
+        let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+        let Ok(fd) = rustix::fs::memfd_create("ram", flags) else {
+            return; // A kernel without hugetlbfs has nothing to refuse.
+        };
+        rustix::fs::ftruncate(&fd, HUGE as u64).expect("truncate");
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK).expect("seal");
+        let range = (GuestAddress(0), HUGE, Some(FileOffset::new(File::from(fd), 0)));
+        let memory = GuestMemory::from_ranges_with_files([range]).expect("mapping no page yet");
+        assert!(matches!(
+            check_guest_memory(&memory, false),
+            Err(UnsafeMemory::HugePages { at: 0, .. })
+        ));
+        assert!(check_guest_memory(&memory, true).is_ok());
     }
 
     #[test]

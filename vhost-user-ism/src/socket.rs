@@ -64,6 +64,12 @@ impl fmt::Display for SocketError {
             Self::Inherited(fd) => {
                 write!(f, "descriptor {fd} is not an inherited, listening Unix socket")
             }
+            Self::Io(path, error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
+                f,
+                "{}: {error} (a running daemon makes sockets only in the directories of those it \
+                 made at its start, unless it was started with --no-sandbox)",
+                path.display()
+            ),
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
         }
     }

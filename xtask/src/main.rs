@@ -4,6 +4,7 @@
 //!
 //! Invariant: a chore says what it does, and fails when what it was asked to show is not shown.
 
+mod bench;
 mod demo;
 mod repo;
 mod steps;
@@ -23,6 +24,8 @@ struct Cli {
 enum Chore {
     /// Boot two VMs and compare TCP with SMC-D over our device, in one run.
     Demo(demo::Options),
+    /// Measure the parts, in release builds.
+    Bench(bench::Options),
     /// Run everything that CI runs: formatting, lints, licences, tests, fuzzing, VMs.
     Test(test::Options),
 }
@@ -30,6 +33,7 @@ enum Chore {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().chore {
         Chore::Demo(options) => demo::demo(&options),
+        Chore::Bench(options) => bench::bench(&options),
         Chore::Test(options) => test::test(&options),
     }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::repo;
+use crate::repo::{self, cargo};
 use crate::steps::{Steps, run};
 
 /// The version that checks licences and sources; installed into the user's cache if missing.
@@ -114,11 +114,4 @@ fn vm_tests() -> Result<()> {
 
 fn demo() -> Result<()> {
     run(&mut cargo(&["run", "--quiet", "--package", "xtask", "--", "demo", "--seconds", "2"]))
-}
-
-/// A cargo command in the repository.
-fn cargo(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(args).current_dir(repo::root());
-    command
 }

@@ -13,27 +13,19 @@ use crate::fabric::Fabric;
 use crate::refusal::Refusal;
 
 pub(super) fn attach(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
-    let token = TokenRequest::from_bytes(call.body)
-        .ok_or(Refusal::Invalid)?
-        .token;
+    let token = TokenRequest::from_bytes(call.body).ok_or(Refusal::Invalid)?.token;
     let member = fabric.members.get_mut(&call.id).ok_or(Refusal::NotReady)?;
     let grant = member.grants.get_mut(&token).ok_or(Refusal::NoToken)?;
     let (Mode::Mapped, Some((_, window_offset))) = (grant.mode, grant.block) else {
         return Err(Refusal::WrongMode);
     };
     grant.attached = true;
-    let body = AttachReply {
-        window_offset,
-        len: grant.len,
-        index: grant.index,
-    };
+    let body = AttachReply { window_offset, len: grant.len, index: grant.index };
     Ok(Some(Reply::ok(&body.to_bytes())))
 }
 
 pub(super) fn detach(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
-    let token = TokenRequest::from_bytes(call.body)
-        .ok_or(Refusal::Invalid)?
-        .token;
+    let token = TokenRequest::from_bytes(call.body).ok_or(Refusal::Invalid)?.token;
     let member = fabric.members.get_mut(&call.id).ok_or(Refusal::NotReady)?;
     if let Some((instance, block)) = member.orphans.remove(&token) {
         fabric.release_block(instance, block);

@@ -17,11 +17,7 @@ pub(super) fn hello(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
     if request.version != VERSION || request.reserved != [0; 6] {
         return Err(Refusal::Invalid);
     }
-    if fabric
-        .members
-        .get(&call.id)
-        .is_none_or(|m| m.abilities.is_none())
-    {
+    if fabric.members.get(&call.id).is_none_or(|m| m.abilities.is_none()) {
         return Err(Refusal::NotReady);
     }
     fabric.part(call.id, Parting::Hello);

@@ -2,8 +2,8 @@
 
 //! The control queue: one table of commands.
 //!
-//! Invariant: every request is answered exactly once, at once or by [`Wish::Reply`]
-//! (crate::Wish::Reply), unless its member is reset or gone before.
+//! Invariant: every request is answered exactly once, at once or by [`Wish::Reply`], unless its
+//! member is reset or gone before.
 
 mod attach;
 mod hello;
@@ -52,20 +52,15 @@ struct Command {
     run: fn(&mut Fabric, &Call<'_>) -> Answer,
 }
 
-/// A command that any driver may send at any time.
+/// A command that any driver may send at any time: HELLO. PING is none, so that a driver whose
+/// device was reset behind its back (a paused VM) learns of it.
 const fn early(
     code: u16,
     body: usize,
     reply: usize,
     run: fn(&mut Fabric, &Call<'_>) -> Answer,
 ) -> Command {
-    Command {
-        code,
-        body,
-        reply,
-        ready: false,
-        run,
-    }
+    Command { code, body, reply, ready: false, run }
 }
 
 /// A command that HELLO comes before.
@@ -75,63 +70,22 @@ const fn after_hello(
     reply: usize,
     run: fn(&mut Fabric, &Call<'_>) -> Answer,
 ) -> Command {
-    Command {
-        code,
-        body,
-        reply,
-        ready: true,
-        run,
-    }
+    Command { code, body, reply, ready: true, run }
 }
 
 const COMMANDS: &[Command] = &[
-    early(
-        command::HELLO,
-        HelloRequest::SIZE,
-        HelloReply::SIZE,
-        hello::hello,
-    ),
-    early(command::PING, Ping::SIZE, Ping::SIZE, hello::ping),
+    early(command::HELLO, HelloRequest::SIZE, HelloReply::SIZE, hello::hello),
+    after_hello(command::PING, Ping::SIZE, Ping::SIZE, hello::ping),
     after_hello(command::STATS, 0, StatsReply::SIZE, hello::stats),
-    after_hello(
-        command::QUERY_RGID,
-        QueryRequest::SIZE,
-        QueryReply::SIZE,
-        peer::query,
-    ),
-    after_hello(
-        command::FORGET_PEER,
-        ForgetPeerRequest::SIZE,
-        0,
-        peer::forget,
-    ),
-    after_hello(
-        command::REGISTER,
-        RegisterRequest::SIZE,
-        RegisterReply::SIZE,
-        register::register,
-    ),
-    after_hello(
-        command::UNREGISTER,
-        TokenRequest::SIZE,
-        0,
-        unregister::unregister,
-    ),
-    after_hello(
-        command::ATTACH,
-        TokenRequest::SIZE,
-        AttachReply::SIZE,
-        attach::attach,
-    ),
+    after_hello(command::QUERY_RGID, QueryRequest::SIZE, QueryReply::SIZE, peer::query),
+    after_hello(command::FORGET_PEER, ForgetPeerRequest::SIZE, 0, peer::forget),
+    after_hello(command::REGISTER, RegisterRequest::SIZE, RegisterReply::SIZE, register::register),
+    after_hello(command::UNREGISTER, TokenRequest::SIZE, 0, unregister::unregister),
+    after_hello(command::ATTACH, TokenRequest::SIZE, AttachReply::SIZE, attach::attach),
     after_hello(command::DETACH, TokenRequest::SIZE, 0, attach::detach),
     after_hello(command::ADD_VLAN, VlanRequest::SIZE, 0, vlan::add),
     after_hello(command::DEL_VLAN, VlanRequest::SIZE, 0, vlan::del),
-    after_hello(
-        command::SIGNAL_EVENT,
-        SignalEventRequest::SIZE,
-        0,
-        peer::signal_event,
-    ),
+    after_hello(command::SIGNAL_EVENT, SignalEventRequest::SIZE, 0, peer::signal_event),
 ];
 
 fn find(request: &[u8]) -> Option<&'static Command> {
@@ -186,21 +140,14 @@ impl Fabric {
 
     /// Answers control buffers that waited.
     fn answer_later(&mut self, id: MemberId, tags: Vec<Tag>, reply: Reply) {
-        let wish = |tag| Wish::Reply {
-            member: id,
-            tag,
-            reply,
-        };
+        let wish = |tag| Wish::Reply { member: id, tag, reply };
         self.wishes.extend(tags.into_iter().map(wish));
     }
 
     /// Refuses control buffers that waited; `body` is the reply body's length in bytes.
     fn refuse_later(&mut self, id: MemberId, tags: Vec<Tag>, refusal: Refusal, body: usize) {
         if let Some(member) = self.members.get(&id) {
-            count(
-                &member.counters.errors,
-                u64::try_from(tags.len()).unwrap_or(u64::MAX),
-            );
+            count(&member.counters.errors, u64::try_from(tags.len()).unwrap_or(u64::MAX));
         }
         self.answer_later(id, tags, Reply::refused(refusal, ReplyHeader::SIZE + body));
     }

@@ -21,10 +21,7 @@ pub(super) fn query(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
     }
     let vlan = vlan::field(request.vlan_valid, request.vlan_id)?;
     let reach = fabric.reach(call.id, &request.gid, vlan)?;
-    let body = QueryReply {
-        mode: reach.mode.wire(),
-        reserved: [0; 7],
-    };
+    let body = QueryReply { mode: reach.mode.wire(), reserved: [0; 7] };
     Ok(Some(Reply::ok(&body.to_bytes())))
 }
 
@@ -46,9 +43,7 @@ pub(super) fn forget(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
         return Err(Refusal::InUse);
     }
     member.pairs.remove(&request.instance);
-    member
-        .orphans
-        .retain(|_, (instance, _)| *instance != request.instance);
+    member.orphans.retain(|_, (instance, _)| *instance != request.instance);
     fabric.leave_pair(call.id, request.instance, true, false);
     done
 }
@@ -64,12 +59,7 @@ pub(super) fn signal_event(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
     if !receiver.events.admit(call.id) {
         return Err(Refusal::Busy);
     }
-    let body = SoftwareEvent {
-        gid,
-        code: request.code,
-        reserved: 0,
-        info: request.info,
-    };
+    let body = SoftwareEvent { gid, code: request.code, reserved: 0, info: request.info };
     let kind = Kind::Software { sender: call.id };
     fabric.push_event(peer, kind, event::SOFTWARE_EVENT, &body.to_bytes());
     Ok(Some(Reply::ok(&[])))

@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ism_abi::{DmbGranted, MIN_DMB_LEN, RegisterReply, RegisterRequest, event};
+use ism_abi::{DmbGranted, Gid, MIN_DMB_LEN, RegisterReply, RegisterRequest, event};
 
 use super::{Answer, Call, Reply, vlan};
 use crate::buddy::block_len;
 use crate::config::Mode;
-use crate::dmb::{Dmb, Grant, Params, State};
+use crate::dmb::{Block, Dmb, Grant, Params, State};
 use crate::events::Kind;
 use crate::fabric::{Fabric, Reach, key};
 use crate::gate::Gate;
@@ -60,9 +60,7 @@ pub(super) fn register(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
 impl Fabric {
     /// The ranges of REGISTER's fields; returns the mode.
     fn check_fields(&self, request: &RegisterRequest) -> Result<Mode, Refusal> {
-        let mode = [Mode::Mapped, Mode::Copied]
-            .into_iter()
-            .find(|m| m.wire() == request.mode);
+        let mode = [Mode::Mapped, Mode::Copied].into_iter().find(|m| m.wire() == request.mode);
         let mode = mode.ok_or(Refusal::Invalid)?;
         let ram_end = request.ram_addr.checked_add(u64::from(request.len));
         let fine = request.index < self.config.max_dmbs
@@ -72,11 +70,7 @@ impl Fabric {
             && request.ram_addr.is_multiple_of(WORD)
             && (mode == Mode::Copied || request.ram_addr == 0)
             && request.reserved == [0; 4];
-        if fine {
-            Ok(mode)
-        } else {
-            Err(Refusal::Invalid)
-        }
+        if fine { Ok(mode) } else { Err(Refusal::Invalid) }
     }
 
     /// The index is in use: the same answer for the same request.
@@ -100,11 +94,7 @@ impl Fabric {
             Mode::Copied => u64::from(params.len),
         };
         self.check_quota(call.id, charge)?;
-        if self
-            .members
-            .get(&params.writer)
-            .is_none_or(|m| m.late_events)
-        {
+        if self.members.get(&params.writer).is_none_or(|m| m.late_events) {
             return Err(Refusal::IoError);
         }
         let (instance, fresh) = self.pair(call.id, reach)?;
@@ -120,26 +110,15 @@ impl Fabric {
         };
         let deadline = call.now.saturating_add(self.config.answer_timeout);
         let (token, index) = (self.tokens.next(), params.index);
-        let state = State::Mapping {
-            tags: vec![call.tag],
-            deadline,
-        };
+        let state = State::Mapping { tags: vec![call.tag], deadline };
         let gate = Arc::new(Gate::new());
-        let dmb = Dmb {
-            token,
-            params,
-            instance,
-            block,
-            gate,
-            state,
-        };
+        let dmb = Dmb { token, params, instance, block, gate, state };
         if let Some(member) = self.members.get_mut(&call.id) {
             member.bytes = member.bytes.saturating_add(charge);
             member.own_tokens.insert(token, index);
             member.own.insert(index, dmb);
         }
-        self.deadlines
-            .insert((deadline, Deadline::Grant(call.id, index)));
+        self.deadlines.insert((deadline, Deadline::Grant(call.id, index)));
         self.grant_or_wait(call.id, index, instance);
         Ok(None)
     }
@@ -175,8 +154,7 @@ impl Fabric {
         }
         let instance = self.next_instance;
         self.next_instance += 1;
-        self.pairs
-            .insert(instance, Pair::new(members, reach.check_cdc));
+        self.pairs.insert(instance, Pair::new(members, reach.check_cdc));
         self.live.insert(key, instance);
         for member in [id, reach.peer] {
             if let Some(member) = self.members.get_mut(&member) {
@@ -199,15 +177,11 @@ impl Fabric {
 
     /// Grants a new DMB, or has it wait for its mappings.
     fn grant_or_wait(&mut self, owner: MemberId, index: u32, instance: Instance) {
-        let block = self
-            .members
-            .get(&owner)
-            .and_then(|m| m.own.get(&index))
-            .and_then(|d| d.block);
+        let block = self.members.get(&owner).and_then(|m| m.own.get(&index)).and_then(|d| d.block);
         let Some(pair) = self.pairs.get_mut(&instance) else {
             return;
         };
-        let there = |b: crate::dmb::Block| pair.all_views(b.extent, |m| m == Mapping::Present);
+        let there = |b: Block| pair.all_views(b.extent, |m| m == Mapping::Present);
         if block.is_none_or(there) {
             self.grant(owner, index);
         } else {
@@ -221,11 +195,8 @@ impl Fabric {
         let Some((token, mut grant, gid)) = self.make_grant(owner, index) else {
             return;
         };
-        let writer = self
-            .members
-            .get(&owner)
-            .and_then(|m| m.own.get(&index))
-            .map(|d| d.params.writer);
+        let writer =
+            self.members.get(&owner).and_then(|m| m.own.get(&index)).map(|d| d.params.writer);
         let Some((writer, pair)) = writer.zip(self.pairs.get_mut(&grant.instance)) else {
             return;
         };
@@ -240,11 +211,7 @@ impl Fabric {
             mode: grant.mode.wire(),
             reserved: [0; 7],
         };
-        let kind = Kind::Grant {
-            owner,
-            index,
-            token,
-        };
+        let kind = Kind::Grant { owner, index, token };
         grant.event = self.push_event(writer, kind, event::DMB_GRANTED, &body.to_bytes());
         if let Some(member) = self.members.get_mut(&writer) {
             member.grants.insert(token, grant);
@@ -252,7 +219,7 @@ impl Fabric {
     }
 
     /// The writer's half of a DMB that waits for it; the DMB goes on to `Granting`.
-    fn make_grant(&mut self, owner: MemberId, index: u32) -> Option<(u64, Grant, ism_abi::Gid)> {
+    fn make_grant(&mut self, owner: MemberId, index: u32) -> Option<(u64, Grant, Gid)> {
         let member = self.members.get_mut(&owner)?;
         let (gid, signals) = (member.gid(), Arc::clone(&member.signals));
         let dmb = member.own.get_mut(&index)?;
@@ -287,10 +254,7 @@ impl Fabric {
 
     /// The grant is in the writer's ring: answers REGISTER.
     pub(crate) fn grant_delivered(&mut self, owner: MemberId, index: u32, token: u64) {
-        let dmb = self
-            .members
-            .get_mut(&owner)
-            .and_then(|m| m.own.get_mut(&index));
+        let dmb = self.members.get_mut(&owner).and_then(|m| m.own.get_mut(&index));
         let Some(dmb) = dmb.filter(|d| d.token == token) else {
             return;
         };
@@ -299,8 +263,7 @@ impl Fabric {
         };
         let (tags, deadline): (Vec<Tag>, Duration) = (std::mem::take(tags), *deadline);
         dmb.state = State::Registered;
-        self.deadlines
-            .remove(&(deadline, Deadline::Grant(owner, index)));
+        self.deadlines.remove(&(deadline, Deadline::Grant(owner, index)));
         let reply = self.register_reply(owner, index);
         self.answer_later(owner, tags, reply);
     }

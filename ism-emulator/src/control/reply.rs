@@ -27,18 +27,11 @@ impl Reply {
 
     fn new(status: u32, body: &[u8]) -> Self {
         let mut bytes = [0; MAX];
-        let header = ReplyHeader {
-            status,
-            reserved: 0,
-        }
-        .to_bytes();
+        let header = ReplyHeader { status, reserved: 0 }.to_bytes();
         for (to, from) in bytes.iter_mut().zip(header.iter().chain(body)) {
             *to = *from;
         }
-        Self {
-            bytes,
-            len: (ReplyHeader::SIZE + body.len()).min(MAX),
-        }
+        Self { bytes, len: (ReplyHeader::SIZE + body.len()).min(MAX) }
     }
 
     /// Done, with this body.
@@ -48,10 +41,7 @@ impl Reply {
 
     /// Not done; `len` is the reply's length in bytes.
     pub(crate) fn refused(refusal: Refusal, len: usize) -> Self {
-        Self {
-            len: len.min(MAX),
-            ..Self::new(refusal.status(), &[])
-        }
+        Self { len: len.min(MAX), ..Self::new(refusal.status(), &[]) }
     }
 
     /// Not done, because a HELLO came; `body` is the reply body's length in bytes.

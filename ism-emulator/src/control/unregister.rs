@@ -16,9 +16,7 @@ use crate::time::Deadline;
 use crate::wish::MemberId;
 
 pub(super) fn unregister(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
-    let token = TokenRequest::from_bytes(call.body)
-        .ok_or(Refusal::Invalid)?
-        .token;
+    let token = TokenRequest::from_bytes(call.body).ok_or(Refusal::Invalid)?.token;
     let member = fabric.members.get_mut(&call.id).ok_or(Refusal::NotReady)?;
     let index = *member.own_tokens.get(&token).ok_or(Refusal::NoToken)?;
     let dmb = member.own.get_mut(&index).ok_or(Refusal::NoToken)?;
@@ -32,9 +30,7 @@ pub(super) fn unregister(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
         State::Registered => {}
     }
     if !dmb.gate.close() {
-        dmb.state = State::Closing {
-            tags: vec![call.tag],
-        };
+        dmb.state = State::Closing { tags: vec![call.tag] };
         fabric.revoke(call.id, index);
         fabric.closing.insert((call.id, index));
         fabric.watch_gates(call.now);

@@ -24,23 +24,14 @@ pub(super) fn field(valid: u8, id: u16) -> Result<Option<u16>, Refusal> {
 fn request(call: &Call<'_>) -> Result<u16, Refusal> {
     let request = VlanRequest::from_bytes(call.body).ok_or(Refusal::Invalid)?;
     let id = field(1, request.vlan_id)?.ok_or(Refusal::Invalid)?;
-    if request.reserved == [0; 6] {
-        Ok(id)
-    } else {
-        Err(Refusal::Invalid)
-    }
+    if request.reserved == [0; 6] { Ok(id) } else { Err(Refusal::Invalid) }
 }
 
 pub(super) fn add(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
     let id = request(call)?;
     let member = fabric.members.get_mut(&call.id).ok_or(Refusal::NotReady)?;
     if id != RESERVED_VLAN {
-        if member
-            .config
-            .vlans
-            .as_ref()
-            .is_some_and(|allowed| !allowed.contains(&id))
-        {
+        if member.config.vlans.as_ref().is_some_and(|allowed| !allowed.contains(&id)) {
             return Err(Refusal::Unreachable);
         }
         member.vlans.insert(id);

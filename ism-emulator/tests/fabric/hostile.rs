@@ -88,67 +88,29 @@ fn well_formed(which: usize, token: u64) -> Vec<u8> {
     let token_body = TokenRequest { token }.to_bytes();
     let mapped = register(peer, 2, 1 << 16, Mode::Mapped);
     match which % 16 {
-        0 => request(
-            command::HELLO,
-            &HelloRequest {
-                version: 1,
-                reserved: [0; 6],
-            }
-            .to_bytes(),
-        ),
+        0 => request(command::HELLO, &HelloRequest { version: 1, reserved: [0; 6] }.to_bytes()),
         1 => request(command::PING, &Ping { cookie: token }.to_bytes()),
         2 => request(command::STATS, &[]),
         3 => {
-            let query = QueryRequest {
-                gid: peer,
-                vlan_id: 0,
-                vlan_valid: 0,
-                reserved: [0; 5],
-            };
+            let query = QueryRequest { gid: peer, vlan_id: 0, vlan_valid: 0, reserved: [0; 5] };
             request(command::QUERY_RGID, &query.to_bytes())
         }
         4 => {
-            let forget = ForgetPeerRequest {
-                gid: peer,
-                instance: token % 16,
-            };
+            let forget = ForgetPeerRequest { gid: peer, instance: token % 16 };
             request(command::FORGET_PEER, &forget.to_bytes())
         }
         5 | 6 => request(command::REGISTER, &mapped.to_bytes()),
         7 => request(command::UNREGISTER, &token_body),
         8 | 9 => request(command::ATTACH, &token_body),
         10 => request(command::DETACH, &token_body),
-        11 => request(
-            command::ADD_VLAN,
-            &VlanRequest {
-                vlan_id: 5,
-                reserved: [0; 6],
-            }
-            .to_bytes(),
-        ),
-        12 => request(
-            command::DEL_VLAN,
-            &VlanRequest {
-                vlan_id: 5,
-                reserved: [0; 6],
-            }
-            .to_bytes(),
-        ),
+        11 => request(command::ADD_VLAN, &VlanRequest { vlan_id: 5, reserved: [0; 6] }.to_bytes()),
+        12 => request(command::DEL_VLAN, &VlanRequest { vlan_id: 5, reserved: [0; 6] }.to_bytes()),
         13 => {
-            let event = SignalEventRequest {
-                gid: peer,
-                code: 1,
-                reserved: 0,
-                info: token,
-            };
+            let event = SignalEventRequest { gid: peer, code: 1, reserved: 0, info: token };
             request(command::SIGNAL_EVENT, &event.to_bytes())
         }
         _ => {
-            let vlan = RegisterRequest {
-                vlan_valid: 1,
-                vlan_id: 5,
-                ..mapped
-            };
+            let vlan = RegisterRequest { vlan_valid: 1, vlan_id: 5, ..mapped };
             request(command::REGISTER, &vlan.to_bytes())
         }
     }
@@ -176,10 +138,7 @@ impl Siege {
         config.pair_extents = 2;
         let mut world = World::new(config);
         // Mapped with Alice, copied with Bob.
-        let quota = Quota {
-            signals_per_s: 20,
-            ..Quota::default()
-        };
+        let quota = Quota { signals_per_s: 20, ..Quota::default() };
         let mallory = world.silent_member(1, &["m", "checked"], quota);
         world.connect(mallory);
         world.hello(mallory);
@@ -188,16 +147,7 @@ impl Siege {
         let good = world.register(alice, register(gid(3), 9, 1 << 16, Mode::Mapped));
         let tokens = vec![good.token];
         let (moves, open) = (Vec::new(), Vec::new());
-        Self {
-            world,
-            mallory,
-            alice,
-            bob,
-            good,
-            tokens,
-            moves,
-            open,
-        }
+        Self { world, mallory, alice, bob, good, tokens, moves, open }
     }
 
     fn token(&self, nth: usize) -> u64 {
@@ -256,17 +206,8 @@ impl Siege {
             Deed::Move(bytes, len) => drop(self.world.fabric.begin_move(id, &bytes, len, now)),
             Deed::TrueMove(token, offset, len) => {
                 let token = self.token(token);
-                let header = MoveRequest {
-                    token,
-                    offset,
-                    len,
-                    signal: 1,
-                    reserved: 0,
-                };
-                let moved = self
-                    .world
-                    .fabric
-                    .begin_move(id, &header.to_bytes(), len as usize, now);
+                let header = MoveRequest { token, offset, len, signal: 1, reserved: 0 };
+                let moved = self.world.fabric.begin_move(id, &header.to_bytes(), len as usize, now);
                 self.moves.extend(moved);
             }
             Deed::EndMove(nth, how) => self.end_move(nth, how),
@@ -276,10 +217,7 @@ impl Siege {
                 self.control(&request(command::REGISTER, &body));
             }
             Deed::Unregister(token) => {
-                let body = TokenRequest {
-                    token: self.token(token),
-                }
-                .to_bytes();
+                let body = TokenRequest { token: self.token(token) }.to_bytes();
                 self.control(&request(command::UNREGISTER, &body));
             }
             Deed::Grant(index) => self.grant(index),
@@ -290,10 +228,7 @@ impl Siege {
             }
             Deed::Reconnect(window, copied) => {
                 self.world.maps.remove(&id);
-                self.world
-                    .fabric
-                    .connect(id, Abilities { window, copied })
-                    .unwrap();
+                self.world.fabric.connect(id, Abilities { window, copied }).unwrap();
                 self.open.clear();
             }
             Deed::Deaf(deaf) => toggle(&mut self.world.deaf, id, deaf),
@@ -350,11 +285,8 @@ impl Siege {
     fn end(mut self) {
         self.moves.clear();
         let members = [self.mallory, self.alice, self.bob];
-        self.world
-            .register(self.alice, register(gid(3), 10, 1 << 14, Mode::Mapped));
-        members
-            .iter()
-            .for_each(|&id| self.world.fabric.remove_member(id));
+        self.world.register(self.alice, register(gid(3), 10, 1 << 14, Mode::Mapped));
+        members.iter().for_each(|&id| self.world.fabric.remove_member(id));
         self.world.work();
         let totals = self.world.fabric.totals();
         let left = (totals.members, totals.pairs, totals.extents, totals.dmbs);

@@ -11,20 +11,14 @@ use ism_emulator::{MemberId, Mode, Refusal, Tag, Wish};
 use crate::world::{World, body, config, event_body, gid, kind, register, request, status};
 
 fn forget(w: &mut World, id: MemberId, peer: u8, instance: u64) -> u32 {
-    let body = ForgetPeerRequest {
-        gid: gid(peer),
-        instance,
-    };
+    let body = ForgetPeerRequest { gid: gid(peer), instance };
     w.status(id, command::FORGET_PEER, &body.to_bytes())
 }
 
 /// The only event of a member, a PEER_GONE.
 fn peer_gone(w: &mut World, id: MemberId) -> PeerGone {
     let events = w.take_events(id);
-    assert_eq!(
-        events.iter().map(kind).collect::<Vec<_>>(),
-        [event::PEER_GONE]
-    );
+    assert_eq!(events.iter().map(kind).collect::<Vec<_>>(), [event::PEER_GONE]);
     PeerGone::from_bytes(event_body(&events[0])).unwrap()
 }
 
@@ -51,10 +45,7 @@ fn who_goes_takes_all_tokens_along() {
             let gone = peer_gone(&mut w, b);
             assert_eq!((gone.gid, gone.instance), (gid(1), of_a.instance));
             assert_eq!(w.signal(b, of_a.token), Err(Refusal::NoToken));
-            assert_eq!(
-                w.begin_move(b, of_a.token, 0, 1).unwrap_err(),
-                Refusal::NoToken
-            );
+            assert_eq!(w.begin_move(b, of_a.token, 0, 1).unwrap_err(), Refusal::NoToken);
             assert!(w.signal(a, of_b.token).is_err());
             assert!(w.take_signals(b).is_empty());
             // The survivor keeps its memory until it has let go of all.
@@ -89,10 +80,7 @@ fn a_member_that_comes_back_is_another_pair() {
     let gone = peer_gone(&mut w, b);
     let new = w.register(a, register(gid(2), 7, 1 << 16, Mode::Mapped));
     assert!(new.instance != old.instance && new.token != old.token);
-    assert_eq!(
-        (w.extents.len(), w.maps[&b].len(), w.maps[&a].len()),
-        (2, 2, 1)
-    );
+    assert_eq!((w.extents.len(), w.maps[&b].len(), w.maps[&a].len()), (2, 2, 1));
     // The old DMB holds its index; a REGISTER that looks the same is not the same.
     let again = register(gid(1), 7, 1 << 16, Mode::Mapped);
     assert_eq!(w.try_register(b, again), s::IN_USE);
@@ -106,11 +94,7 @@ fn a_member_that_comes_back_is_another_pair() {
 #[test]
 fn nobody_is_told_who_had_nothing_with_it() {
     let mut w = World::new(config());
-    let (a, b, c) = (
-        w.member(1, &["m"]),
-        w.member(2, &["m"]),
-        w.member(3, &["m"]),
-    );
+    let (a, b, c) = (w.member(1, &["m"]), w.member(2, &["m"]), w.member(3, &["m"]));
     w.register(a, register(gid(2), 7, 1 << 16, Mode::Mapped));
     w.take_events(b);
     w.fabric.disconnect(a);
@@ -125,10 +109,7 @@ fn an_untaken_grant_is_withdrawn() {
     w.attentive.remove(&b);
     let tag = w.send(
         a,
-        &request(
-            command::REGISTER,
-            &register(gid(2), 7, 1 << 16, Mode::Mapped).to_bytes(),
-        ),
+        &request(command::REGISTER, &register(gid(2), 7, 1 << 16, Mode::Mapped).to_bytes()),
     );
     assert!(w.replies.is_empty());
     w.hello(a);
@@ -141,10 +122,7 @@ fn register_fails_when_the_writer_goes() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));
     w.attentive.remove(&b);
-    let bytes = request(
-        command::REGISTER,
-        &register(gid(2), 7, 1 << 16, Mode::Mapped).to_bytes(),
-    );
+    let bytes = request(command::REGISTER, &register(gid(2), 7, 1 << 16, Mode::Mapped).to_bytes());
     let tag = w.send(a, &bytes);
     w.fabric.disconnect(b);
     w.work();
@@ -174,10 +152,7 @@ fn forgetting_detaches() {
 fn wishes_of_a_front_end_that_is_gone_are_withdrawn() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));
-    let bytes = request(
-        command::REGISTER,
-        &register(gid(2), 7, 1 << 16, Mode::Mapped).to_bytes(),
-    );
+    let bytes = request(command::REGISTER, &register(gid(2), 7, 1 << 16, Mode::Mapped).to_bytes());
     assert!(w.fabric.control(a, Tag(500), &bytes, w.now).is_none());
     w.fabric.disconnect(a);
     let of_a = |wish: &Wish| match wish {
@@ -197,13 +172,7 @@ fn wishes_of_a_front_end_that_is_gone_are_withdrawn() {
 fn software_events_go_to_the_living_only() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));
-    let event = SignalEventRequest {
-        gid: gid(2),
-        code: 1,
-        reserved: 0,
-        info: 2,
-    }
-    .to_bytes();
+    let event = SignalEventRequest { gid: gid(2), code: 1, reserved: 0, info: 2 }.to_bytes();
     assert_eq!(w.status(a, command::SIGNAL_EVENT, &event), s::OK);
     w.fabric.reset(b);
     assert_eq!(w.status(a, command::SIGNAL_EVENT, &event), s::UNREACHABLE);
@@ -215,17 +184,7 @@ fn members_are_listed() {
     let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));
     w.fabric.reset(a);
     w.fabric.disconnect(b);
-    let list: Vec<_> = w
-        .fabric
-        .list()
-        .map(|m| (m.name, m.gid, m.connected, m.ready))
-        .collect();
-    let expected = [
-        ("member1", gid(1), true, false),
-        ("member2", gid(2), false, false),
-    ];
-    assert_eq!(
-        list,
-        expected.map(|(name, gid, c, r)| (name.to_owned(), gid, c, r))
-    );
+    let list: Vec<_> = w.fabric.list().map(|m| (m.name, m.gid, m.connected, m.ready)).collect();
+    let expected = [("member1", gid(1), true, false), ("member2", gid(2), false, false)];
+    assert_eq!(list, expected.map(|(name, gid, c, r)| (name.to_owned(), gid, c, r)));
 }

@@ -5,11 +5,7 @@
 //! Invariant: every test drives the fabric through [`world::World`], which checks each wish.
 
 #![cfg(not(loom))]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a failing test may panic"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failing test may panic")]
 
 mod hostile;
 mod life;
@@ -18,4 +14,5 @@ mod model;
 mod moves;
 mod plain;
 mod random;
+mod threads;
 mod world;

@@ -83,43 +83,28 @@ impl Model {
             return None;
         }
         let common = |group| GROUPS[a].contains(&group) && GROUPS[b].contains(&group);
-        if common("m") {
-            Some(false)
-        } else {
-            common("c").then_some(true)
-        }
+        if common("m") { Some(false) } else { common("c").then_some(true) }
     }
 
     fn own(&self, member: usize) -> impl Iterator<Item = &ModelDmb> {
-        self.dmbs
-            .iter()
-            .filter(move |d| d.owner == member && d.registered)
+        self.dmbs.iter().filter(move |d| d.owner == member && d.registered)
     }
 
     /// Bytes that a member's DMBs cost.
     pub(crate) fn charged(&self, member: usize) -> u64 {
         let cost = |d: &ModelDmb| {
             let len = u64::from(d.params.len);
-            if d.params.copied {
-                len
-            } else {
-                len.next_power_of_two()
-            }
+            if d.params.copied { len } else { len.next_power_of_two() }
         };
         self.own(member).map(cost).sum()
     }
 
     pub(crate) fn pair_of(&self, a: usize, b: usize) -> Option<&ModelPair> {
-        self.pairs
-            .iter()
-            .find(|p| p.whole() && p.members == BTreeSet::from([a, b]))
+        self.pairs.iter().find(|p| p.whole() && p.members == BTreeSet::from([a, b]))
     }
 
     fn peers(&self, member: usize) -> usize {
-        self.pairs
-            .iter()
-            .filter(|p| p.left.contains(&member))
-            .count()
+        self.pairs.iter().filter(|p| p.left.contains(&member)).count()
     }
 
     /// REGISTER's status; `Err(Some(token))`: that of the same request before.
@@ -137,11 +122,7 @@ impl Model {
             Some(_) => {}
         }
         let len = u64::from(params.len);
-        let cost = if params.copied {
-            len
-        } else {
-            len.next_power_of_two()
-        };
+        let cost = if params.copied { len } else { len.next_power_of_two() };
         let new_pair = self.pair_of(owner, params.writer).is_none();
         let members = BTreeSet::from([owner, params.writer]);
         let full = |member| {
@@ -163,23 +144,11 @@ impl Model {
     pub(crate) fn registered(&mut self, owner: usize, params: Params, token: u64, instance: u64) {
         if self.pair_of(owner, params.writer).is_none() {
             let members = BTreeSet::from([owner, params.writer]);
-            self.pairs.push(ModelPair {
-                instance,
-                left: members.clone(),
-                members,
-            });
+            self.pairs.push(ModelPair { instance, left: members.clone(), members });
         }
         self.events[params.writer].push(Expected::Granted { owner, token });
         let (registered, granted, attached) = (true, true, false);
-        self.dmbs.push(ModelDmb {
-            owner,
-            params,
-            token,
-            instance,
-            registered,
-            granted,
-            attached,
-        });
+        self.dmbs.push(ModelDmb { owner, params, token, instance, registered, granted, attached });
     }
 
     fn find(&mut self, token: u64) -> Option<&mut ModelDmb> {
@@ -190,10 +159,7 @@ impl Model {
         if !self.ready[member] {
             return s::NOT_READY;
         }
-        let Some(dmb) = self
-            .find(token)
-            .filter(|d| d.owner == member && d.registered)
-        else {
+        let Some(dmb) = self.find(token).filter(|d| d.owner == member && d.registered) else {
             return s::NO_TOKEN;
         };
         dmb.registered = false;
@@ -201,10 +167,7 @@ impl Model {
         dmb.granted = false;
         self.signals[member].remove(&index);
         if told {
-            self.events[writer].push(Expected::Unregistered {
-                owner: member,
-                token,
-            });
+            self.events[writer].push(Expected::Unregistered { owner: member, token });
         }
         s::OK
     }
@@ -213,10 +176,7 @@ impl Model {
         if !self.ready[member] {
             return s::NOT_READY;
         }
-        match self
-            .find(token)
-            .filter(|d| d.params.writer == member && d.granted)
-        {
+        match self.find(token).filter(|d| d.params.writer == member && d.granted) {
             None => s::NO_TOKEN,
             Some(dmb) if dmb.params.copied => s::WRONG_MODE,
             Some(dmb) => {
@@ -230,10 +190,7 @@ impl Model {
         if !self.ready[member] {
             return s::NOT_READY;
         }
-        match self
-            .find(token)
-            .filter(|d| d.params.writer == member && (d.granted || d.attached))
-        {
+        match self.find(token).filter(|d| d.params.writer == member && (d.granted || d.attached)) {
             None => s::NO_TOKEN,
             Some(dmb) if dmb.params.copied => s::WRONG_MODE,
             Some(dmb) => {
@@ -248,10 +205,7 @@ impl Model {
         if !self.ready[member] {
             return s::NOT_READY;
         }
-        match self
-            .find(token)
-            .filter(|d| d.params.writer == member && d.granted)
-        {
+        match self.find(token).filter(|d| d.params.writer == member && d.granted) {
             None => s::NO_TOKEN,
             Some(dmb) => {
                 let (owner, index) = (dmb.owner, dmb.params.index);
@@ -266,10 +220,7 @@ impl Model {
         if !self.ready[member] {
             return s::NOT_READY;
         }
-        match self
-            .find(token)
-            .filter(|d| d.params.writer == member && d.granted)
-        {
+        match self.find(token).filter(|d| d.params.writer == member && d.granted) {
             None => s::NO_TOKEN,
             Some(dmb) if !dmb.params.copied => s::WRONG_MODE,
             Some(dmb) if u64::from(offset) + u64::from(len) > u64::from(dmb.params.len) => {
@@ -325,10 +276,7 @@ impl Model {
             let was_whole = pair.whole();
             pair.left.remove(&member);
             if let Some(&survivor) = pair.left.first().filter(|_| was_whole) {
-                let gone = Expected::Gone {
-                    peer: member,
-                    instance: pair.instance,
-                };
+                let gone = Expected::Gone { peer: member, instance: pair.instance };
                 self.events[survivor].push(gone);
             }
         }

@@ -18,15 +18,8 @@ fn exactly_what_fits_is_let_through() {
     let (a, b) = (w.member(1, &["c"]), w.member(2, &["c"]));
     let dmb = w.register(a, register(gid(2), 3, LEN, Mode::Copied));
     let base = register(gid(2), 3, LEN, Mode::Copied).ram_addr;
-    let around = |n: u32| {
-        [
-            n.wrapping_sub(2),
-            n.wrapping_sub(1),
-            n,
-            n.wrapping_add(1),
-            n.wrapping_add(2),
-        ]
-    };
+    let around =
+        |n: u32| [n.wrapping_sub(2), n.wrapping_sub(1), n, n.wrapping_add(1), n.wrapping_add(2)];
     let edges = [0, 32, 4096, LEN / 2, LEN, MAX_DMB_LEN, 1 << 31, u32::MAX];
     let edges: Vec<u32> = edges.into_iter().flat_map(around).collect();
     for &offset in &edges {
@@ -50,27 +43,17 @@ fn exactly_what_fits_is_let_through() {
 #[test]
 fn only_the_writer_moves() {
     let mut w = World::new(config());
-    let (a, b, c) = (
-        w.member(1, &["c"]),
-        w.member(2, &["c"]),
-        w.member(3, &["c", "m"]),
-    );
+    let (a, b, c) = (w.member(1, &["c"]), w.member(2, &["c"]), w.member(3, &["c", "m"]));
     let dmb = w.register(a, register(gid(2), 3, LEN, Mode::Copied));
     for stranger in [a, c] {
-        assert_eq!(
-            w.begin_move(stranger, dmb.token, 0, 4).unwrap_err(),
-            Refusal::NoToken
-        );
+        assert_eq!(w.begin_move(stranger, dmb.token, 0, 4).unwrap_err(), Refusal::NoToken);
         assert_eq!(w.signal(stranger, dmb.token), Err(Refusal::NoToken));
     }
     for token in [0, dmb.token ^ 1, !dmb.token, u64::MAX] {
         assert_eq!(w.begin_move(b, token, 0, 4).unwrap_err(), Refusal::NoToken);
     }
     let own = w.register(c, register(gid(3), 0, LEN, Mode::Mapped));
-    assert_eq!(
-        w.begin_move(c, own.token, 0, 4).unwrap_err(),
-        Refusal::WrongMode
-    );
+    assert_eq!(w.begin_move(c, own.token, 0, 4).unwrap_err(), Refusal::WrongMode);
 }
 
 #[test]
@@ -78,31 +61,13 @@ fn a_header_must_fit_its_buffer() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["c"]), w.member(2, &["c"]));
     let token = w.register(a, register(gid(2), 3, LEN, Mode::Copied)).token;
-    let good = MoveRequest {
-        token,
-        offset: 0,
-        len: 8,
-        signal: 0,
-        reserved: 0,
-    };
+    let good = MoveRequest { token, offset: 0, len: 8, signal: 0, reserved: 0 };
     for (bad, payload) in [
         (MoveRequest { signal: 2, ..good }, 8),
-        (
-            MoveRequest {
-                reserved: 1,
-                ..good
-            },
-            8,
-        ),
+        (MoveRequest { reserved: 1, ..good }, 8),
         (good, 7),
         (good, 9),
-        (
-            MoveRequest {
-                len: MAX_DMB_LEN + 1,
-                ..good
-            },
-            1 + MAX_DMB_LEN as usize,
-        ),
+        (MoveRequest { len: MAX_DMB_LEN + 1, ..good }, 1 + MAX_DMB_LEN as usize),
     ] {
         let refused = w.fabric.begin_move(b, &bad.to_bytes(), payload, w.now);
         assert_eq!(refused.unwrap_err(), Refusal::Invalid);
@@ -119,22 +84,14 @@ fn a_header_must_fit_its_buffer() {
 fn a_move_signals_after_its_data() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["c"]), w.member(2, &["c"]));
-    let token = w
-        .register(a, register(gid(2), 130, LEN, Mode::Copied))
-        .token;
+    let token = w.register(a, register(gid(2), 130, LEN, Mode::Copied)).token;
     let target = w.begin_move(b, token, 0, 4).unwrap();
     assert!(w.take_signals(a).is_empty());
     assert_eq!(target.finish().tell, Some(a));
     assert_eq!(w.take_signals(a), [130]);
     // A failed one does not, nor one without the flag.
     assert_eq!(w.begin_move(b, token, 0, 4).unwrap().fail().tell, None);
-    let quiet = MoveRequest {
-        token,
-        offset: 0,
-        len: 4,
-        signal: 0,
-        reserved: 0,
-    };
+    let quiet = MoveRequest { token, offset: 0, len: 4, signal: 0, reserved: 0 };
     let target = w.fabric.begin_move(b, &quiet.to_bytes(), 4, w.now).unwrap();
     assert_eq!(target.finish().tell, None);
     assert!(w.take_signals(a).is_empty());
@@ -191,10 +148,7 @@ fn hello_and_reset_wait_for_the_copy() {
     w.fabric.settle();
     w.work();
     assert!(w.fabric.is_quiet(a));
-    assert_eq!(
-        w.replies.remove(&unregister).map(|r| status(&r)),
-        Some(s::NOT_READY)
-    );
+    assert_eq!(w.replies.remove(&unregister).map(|r| status(&r)), Some(s::NOT_READY));
     assert_eq!(w.replies.remove(&hello).map(|r| status(&r)), Some(s::OK));
     assert_eq!(w.status(a, command::STATS, &[]), s::OK);
 

@@ -103,13 +103,7 @@ impl Run {
         let member = |n| world.silent_member(nr(n), GROUPS[n], quota);
         let ids = (0..MEMBERS).map(member).collect();
         let (blocks, dirty) = (BTreeMap::new(), BTreeSet::new());
-        let mut run = Self {
-            world,
-            model: Model::default(),
-            ids,
-            blocks,
-            dirty,
-        };
+        let mut run = Self { world, model: Model::default(), ids, blocks, dirty };
         for member in 0..MEMBERS {
             run.step(&Step::Connect(member));
             run.step(&Step::Hello(member));
@@ -150,23 +144,12 @@ impl Run {
             Step::Query(a, b) => self.query(a, b),
             Step::Register(a, b, index, len, wrong) => {
                 let copied = self.model.copied(a, b).unwrap_or(false) != wrong;
-                self.register(
-                    a,
-                    Params {
-                        writer: b,
-                        index,
-                        len,
-                        copied,
-                    },
-                );
+                self.register(a, Params { writer: b, index, len, copied });
             }
             Step::Unregister(who, t) => {
                 let (m, token) = self.token(who, t);
                 let expected = self.model.unregister(m, token);
-                assert_eq!(
-                    self.world.token(ids[m], command::UNREGISTER, token),
-                    expected
-                );
+                assert_eq!(self.world.token(ids[m], command::UNREGISTER, token), expected);
             }
             Step::Attach(who, t) => {
                 let (m, token) = self.token(who, t);
@@ -182,20 +165,14 @@ impl Run {
                 let (m, token) = self.token(who, t);
                 let expected = self.model.signal(m, token);
                 let told = self.world.signal(ids[m], token);
-                assert_eq!(
-                    told.map_or_else(|refusal| refusal.status(), |_| s::OK),
-                    expected
-                );
+                assert_eq!(told.map_or_else(|refusal| refusal.status(), |_| s::OK), expected);
             }
             Step::Move(who, t, offset, len) => {
                 let (m, token) = self.token(who, t);
                 let expected = self.model.moves(m, token, offset, len);
                 let moved = self.world.begin_move(ids[m], token, offset, len);
                 let got = moved.map(|target| target.finish());
-                assert_eq!(
-                    got.map_or_else(|refusal| refusal.status(), |_| s::OK),
-                    expected
-                );
+                assert_eq!(got.map_or_else(|refusal| refusal.status(), |_| s::OK), expected);
             }
             Step::Forget(a, b, p) => {
                 let mut pairs = self.model.pairs.iter().rev();
@@ -204,27 +181,13 @@ impl Run {
                 let peer = pair.and_then(|p| p.members.iter().copied().find(|m| *m != a));
                 let b = b.or(peer).unwrap_or(a);
                 let expected = self.model.forget(a, b, instance);
-                let body = ForgetPeerRequest {
-                    gid: gid(nr(b)),
-                    instance,
-                }
-                .to_bytes();
-                assert_eq!(
-                    self.world.status(ids[a], command::FORGET_PEER, &body),
-                    expected
-                );
+                let body = ForgetPeerRequest { gid: gid(nr(b)), instance }.to_bytes();
+                assert_eq!(self.world.status(ids[a], command::FORGET_PEER, &body), expected);
             }
             Step::Software(a, b) => {
                 let expected = self.model.software(a, b);
-                let body = SignalEventRequest {
-                    gid: gid(nr(b)),
-                    code: 1,
-                    reserved: 0,
-                    info: 2,
-                };
-                let got = self
-                    .world
-                    .status(ids[a], command::SIGNAL_EVENT, &body.to_bytes());
+                let body = SignalEventRequest { gid: gid(nr(b)), code: 1, reserved: 0, info: 2 };
+                let got = self.world.status(ids[a], command::SIGNAL_EVENT, &body.to_bytes());
                 assert_eq!(got, expected);
             }
             Step::TakeSignals(m) => {
@@ -254,32 +217,18 @@ impl Run {
             None => (s::UNREACHABLE, 0),
             Some(copied) => (s::OK, if copied { 2 } else { 1 }),
         };
-        let query = QueryRequest {
-            gid: gid(nr(b)),
-            vlan_id: 0,
-            vlan_valid: 0,
-            reserved: [0; 5],
-        };
-        let reply = self
-            .world
-            .call(self.ids[a], command::QUERY_RGID, &query.to_bytes())
-            .unwrap();
+        let query = QueryRequest { gid: gid(nr(b)), vlan_id: 0, vlan_valid: 0, reserved: [0; 5] };
+        let reply = self.world.call(self.ids[a], command::QUERY_RGID, &query.to_bytes()).unwrap();
         assert_eq!((status(&reply), body(&reply)[0]), expected);
     }
 
     fn register(&mut self, owner: usize, params: Params) {
-        let mode = if params.copied {
-            Mode::Copied
-        } else {
-            Mode::Mapped
-        };
+        let mode = if params.copied { Mode::Copied } else { Mode::Mapped };
         let request: RegisterRequest =
             register(gid(nr(params.writer)), params.index, params.len, mode);
         let expected = self.model.register(owner, &params);
-        let reply = self
-            .world
-            .call(self.ids[owner], command::REGISTER, &request.to_bytes())
-            .unwrap();
+        let reply =
+            self.world.call(self.ids[owner], command::REGISTER, &request.to_bytes()).unwrap();
         let answer = RegisterReply::from_bytes(body(&reply)).unwrap();
         match expected {
             Err(Err(refused)) => assert_eq!((status(&reply), answer.token), (refused, 0)),
@@ -302,10 +251,7 @@ impl Run {
     /// The DMB's memory is nobody else's, and zero.
     fn new_block(&mut self, owner: usize, params: &Params, answer: RegisterReply) {
         let (extent, _) = self.world.maps[&self.ids[owner]][&answer.extent_offset];
-        let (start, len) = (
-            answer.window_offset - answer.extent_offset,
-            u64::from(params.len),
-        );
+        let (start, len) = (answer.window_offset - answer.extent_offset, u64::from(params.len));
         let block = (extent, start, len.next_power_of_two());
         assert!(start.is_multiple_of(block.2) && start >= 8192);
         let pair = BTreeSet::from([self.ids[owner], self.ids[params.writer]]);
@@ -316,11 +262,7 @@ impl Run {
         let apart = |&(e, at, n): &(ExtentId, u64, u64)| {
             e != extent || at + n <= block.1 || block.1 + block.2 <= at
         };
-        assert!(
-            self.dirty.iter().all(apart),
-            "{block:?} overlaps one of {:?}",
-            self.dirty
-        );
+        assert!(self.dirty.iter().all(apart), "{block:?} overlaps one of {:?}", self.dirty);
         self.dirty.insert(block);
         self.blocks.insert(answer.token, block);
     }
@@ -329,46 +271,20 @@ impl Run {
     fn check(&mut self) {
         for (m, &id) in self.ids.clone().iter().enumerate() {
             let got: Vec<Expected> = self.world.take_events(id).iter().map(decode).collect();
-            assert_eq!(
-                got,
-                std::mem::take(&mut self.model.events[m]),
-                "events of {m}"
-            );
+            assert_eq!(got, std::mem::take(&mut self.model.events[m]), "events of {m}");
             let stats = self.world.fabric.stats(id).unwrap();
             assert_eq!(stats.charged_bytes, self.model.charged(m));
-            let granted = self
-                .model
-                .dmbs
-                .iter()
-                .filter(|d| d.granted && d.params.writer == m);
+            let granted = self.model.dmbs.iter().filter(|d| d.granted && d.params.writer == m);
             assert_eq!(stats.wire.grants as usize, granted.count());
             let held = |d: &&ModelDmb| d.attached && !d.granted && d.params.writer == m;
-            assert_eq!(
-                stats.orphans as usize,
-                self.model.dmbs.iter().filter(held).count()
-            );
-            let peers = self
-                .model
-                .pairs
-                .iter()
-                .filter(|p| p.left.contains(&m))
-                .count();
+            assert_eq!(stats.orphans as usize, self.model.dmbs.iter().filter(held).count());
+            let peers = self.model.pairs.iter().filter(|p| p.left.contains(&m)).count();
             assert_eq!(stats.peers as usize, peers);
         }
-        let pairs = self
-            .model
-            .pairs
-            .iter()
-            .filter(|p| !p.left.is_empty())
-            .count();
+        let pairs = self.model.pairs.iter().filter(|p| !p.left.is_empty()).count();
         assert_eq!(self.world.fabric.totals().pairs, pairs);
         assert_eq!(self.world.fabric.totals().extents, self.world.extents.len());
-        assert!(
-            self.world
-                .mapped_by
-                .values()
-                .all(|members| members.len() <= 2)
-        );
+        assert!(self.world.mapped_by.values().all(|members| members.len() <= 2));
         assert_eq!(self.world.fabric.poll_timeout(), None);
         self.check_memory();
     }
@@ -403,30 +319,19 @@ fn decode(event: &[u8; ism_abi::EVENT_SIZE]) -> Expected {
     match kind(event) {
         event::DMB_GRANTED => {
             let granted = DmbGranted::from_bytes(bytes).unwrap();
-            Expected::Granted {
-                owner: member(granted.gid),
-                token: granted.token,
-            }
+            Expected::Granted { owner: member(granted.gid), token: granted.token }
         }
         event::DMB_UNREGISTERED => {
             let gone = DmbUnregistered::from_bytes(bytes).unwrap();
-            Expected::Unregistered {
-                owner: member(gone.gid),
-                token: gone.token,
-            }
+            Expected::Unregistered { owner: member(gone.gid), token: gone.token }
         }
         event::PEER_GONE => {
             let gone = PeerGone::from_bytes(bytes).unwrap();
-            Expected::Gone {
-                peer: member(gone.gid),
-                instance: gone.instance,
-            }
+            Expected::Gone { peer: member(gone.gid), instance: gone.instance }
         }
         _ => {
             let software = SoftwareEvent::from_bytes(bytes).unwrap();
-            Expected::Software {
-                sender: member(software.gid),
-            }
+            Expected::Software { sender: member(software.gid) }
         }
     }
 }

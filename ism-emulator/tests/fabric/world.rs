@@ -29,12 +29,7 @@ pub(crate) fn gid(n: u8) -> Gid {
 
 /// A request's bytes.
 pub(crate) fn request(command: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = RequestHeader {
-        command,
-        reserved: [0; 6],
-    }
-    .to_bytes()
-    .to_vec();
+    let mut bytes = RequestHeader { command, reserved: [0; 6] }.to_bytes().to_vec();
     bytes.extend_from_slice(body);
     bytes
 }
@@ -66,11 +61,7 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
         rgid,
         index,
         len,
-        ram_addr: if copied {
-            (u64::from(index) + 1) << 24
-        } else {
-            0
-        },
+        ram_addr: if copied { (u64::from(index) + 1) << 24 } else { 0 },
         vlan_id: 0,
         vlan_valid: 0,
         mode: mode.wire(),
@@ -82,9 +73,7 @@ pub(crate) fn register(rgid: Gid, index: u32, len: u32, mode: Mode) -> RegisterR
 pub(crate) fn config() -> FabricConfig {
     let mut config = FabricConfig::new(0xff01);
     let mut group = |name: &str, mode, check_cdc| {
-        config
-            .groups
-            .insert(name.to_owned(), GroupConfig { mode, check_cdc });
+        config.groups.insert(name.to_owned(), GroupConfig { mode, check_cdc });
     };
     group("m", Mode::Mapped, false);
     group("c", Mode::Copied, false);
@@ -170,23 +159,12 @@ impl World {
     pub(crate) fn connect(&mut self, id: MemberId) {
         self.maps.remove(&id);
         self.events.remove(&id);
-        self.fabric
-            .connect(
-                id,
-                Abilities {
-                    window: Some(WINDOW),
-                    copied: true,
-                },
-            )
-            .unwrap();
+        self.fabric.connect(id, Abilities { window: Some(WINDOW), copied: true }).unwrap();
         self.work();
     }
 
     pub(crate) fn hello(&mut self, id: MemberId) -> Vec<u8> {
-        let body = HelloRequest {
-            version: VERSION,
-            reserved: [0; 6],
-        };
+        let body = HelloRequest { version: VERSION, reserved: [0; 6] };
         self.call(id, command::HELLO, &body.to_bytes()).unwrap()
     }
 
@@ -197,9 +175,7 @@ impl World {
 
     /// A REGISTER that works.
     pub(crate) fn register(&mut self, id: MemberId, request: RegisterRequest) -> RegisterReply {
-        let reply = self
-            .call(id, command::REGISTER, &request.to_bytes())
-            .unwrap();
+        let reply = self.call(id, command::REGISTER, &request.to_bytes()).unwrap();
         assert_eq!(status(&reply), status::OK);
         RegisterReply::from_bytes(body(&reply)).unwrap()
     }
@@ -216,8 +192,7 @@ impl World {
 
     /// A doorbell.
     pub(crate) fn signal(&mut self, id: MemberId, token: u64) -> Result<Option<MemberId>, Refusal> {
-        self.fabric
-            .signal(id, &SignalRequest { token }.to_bytes(), self.now)
+        self.fabric.signal(id, &SignalRequest { token }.to_bytes(), self.now)
     }
 
     /// The DMB indices for which a member has signals.
@@ -240,14 +215,7 @@ impl World {
         offset: u32,
         len: u32,
     ) -> Result<MoveTarget, Refusal> {
-        let header = MoveRequest {
-            token,
-            offset,
-            len,
-            signal: 1,
-            reserved: 0,
-        }
-        .to_bytes();
+        let header = MoveRequest { token, offset, len, signal: 1, reserved: 0 }.to_bytes();
         self.fabric.begin_move(id, &header, len as usize, self.now)
     }
 
@@ -305,30 +273,16 @@ impl World {
                     self.extents.insert(extent, len);
                 }
             }
-            Wish::Map {
-                member,
-                extent,
-                window_offset,
-                len,
-            } => {
+            Wish::Map { member, extent, window_offset, len } => {
                 self.map(member, extent, window_offset, len);
             }
-            Wish::Unmap {
-                member,
-                extent,
-                window_offset,
-                len,
-            } => {
+            Wish::Unmap { member, extent, window_offset, len } => {
                 let maps = self.maps.entry(member).or_default();
                 if let Some(mapped) = maps.remove(&window_offset) {
                     assert_eq!(mapped, (extent, len));
                 }
             }
-            Wish::Zero {
-                extent,
-                offset,
-                len,
-            } => {
+            Wish::Zero { extent, offset, len } => {
                 assert!(offset + len <= self.extents[&extent]);
                 self.zeroed.push((extent, offset, len));
                 self.fabric.finish_zero(extent, offset, len, true);
@@ -337,11 +291,7 @@ impl World {
                 self.extents.remove(&extent);
             }
             Wish::Reply { tag, reply, .. } => {
-                assert!(
-                    self.replies
-                        .insert(tag, reply.as_bytes().to_vec())
-                        .is_none()
-                );
+                assert!(self.replies.insert(tag, reply.as_bytes().to_vec()).is_none());
             }
             Wish::EventsReady { member } => {
                 if self.attentive.contains(&member) {

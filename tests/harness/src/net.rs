@@ -63,21 +63,25 @@ impl Net {
     }
 
     pub(crate) fn attach(&self, name: &str) -> Result<Attachment> {
-        let number = {
-            let mut cards = self.cards.borrow_mut();
-            if let Some(known) = cards.iter().position(|card| card == name) {
-                known + 1
-            } else {
-                cards.push(name.to_owned());
-                cards.len()
-            }
+        let known = self.cards.borrow().iter().position(|card| card == name);
+        let number = known.map_or_else(|| self.cards.borrow().len() + 1, |index| index + 1);
+        let attachment = if self.bridge {
+            self.attach_tap(number, known.is_none())?
+        } else {
+            self.attach_stream(number)?
         };
-        if self.bridge { self.attach_tap(number) } else { self.attach_stream(number) }
+        if known.is_none() {
+            self.cards.borrow_mut().push(name.to_owned());
+        }
+        Ok(attachment)
     }
 
-    fn attach_tap(&self, number: usize) -> Result<Attachment> {
+    /// A tap outlives its VM, for the next one of that name.
+    fn attach_tap(&self, number: usize, new: bool) -> Result<Attachment> {
         let tap = format!("tap{number}");
-        self.script(&["tap".into(), self.place(), tap.clone()])?;
+        if new {
+            self.script(&["tap".into(), self.place(), tap.clone()])?;
+        }
         let net = repo::script("net").display().to_string();
         let prefix = vec![net, "run".into(), self.place(), "--".into()];
         Ok(Attachment { prefix, argument: format!("tap:{tap}"), number })

@@ -221,6 +221,28 @@ bytes = 1048576
         assert_eq!(config.vms[1].groups, [Name::default_group()]);
     }
 
+    /// The file that is packaged: it shows every default, and its examples are valid.
+    const PACKAGED: &str = include_str!("../../../dist/vhost-user-ism.toml");
+
+    #[test]
+    fn the_packaged_file_is_the_defaults() {
+        let packaged = parse(Path::new("x.toml"), PACKAGED).expect("valid");
+        let empty = parse(Path::new("x.toml"), "").expect("valid");
+        assert_eq!(format!("{packaged:?}"), format!("{empty:?}"));
+    }
+
+    #[test]
+    fn the_packaged_examples_are_valid() {
+        let uncommented =
+            PACKAGED.replace("\n# [", "\n[").lines().fold(String::new(), |text, line| {
+                let setting = line.strip_prefix("# ").filter(|rest| rest.contains(" = "));
+                text + setting.unwrap_or(line) + "\n"
+            });
+        let config = parse(Path::new("x.toml"), &uncommented).expect("valid");
+        assert_eq!(config.vms.len(), 1);
+        assert_eq!(config.groups.len(), 1);
+    }
+
     #[test]
     fn an_empty_file_is_the_defaults() {
         let config = parse(Path::new("x.toml"), "").expect("valid");

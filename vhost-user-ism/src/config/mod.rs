@@ -8,7 +8,7 @@ pub mod file;
 pub mod value;
 pub mod vm;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -29,6 +29,22 @@ pub struct Config {
     pub control_socket: Option<PathBuf>,
 }
 
+impl Config {
+    /// The directories of all sockets that the daemon makes.
+    pub fn socket_directories(&self) -> BTreeSet<PathBuf> {
+        let of_vms = self.vms.iter().filter_map(|vm| match &vm.listen {
+            Listen::Path(path) => Some(path),
+            Listen::Fd(_) => None,
+        });
+        // A bare file name is in the working directory.
+        let directory = |path: &PathBuf| match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        of_vms.chain(&self.control_socket).map(directory).collect()
+    }
+}
+
 /// What all VMs share.
 #[derive(Debug, Clone)]
 pub struct FabricConfig {
@@ -40,7 +56,7 @@ pub struct FabricConfig {
     pub window_size: WindowSize,
     /// How long a VM's thread may poll before it sleeps; zero: never.
     pub poll: Duration,
-    /// Serve VMs whose memory could shrink under the daemon.
+    /// Serve VMs whose memory could shrink under the daemon, or is of huge pages.
     pub allow_unsealed_memory: bool,
 }
 

@@ -8,7 +8,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ism_abi::layout::{F_MOVE, F_WINDOW, QUEUE_CONTROL, QUEUE_COUNT, QUEUE_EVENT, SHM_WINDOW};
@@ -28,14 +28,12 @@ use super::exit::ExitEvent;
 use super::poll::{Poller, Seats};
 use super::serve::Server;
 use super::vring::{AtomicMemory, Vring, lock};
-use super::{Link, Port};
+use super::{Link, Port, QUEUE_SIZE};
 use crate::config::FabricConfig;
 use crate::hub::Hub;
 use crate::mapper::Mapper;
 use crate::memory::check_guest_memory;
 
-/// Buffers of each virtqueue.
-const QUEUE_SIZE: usize = 1024;
 /// Kicks on an empty control queue after which its memory is suspected not to be shared.
 const EMPTY_KICKS: u32 = 3;
 /// How long the rings' stop waits for a copy into the VM's RAM; each takes well under 1 ms.
@@ -51,6 +49,8 @@ pub struct Device {
     negotiated: Mutex<Negotiated>,
     /// Held by the worker during a pass.
     poller: Mutex<Poller>,
+    /// Threads in [`Device::between_passes`].
+    waiting: AtomicU32,
     running: AtomicBool,
     closing: AtomicBool,
     /// The memory hint was given, or is not needed.
@@ -84,6 +84,7 @@ impl Device {
             seats,
             negotiated: Mutex::default(),
             poller: Mutex::new(Poller::new(config.poll)),
+            waiting: AtomicU32::new(0),
             running: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             hinted: AtomicBool::new(false),
@@ -133,10 +134,11 @@ impl Device {
         let Some(requests) = negotiated.requests.take() else { return };
         let window = self.config.window_size.bytes();
         let (hub, id) = (Arc::downgrade(&self.hub), self.port.id());
-        match Mapper::start(hub, id, self.port.name().as_str(), requests, window) {
+        let name = self.port.name();
+        match Mapper::start(&self.port.mappers, hub, id, name.as_str(), requests, window) {
             Ok(started) => *mapper = Some(started),
             Err(error) => {
-                log::error!("VM {}: no thread for its window: {error}", self.port.name());
+                log::error!("VM {name}: no window: no thread for it: {error}");
                 return;
             }
         }
@@ -152,29 +154,56 @@ impl Device {
         if started && !self.start(vrings) {
             return;
         }
-        let Some(memory) = self.link.memory() else { return };
-        let (hub, port, link) = (&*self.hub, &*self.port, &*self.link);
-        let server = Server { hub, port, link, memory: &memory };
-        if started || event == QUEUE_EVENT {
-            server.events();
-        }
+        let mut events = started || event == QUEUE_EVENT;
+        let mut kicks = true;
         let mut served = 0;
-        server.disable_kicks();
         while self.running.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
+            // Anew for each pass: a busy driver must not keep the worker on memory that its
+            // front-end has replaced.
+            let Some(memory) = self.link.memory() else { break };
+            let (hub, port, link) = (&*self.hub, &*self.port, &*self.link);
+            let server = Server { hub, port, link, memory: &memory };
+            if std::mem::take(&mut events) {
+                server.events();
+            }
+            if std::mem::take(&mut kicks) {
+                server.disable_kicks();
+            }
             let now = server.pass();
             served += now;
-            if now > 0 || poller.poll(&self.seats, || server.has_work()) {
-                continue;
+            if now == 0 && !poller.poll(&self.seats, || server.has_work()) {
+                kicks = true;
+                if !server.enable_kicks() {
+                    break;
+                }
             }
-            if !server.enable_kicks() {
-                break;
-            }
-            server.disable_kicks();
+            poller = self.make_way(poller);
         }
         if event == QUEUE_CONTROL {
             self.watch_for_private_memory(served, vrings);
         }
         poller.sleeps(Instant::now());
+    }
+
+    /// Waits for the end of the worker's pass, and keeps it from the next until the guard goes.
+    fn between_passes(&self) -> MutexGuard<'_, Poller> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let poller = lock(&self.poller);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        poller
+    }
+
+    /// Lets go of the pass for who waits in [`Device::between_passes`]: the lock alone would most
+    /// likely go to this thread again, for as long as its driver keeps it busy.
+    fn make_way<'a>(&'a self, pass: MutexGuard<'a, Poller>) -> MutexGuard<'a, Poller> {
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return pass;
+        }
+        drop(pass);
+        while self.waiting.load(Ordering::Acquire) > 0 {
+            rustix::thread::sched_yield();
+        }
+        lock(&self.poller)
     }
 
     /// Starts to serve if the control ring runs: it is what a device starts and stops with, and
@@ -195,11 +224,13 @@ impl Device {
 
     /// The control ring is stopped: the driver was removed, the guest reset, or the VM paused.
     fn stop(&self) {
-        if !self.running.swap(false, Ordering::AcqRel) {
+        let ran = self.running.swap(false, Ordering::AcqRel);
+        // From here on the worker's pass is over, and the next finds its ring stopped.
+        let poller = self.between_passes();
+        // Again: it may have been about to start when the ring was stopped.
+        if !self.running.swap(false, Ordering::AcqRel) && !ran {
             return;
         }
-        // From here on the worker's pass is over, and the next finds its ring stopped.
-        let poller = lock(&self.poller);
         self.link.forget_waiting();
         if let Some(mapper) = lock(&self.link.mapper).as_ref() {
             mapper.stopped();
@@ -360,7 +391,7 @@ impl VhostUserBackend for Device {
             self.stop();
         }
         // Whatever queue it is: a pass that took buffers from it is over.
-        drop(lock(&self.poller));
+        drop(self.between_passes());
         Ok(())
     }
 

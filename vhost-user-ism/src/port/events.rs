@@ -5,6 +5,9 @@
 //! Invariant: an event or signal leaves the fabric only when a buffer holds it; without a buffer
 //! it waits there, and the driver's next buffer (a kick on the event queue) fetches it. Between
 //! two looks the signal set is armed, so a later signal brings a thread here.
+//!
+//! The thread may be another VM's: it looks at [`TURN`] buffers at most, however fast the driver
+//! adds more, and leaves the rest to the VM's own worker.
 
 use std::sync::atomic::Ordering;
 
@@ -12,9 +15,12 @@ use ism_abi::layout::{EVENT_SIZE, QUEUE_EVENT};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use super::Port;
-use super::queues::{Chain, Popped};
+use super::queues::{Chain, Popped, give_back, is_available};
 use crate::hub::{Hub, Todo};
 use crate::memory::GuestMemory;
+
+/// Buffers looked at in one go.
+const TURN: usize = 256;
 
 impl Port {
     /// Fills the event queue with what waits: signals, and with `events` (or if some were left
@@ -28,13 +34,20 @@ impl Port {
         let (Some(vring), Some(memory)) = (link.vring(QUEUE_EVENT), link.memory()) else {
             return todo;
         };
-        let call = vring.with_queue(|queue| {
-            let mut filler = Filler { port: self, hub, memory: &memory, todo: &mut todo, used: 0 };
+        let filled = vring.with_queue(|queue| {
+            let todo = &mut todo;
+            let mut filler = Filler { port: self, hub, memory: &memory, todo, used: 0, left: TURN };
             filler.fill(queue);
-            filler.used > 0 && queue.needs_notification(&*memory).unwrap_or(true)
+            let call = filler.used > 0 && queue.needs_notification(&*memory).unwrap_or(true);
+            (call, filler.left == 0)
         });
-        if call == Some(true) {
-            vring.call();
+        if let Some((call, more)) = filled {
+            if call {
+                vring.call();
+            }
+            if more {
+                vring.wake_worker();
+            }
         }
         todo
     }
@@ -54,12 +67,14 @@ struct Filler<'a> {
     memory: &'a GuestMemory,
     todo: &'a mut Todo,
     used: u32,
+    /// Buffers that may still be looked at.
+    left: usize,
 }
 
 impl Filler<'_> {
     fn fill(&mut self, queue: &mut Queue) {
         let mut chain = Chain::default();
-        loop {
+        while self.left > 0 {
             match self.fill_one(queue, &mut chain) {
                 Step::Filled => {}
                 Step::NoBuffer => return,
@@ -77,16 +92,16 @@ impl Filler<'_> {
         if !self.next_buffer(queue, chain) {
             return Step::NoBuffer;
         }
-        if self.port.events_waiting.swap(false, Ordering::AcqRel) {
-            if let Some(event) = self.take(|fabric, id| fabric.poll_event(id)) {
-                self.port.events_waiting.store(true, Ordering::Release);
-                if self.put(queue, chain, &event) {
-                    self.take(|fabric, id| fabric.events_delivered(id));
-                } else {
-                    self.take(|fabric, id| fabric.events_failed(id));
-                }
-                return Step::Filled;
+        if self.port.events_waiting.swap(false, Ordering::AcqRel)
+            && let Some(event) = self.take(|fabric, id| fabric.poll_event(id))
+        {
+            self.port.events_waiting.store(true, Ordering::Release);
+            if self.put(queue, chain, &event) {
+                self.take(|fabric, id| fabric.events_delivered(id));
+            } else {
+                self.take(|fabric, id| fabric.events_failed(id));
             }
+            return Step::Filled;
         }
         match self.port.signals.take() {
             Some(batch) => {
@@ -104,18 +119,22 @@ impl Filler<'_> {
 
     /// Takes a buffer that can hold an event; those that cannot are given back empty.
     fn next_buffer(&mut self, queue: &mut Queue, chain: &mut Chain) -> bool {
-        loop {
+        while self.left > 0 {
+            self.left -= 1;
             match chain.pop(queue, self.memory) {
                 Popped::Chain if chain.writable_len() >= EVENT_SIZE as u64 => return true,
                 Popped::Chain | Popped::Bad(_) => self.give_back(queue, chain.head(), 0),
                 Popped::BadRing => return false,
                 // Without a buffer the driver must kick when it adds one; it may just have.
-                Popped::Nothing => match queue.enable_notification(self.memory) {
-                    Ok(true) => {}
-                    Ok(false) | Err(_) => return false,
-                },
+                Popped::Nothing => {
+                    let enabled = queue.enable_notification(self.memory);
+                    if enabled.is_err() || !is_available(queue, self.memory) {
+                        return false;
+                    }
+                }
             }
         }
+        false
     }
 
     fn put(&mut self, queue: &mut Queue, chain: &Chain, event: &[u8; EVENT_SIZE]) -> bool {
@@ -125,7 +144,7 @@ impl Filler<'_> {
     }
 
     fn give_back(&mut self, queue: &mut Queue, head: u16, len: u32) {
-        if queue.add_used(self.memory, head, len).is_ok() {
+        if give_back(queue, self.memory, head, len) {
             self.used += 1;
         }
     }

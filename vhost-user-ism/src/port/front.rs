@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
@@ -24,6 +25,10 @@ use crate::config::FabricConfig;
 use crate::hub::Hub;
 use crate::memory::GuestMemory;
 use crate::socket::Listening;
+
+/// Rest after a front-end that could not be served: what was missing (a descriptor, say) may be
+/// missing at once again, with a line in the log each time.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// A VM that is served by a thread of its own, until it is dropped.
 pub struct Front {
@@ -103,6 +108,7 @@ fn serve(served: &Served, listening: &Listening, stop: &Stop) {
             Err(error) => {
                 log::error!("VM {name}: a front-end is turned away: {error}");
                 drop(listening.socket().accept());
+                std::thread::sleep(BREATH);
                 continue;
             }
         };
@@ -111,7 +117,12 @@ fn serve(served: &Served, listening: &Listening, stop: &Stop) {
         device.disconnect();
         match end {
             Ok(Ok(())) => log::info!("VM {name}: gone"),
-            Ok(Err(error)) => log::warn!("VM {name}: gone: {}", explain(&error, &device)),
+            Ok(Err(error)) => {
+                log::warn!("VM {name}: gone: {}", explain(&error, &device));
+                if !matches!(error, DaemonError::HandleRequest(_)) {
+                    std::thread::sleep(BREATH);
+                }
+            }
             Err(_) => log::error!("VM {name}: gone: its connection's thread panicked"),
         }
     }
@@ -169,10 +180,13 @@ fn serve_one(
 /// An error in words that help.
 fn explain(error: &DaemonError, device: &Device) -> String {
     match error {
-        DaemonError::HandleRequest(VhostUserError::InvalidMessage) if !device.has_memory() => {
-            "the front-end sent a message that is not allowed, and no memory before it; if it is \
-             QEMU, its memory is not shared: use -object memory-backend-memfd,id=mem,size=…,\
-             share=on -machine memory-backend=mem"
+        // QEMU's memory table without a shared region has no descriptors (InvalidMessage), or is
+        // not sent, and the rings are nowhere (InvalidParam).
+        DaemonError::HandleRequest(
+            VhostUserError::InvalidMessage | VhostUserError::InvalidParam,
+        ) if !device.has_memory() => {
+            "it gave the daemon no memory. If it is QEMU, the guest's memory is not shared: use \
+             -object memory-backend-memfd,id=mem,size=…,share=on -machine memory-backend=mem"
                 .to_owned()
         }
         error => error.to_string(),

@@ -6,12 +6,15 @@
 //! front-end is connected; other VMs' threads reach a VM only through these two.
 
 pub mod backend;
+#[cfg(test)]
+mod endless;
 pub mod events;
 pub mod exit;
 pub mod front;
 
 pub mod poll;
 pub mod queues;
+mod quota_log;
 pub mod serve;
 pub mod vring;
 
@@ -24,10 +27,14 @@ use ism_emulator::{MemberId, Reply, SignalSet, Tag};
 use virtio_queue::QueueT;
 
 use crate::config::Name;
-use crate::mapper::{Job, Mapper};
+use crate::mapper::{Job, Mapper, Threads};
 use crate::memory::GuestMemory;
-use queues::Chain;
+use queues::{Chain, give_back};
+use quota_log::QuotaLog;
 use vring::{Vring, lock};
+
+/// Buffers of each virtqueue.
+const QUEUE_SIZE: usize = 1024;
 
 /// A VM on the fabric.
 pub struct Port {
@@ -37,6 +44,8 @@ pub struct Port {
     link: RwLock<Option<Arc<Link>>>,
     /// The fabric has events for this VM, or there was no buffer for one.
     events_waiting: AtomicBool,
+    quota_log: QuotaLog,
+    mappers: Threads,
 }
 
 /// One front-end's connection.
@@ -53,8 +62,15 @@ pub struct Link {
 impl Port {
     /// The port of the member `id`.
     pub fn new(id: MemberId, name: Name, signals: Arc<SignalSet>) -> Self {
-        let (link, events_waiting) = (RwLock::new(None), AtomicBool::new(false));
-        Self { id, name, signals, link, events_waiting }
+        Self {
+            id,
+            name,
+            signals,
+            link: RwLock::new(None),
+            events_waiting: AtomicBool::new(false),
+            quota_log: QuotaLog::default(),
+            mappers: Threads::default(),
+        }
     }
 
     /// The member's id.
@@ -85,6 +101,7 @@ impl Port {
 
     /// Answers a control buffer. One that a reset has taken back is not answered.
     pub fn reply(&self, tag: Tag, reply: &Reply) {
+        self.quota_log.see(&self.name, reply);
         if let Some(link) = self.link() {
             link.reply(tag, reply);
         }
@@ -107,23 +124,30 @@ impl Link {
         *self.memory.write().unwrap_or_else(PoisonError::into_inner) = memory;
     }
 
-    /// Keeps a control buffer until its answer comes.
-    fn keep_waiting(&self, chain: Chain) -> Tag {
+    /// Keeps a control buffer until its answer comes. `None`: as many as the queue has buffers
+    /// wait already, so the driver has made one of them available again without waiting for it.
+    fn keep_waiting(&self, chain: Chain) -> Option<Tag> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.len() >= QUEUE_SIZE {
+            return None;
+        }
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
-        lock(&self.waiting).insert(tag, chain);
-        Tag(tag)
+        waiting.insert(tag, chain);
+        Some(Tag(tag))
     }
 
     fn reply(&self, tag: Tag, reply: &Reply) {
-        let Some(chain) = lock(&self.waiting).remove(&tag.0) else { return };
         let (Some(vring), Some(memory)) = (self.vring(QUEUE_CONTROL), self.memory()) else {
             return;
         };
         let call = vring.with_queue(|queue| {
+            // Looked up with the queue held: what was forgotten when the ring stopped cannot get
+            // into the ring that runs after it.
+            let Some(chain) = lock(&self.waiting).remove(&tag.0) else { return false };
             // A buffer that cannot be written is given back empty: its driver made it so.
             let written = chain.write_reply(&memory, reply.as_bytes()).unwrap_or(0);
-            let used = queue.add_used(&*memory, chain.head(), written);
-            used.is_ok() && queue.needs_notification(&*memory).unwrap_or(true)
+            give_back(queue, &memory, chain.head(), written)
+                && queue.needs_notification(&*memory).unwrap_or(true)
         });
         if call == Some(true) {
             vring.call();
@@ -133,5 +157,20 @@ impl Link {
     /// The rings are stopped: control buffers are the driver's again.
     fn forget_waiting(&self) {
         lock(&self.waiting).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_buffers_wait_than_the_queue_has() {
+        let link = Link::default();
+        let keep = || link.keep_waiting(Chain::default());
+        let kept: Vec<Tag> = std::iter::from_fn(keep).take(2 * QUEUE_SIZE).collect();
+        assert_eq!(kept.len(), QUEUE_SIZE);
+        link.forget_waiting();
+        assert!(keep().is_some());
     }
 }

@@ -7,10 +7,11 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
 use crate::memory::GuestMemory;
 
@@ -209,6 +210,30 @@ impl Chain {
     }
 }
 
+/// Whether [`Chain::pop`] will find a buffer. It has to say what `pop` will do: who goes on because
+/// of a buffer that cannot be taken is kept busy for ever.
+pub fn is_available(queue: &Queue, memory: &GuestMemory) -> bool {
+    let Ok(index) = queue.avail_idx(memory, Ordering::Acquire) else { return false };
+    let (next, ring) = (queue.next_avail(), queue.avail_ring());
+    let available = index.0.wrapping_sub(next);
+    // The library takes nothing from a ring at address 0.
+    if ring == 0 || !(1..=queue.size()).contains(&available) {
+        return false;
+    }
+    // The entry as `pop` reads it: behind flags and index, outside of memory or across two
+    // regions' edge it cannot be.
+    let entry = 4 + 2 * u64::from(next % queue.size());
+    ring.checked_add(entry)
+        .is_some_and(|at| memory.load::<u16>(GuestAddress(at), Ordering::Relaxed).is_ok())
+}
+
+/// Gives a buffer back to the driver, `len` bytes of it written; false: it has no place in the
+/// used ring, as its driver made it.
+pub fn give_back(queue: &mut Queue, memory: &GuestMemory, head: u16, len: u32) -> bool {
+    // The library would log each head past the table: a line for each wrong word of the guest.
+    head < queue.size() && queue.add_used(memory, head, len).is_ok()
+}
+
 fn total(pieces: &[Piece]) -> u64 {
     pieces.iter().map(|piece| u64::from(piece.len)).sum()
 }
@@ -267,7 +292,6 @@ mod tests {
     use super::*;
     use virtio_queue::desc::RawDescriptor;
     use virtio_queue::mock::MockSplitQueue;
-    use vm_memory::Bytes;
 
     const NEXT: u16 = 1;
     const WRITE: u16 = 2;
@@ -333,14 +357,24 @@ mod tests {
         let memory = ram();
         let end = RAM as u64;
         let table: [(&str, Vec<RawDescriptor>, u16, Popped); 10] = [
-            ("a loop of one", vec![descriptor(DATA, 1, NEXT, 0)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "a loop of one",
+                vec![descriptor(DATA, 1, NEXT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             (
                 "a loop of two",
                 vec![descriptor(DATA, 1, NEXT, 1), descriptor(DATA, 1, NEXT, 0)],
                 0,
                 Popped::Bad(ChainError::Broken),
             ),
-            ("next past the table", vec![descriptor(DATA, 1, NEXT, 999)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "next past the table",
+                vec![descriptor(DATA, 1, NEXT, 999)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             ("a head past the table", vec![], 999, Popped::Bad(ChainError::Broken)),
             (
                 "readable behind writable",
@@ -348,9 +382,24 @@ mod tests {
                 0,
                 Popped::Bad(ChainError::Order),
             ),
-            ("an indirect table of no entry", vec![descriptor(DATA, 0, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
-            ("half an indirect entry", vec![descriptor(DATA, 8, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
-            ("an indirect table outside", vec![descriptor(end, 32, INDIRECT, 0)], 0, Popped::Bad(ChainError::Broken)),
+            (
+                "an indirect table of no entry",
+                vec![descriptor(DATA, 0, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
+            (
+                "half an indirect entry",
+                vec![descriptor(DATA, 8, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
+            (
+                "an indirect table outside",
+                vec![descriptor(end, 32, INDIRECT, 0)],
+                0,
+                Popped::Bad(ChainError::Broken),
+            ),
             (
                 "more than 2^32 bytes",
                 vec![descriptor(DATA, u32::MAX, NEXT, 1), descriptor(DATA, 1, 0, 0)],
@@ -384,9 +433,7 @@ mod tests {
     #[test]
     fn an_indirect_table_in_an_indirect_table_is_refused() {
         let memory = ram();
-        memory
-            .write_obj(descriptor(DATA, 16, INDIRECT, 0), GuestAddress(DATA))
-            .expect("write");
+        memory.write_obj(descriptor(DATA, 16, INDIRECT, 0), GuestAddress(DATA)).expect("write");
         let (popped, _) = pop(&memory, &[descriptor(DATA, 16, INDIRECT, 0)], 0);
         assert_eq!(popped, Popped::Bad(ChainError::Broken));
     }
@@ -396,7 +443,11 @@ mod tests {
         let memory = ram();
         for at in [RAM as u64 - 1, RAM as u64, u64::MAX, u64::MAX - 7] {
             let readable = pop(&memory, &[descriptor(at, 8, 0, 0)], 0).1;
-            assert_eq!(readable.read_start(&memory, &mut [0; 8]), Err(ChainError::Memory), "{at:#x}");
+            assert_eq!(
+                readable.read_start(&memory, &mut [0; 8]),
+                Err(ChainError::Memory),
+                "{at:#x}"
+            );
             let writable = pop(&memory, &[descriptor(at, 8, WRITE, 0)], 0).1;
             assert_eq!(writable.write_reply(&memory, &[0; 8]), Err(ChainError::Memory), "{at:#x}");
         }
@@ -408,7 +459,58 @@ mod tests {
         let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
         mock.avail().idx().store(SIZE + 1);
         let mut queue: Queue = mock.create_queue().expect("queue");
+        assert!(!is_available(&queue, &memory));
         assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::BadRing);
+    }
+
+    #[test]
+    fn a_ring_that_ends_outside_memory_has_no_buffers() {
+        let memory = ram();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        // The index is in memory, the entry is not.
+        queue.try_set_avail_ring_address(GuestAddress(RAM as u64 - 4)).expect("aligned");
+        memory.write_obj(1u16, GuestAddress(RAM as u64 - 2)).expect("write");
+        assert_eq!(queue.avail_idx(&memory, Ordering::Acquire).expect("index").0, 1);
+        assert!(!is_available(&queue, &memory));
+        assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::Nothing);
+    }
+
+    #[test]
+    fn a_ring_at_address_0_has_no_buffers() {
+        let memory = ram();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        queue.try_set_avail_ring_address(GuestAddress(0)).expect("aligned");
+        memory.write_obj(1u16, GuestAddress(2)).expect("write");
+        assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::BadRing);
+        assert!(!is_available(&queue, &memory));
+    }
+
+    #[test]
+    fn a_ring_across_regions_that_do_not_fit_has_no_buffers() {
+        // The ring's entries are at odd addresses of the daemon's: they cannot be read whole.
+        let edge = 0x10_0000 - 1;
+        let ranges = [(GuestAddress(0), edge), (GuestAddress(edge as u64), RAM)];
+        let memory = GuestMemory::from_ranges(&ranges).expect("memory");
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        // Flags and index end where the first region does, but for a byte.
+        queue.try_set_avail_ring_address(GuestAddress(edge as u64 - 5)).expect("aligned");
+        memory.write_obj(1u16, GuestAddress(edge as u64 - 3)).expect("write");
+        assert_eq!(queue.avail_idx(&memory, Ordering::Acquire).expect("index").0, 1);
+        assert_eq!(Chain::default().pop(&mut queue, &memory), Popped::Nothing);
+        assert!(!is_available(&queue, &memory));
+    }
+
+    #[test]
+    fn a_head_past_the_table_has_no_place_in_the_used_ring() {
+        let memory = ram();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0x1000), SIZE);
+        let mut queue: Queue = mock.create_queue().expect("queue");
+        assert!(!give_back(&mut queue, &memory, SIZE, 0));
+        assert!(give_back(&mut queue, &memory, SIZE - 1, 0));
+        assert_eq!(queue.used_idx(&memory, Ordering::Acquire).expect("index").0, 1);
     }
 
     #[test]

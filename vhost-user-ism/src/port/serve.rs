@@ -6,7 +6,6 @@
 //! makes no sense is given back with nothing written, and costs only its own driver.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ism_abi::layout::{
     MoveReply, MoveRequest, QUEUE_CONTROL, QUEUE_EVENT, QUEUE_MOVE, QUEUE_SIGNAL, SignalRequest,
@@ -16,7 +15,7 @@ use ism_emulator::{Finished, MoveTarget, Refusal, reply_len};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::queues::{Chain, Popped};
+use super::queues::{Chain, Popped, give_back, is_available};
 use super::vring::Vring;
 use super::{Link, Port};
 use crate::hub::{Hub, Todo};
@@ -50,7 +49,7 @@ impl Server<'_> {
         self.controls() + self.signals() + self.moves()
     }
 
-    /// Whether a queue has buffers.
+    /// Whether a queue has buffers that can be taken.
     pub fn has_work(&self) -> bool {
         self.rings().any(|vring| {
             vring.with_queue(|queue| is_available(queue, self.memory)).unwrap_or(false)
@@ -67,8 +66,11 @@ impl Server<'_> {
     /// Asks the driver to kick again; true if it has added buffers in between.
     pub fn enable_kicks(&self) -> bool {
         self.rings().fold(false, |more, vring| {
-            let enabled = vring.with_queue(|queue| queue.enable_notification(&**self.memory));
-            more | matches!(enabled, Some(Ok(true)))
+            let added = vring.with_queue(|queue| {
+                let enabled = queue.enable_notification(&**self.memory);
+                enabled.is_ok() && is_available(queue, self.memory)
+            });
+            more | added.unwrap_or(false)
         })
     }
 
@@ -104,7 +106,10 @@ impl Server<'_> {
         if chain.writable_len() < reply_len(request) as u64 {
             return self.give_back(vring, chain.head(), 0);
         }
-        let tag = self.link.keep_waiting(chain);
+        let head = chain.head();
+        let Some(tag) = self.link.keep_waiting(chain) else {
+            return self.give_back(vring, head, 0);
+        };
         let id = self.port.id;
         let answer = self.hub.call(|fabric, now| fabric.control(id, tag, request, now));
         if let Some(reply) = answer {
@@ -136,10 +141,9 @@ impl Server<'_> {
             let mut told = Todo::default();
             for (request, len) in batch.requests.iter().take(batch.count) {
                 let request = request.get(..*len).unwrap_or_default();
-                match fabric.signal(id, request, now) {
-                    Ok(Some(owner)) => told.tell(owner),
-                    // A wrong token is counted by the fabric; a doorbell has no reply.
-                    Ok(None) | Err(_) => {}
+                // A wrong token is counted by the fabric; a doorbell has no reply.
+                if let Ok(Some(owner)) = fabric.signal(id, request, now) {
+                    told.tell(owner);
                 }
             }
             told
@@ -234,17 +238,12 @@ impl Server<'_> {
     fn give_back(&self, vring: &Vring, head: u16, len: u32) {
         let memory = &**self.memory;
         let call = vring.with_queue(|queue| {
-            queue.add_used(memory, head, len).is_ok()
-                && queue.needs_notification(memory).unwrap_or(true)
+            give_back(queue, memory, head, len) && queue.needs_notification(memory).unwrap_or(true)
         });
         if call == Some(true) {
             vring.call();
         }
     }
-}
-
-fn is_available(queue: &Queue, memory: &GuestMemory) -> bool {
-    queue.avail_idx(memory, Ordering::Acquire).is_ok_and(|index| index.0 != queue.next_avail())
 }
 
 /// Doorbells copied out of the signal queue, which has its buffers back at once.
@@ -278,7 +277,8 @@ impl Doorbells {
                 Popped::Bad(_) => {}
             }
             self.taken += 1;
-            if queue.add_used(memory, chain.head(), 0).is_err() || self.taken == SIGNAL_BATCH {
+            give_back(queue, memory, chain.head(), 0);
+            if self.taken == SIGNAL_BATCH {
                 break;
             }
         }

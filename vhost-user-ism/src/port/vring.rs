@@ -7,21 +7,25 @@
 //! would read the kick under the lock, and write the call with it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
+use rustix::io::{ReadWriteFlags, preadv2};
 use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::{Error as QueueError, Queue, QueueT};
 use vm_memory::GuestMemoryAtomic;
 
 use crate::memory::GuestMemory;
+use crate::ringer;
 
 /// The memory handle of vhost-user-backend.
 pub type AtomicMemory = GuestMemoryAtomic<GuestMemory>;
+
+/// Where `preadv2` reads a file that has no offsets.
+const CURRENT: u64 = u64::MAX;
 
 /// One virtqueue: descriptors, kick and call.
 #[derive(Clone)]
@@ -34,8 +38,6 @@ pub struct Vring {
 struct Events {
     kick: Mutex<Option<Arc<File>>>,
     call: Mutex<Option<Arc<File>>>,
-    /// Kicks read since the ring started; for the hint about memory that is not shared.
-    kicks: AtomicU32,
 }
 
 /// Takes a lock whatever happened to its last holder: what is inside is replaced whole, so a
@@ -64,16 +66,26 @@ impl Vring {
     /// Tells the driver that buffers were used. A call that cannot be delivered is not an error:
     /// the driver that removed it does not wait for it.
     pub fn call(&self) {
-        let call = lock(&self.events.call).clone();
-        if let Some(call) = call {
-            // EAGAIN means that the counter is full: the driver has a call pending.
-            let _ = rustix::io::write(&call, &1u64.to_ne_bytes());
-        }
+        signal(&self.events.call);
     }
 
-    /// Kicks read since the ring was started.
-    pub fn kicks(&self) -> u32 {
-        self.events.kicks.load(Ordering::Relaxed)
+    /// Has the VM's own worker look at the queue, as a kick does.
+    pub fn wake_worker(&self) {
+        signal(&self.events.kick);
+    }
+}
+
+/// Signals an eventfd of the front-end, if there is one.
+fn signal(event: &Mutex<Option<Arc<File>>>) {
+    let Some(event) = lock(event).clone() else { return };
+    if let Err(error) = ringer::ring(event.as_fd()) {
+        // Without linux-aio a write has to do. What a front-end makes blocking is not signalled
+        // at all.
+        log::debug!("signalling by a write: {error}");
+        let nonblocking = |flags: OFlags| flags.contains(OFlags::NONBLOCK);
+        if rustix::fs::fcntl_getfl(&event).is_ok_and(nonblocking) {
+            let _ = rustix::io::write(&event, &1u64.to_ne_bytes());
+        }
     }
 }
 
@@ -181,7 +193,6 @@ impl VringT<AtomicMemory> for Vring {
     }
 
     fn set_kick(&self, file: Option<File>) {
-        self.events.kicks.store(0, Ordering::Relaxed);
         let kick = harmless(file, "kick");
         // The library registers its own copy with epoll; reading happens on ours, unlocked.
         let registered = kick.as_ref().and_then(|kick| kick.try_clone().ok());
@@ -192,10 +203,11 @@ impl VringT<AtomicMemory> for Vring {
     fn read_kick(&self) -> io::Result<bool> {
         let kick = lock(&self.events.kick).clone();
         if let Some(kick) = kick {
+            // EAGAIN: another reader was faster; the buffers are looked for all the same. O_NONBLOCK
+            // alone is not enough: the front-end shares the flag, and can clear it again.
             let mut count = [0; 8];
-            if rustix::io::read(&kick, &mut count).is_ok() {
-                self.events.kicks.fetch_add(1, Ordering::Relaxed);
-            }
+            let mut buffers = [IoSliceMut::new(&mut count)];
+            let _ = preadv2(&kick, &mut buffers, CURRENT, ReadWriteFlags::NOWAIT);
         }
         Ok(self.queue.get_ref().is_enabled())
     }
@@ -233,7 +245,19 @@ mod tests {
         let vring = vring();
         vring.set_kick(Some(File::from(eventfd(0, EventfdFlags::empty()).expect("eventfd"))));
         assert!(!vring.read_kick().expect("kick"));
-        assert_eq!(vring.kicks(), 0);
+    }
+
+    #[test]
+    fn a_kick_that_was_made_blocking_again_does_not_block() {
+        let vring = vring();
+        let kick = eventfd(0, EventfdFlags::empty()).expect("eventfd");
+        vring.set_kick(Some(File::from(kick.try_clone().expect("dup"))));
+        rustix::fs::fcntl_setfl(&kick, OFlags::empty()).expect("the flag is shared");
+        vring.read_kick().expect("kick"); // would never return
+        vring.wake_worker();
+        vring.read_kick().expect("kick");
+        rustix::fs::fcntl_setfl(&kick, OFlags::NONBLOCK).expect("the flag");
+        assert!(rustix::io::read(&kick, &mut [0; 8]).is_err(), "the count was not taken");
     }
 
     #[test]
@@ -251,5 +275,18 @@ mod tests {
         assert!(vring.with_queue(|_| ()).is_none());
         vring.set_enabled(true);
         assert!(vring.with_queue(|_| ()).is_some());
+    }
+
+    #[test]
+    fn a_panic_while_the_queue_is_held_does_not_poison_it() {
+        let vring = vring();
+        vring.set_queue_ready(true);
+        vring.set_enabled(true);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            vring.with_queue(|_| std::panic::panic_any("injected"));
+        }));
+        assert!(panicked.is_err());
+        assert!(vring.with_queue(|_| ()).is_some());
+        vring.set_enabled(false); // the library unwraps the lock
     }
 }

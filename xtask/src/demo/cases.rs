@@ -35,6 +35,15 @@ impl Pair<'_> {
         }
     }
 
+    /// A port of its own for each run of sockperf, which ends without closing its connections.
+    fn port(&self, bytes: u32) -> u16 {
+        let case = u16::from(bytes > 14);
+        match self.transport {
+            Transport::Tcp => 11111 + case,
+            Transport::SmcdKernel => 11121 + case,
+        }
+    }
+
     fn patience(&self) -> Duration {
         Duration::from_secs(self.seconds.into()) + GRACE
     }
@@ -56,12 +65,11 @@ impl Pair<'_> {
     }
 
     fn sockperf(&self, test: &str, bytes: u32) -> Result<String> {
-        let ip = self.server.ip();
-        let server = self.program(&format!("sockperf server --tcp -i {ip} -p 11111"));
+        let (ip, port, seconds) = (self.server.ip(), self.port(bytes), self.seconds);
+        let server = self.program(&format!("sockperf server --tcp -i {ip} -p {port}"));
         let _server = self.server.spawn(&server)?;
-        self.server.wait_listening(11111)?;
-        let seconds = self.seconds;
-        let client = format!("sockperf {test} --tcp -i {ip} -p 11111 -m {bytes} -t {seconds}");
+        self.server.wait_listening(port)?;
+        let client = format!("sockperf {test} --tcp -i {ip} -p {port} -m {bytes} -t {seconds}");
         Ok(self.client.run_for(&self.program(&client), self.patience())?.stdout)
     }
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Rows of a result, as a table and as JSON.
+//!
+//! Invariant: a row's name says all its conditions.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// What was measured.
+    pub case: String,
+    /// The median, or the only value.
+    pub value: f64,
+    /// Unit of both numbers.
+    pub unit: &'static str,
+    /// The 99th percentile, if there were several runs.
+    pub p99: Option<f64>,
+}
+
+impl Row {
+    /// Median and 99th percentile of `samples`, in nanoseconds.
+    pub fn of_times(case: impl Into<String>, mut samples: Vec<Duration>) -> Self {
+        samples.sort_unstable();
+        let at = |percent: usize| {
+            let index = samples.len().saturating_sub(1) * percent / 100;
+            samples.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1e9)
+        };
+        Self { case: case.into(), value: at(50), unit: "ns", p99: Some(at(99)) }
+    }
+
+    /// A single value.
+    pub fn of_value(case: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { case: case.into(), value, unit, p99: None }
+    }
+}
+
+/// All rows of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Report(pub Vec<Row>);
+
+impl Report {
+    /// The report as `{"rows":[{"case","value","unit","p99"}]}`.
+    pub fn to_json(&self) -> Value {
+        let rows: Vec<Value> = self
+            .0
+            .iter()
+            .map(|r| json!({"case": r.case, "value": r.value, "unit": r.unit, "p99": r.p99}))
+            .collect();
+        json!({ "rows": rows })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.0.iter().map(|row| row.case.len()).max().unwrap_or(0);
+        writeln!(f, "{:width$}  {:>12}  {:>12}  unit", "case", "median", "p99")?;
+        for Row { case, value, unit, p99 } in &self.0 {
+            let p99 = p99.map_or_else(|| "-".to_owned(), |p99| format!("{p99:.0}"));
+            writeln!(f, "{case:width$}  {value:>12.0}  {p99:>12}  {unit}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_and_p99_are_samples() {
+        let samples = (1..=100).rev().map(Duration::from_nanos).collect();
+        let row = Row::of_times("x", samples);
+        assert_eq!((row.value, row.p99), (50.0, Some(99.0)));
+        assert_eq!(Row::of_times("x", vec![Duration::from_nanos(7)]).p99, Some(7.0));
+    }
+
+    #[test]
+    fn json_has_the_promised_fields() {
+        let report = Report(vec![Row::of_value("idle", 0.5, "%")]);
+        let row = &report.to_json()["rows"][0];
+        assert_eq!(row["case"], "idle");
+        assert_eq!(row["value"], 0.5);
+        assert_eq!(row["unit"], "%");
+        assert!(row["p99"].is_null());
+    }
+}
