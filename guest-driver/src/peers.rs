@@ -6,6 +6,7 @@
 //! Invariant: only the device's own "yes" is remembered, and not longer than until the peer is
 //! gone.
 
+use core::fmt;
 use kernel::prelude::*;
 
 use crate::{
@@ -124,6 +125,19 @@ impl Device {
             self.peers.lock().remember(gid, mode);
         }
         Ok(mode)
+    }
+}
+
+/// A GID as logs and /sys/class/dibs show it.
+pub(crate) struct Uuid<'a>(pub(crate) &'a Gid);
+
+impl fmt::Display for Uuid<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let dash = matches!(at, 4 | 6 | 8 | 10);
+            write!(f, "{}{byte:02x}", if dash { "-" } else { "" })?;
+        }
+        Ok(())
     }
 }
 
