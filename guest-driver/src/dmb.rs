@@ -17,7 +17,7 @@ use crate::{
     counters::Counter,
     device::Device,
     memory::{Pages, Place, Window},
-    native::{ExtentPages, Work, NO_CLIENT},
+    native::{self, ExtentPages, Work, NO_CLIENT},
     peers,
 };
 
@@ -73,9 +73,15 @@ impl Device {
         if len < MIN_DMB_LEN || len > longest || len % 4096 != 0 {
             return Err(EINVAL);
         }
+        if self.peers.lock().is_shunned(rgid, native::now_ns()) {
+            return Err(ENETUNREACH);
+        }
         let vlan = peers::vlan(vlan.0, vlan.1);
         let mode = self.mode_of(rgid, vlan)?;
         let result = self.register_in(rgid, len, vlan, mode);
+        if matches!(result, Err(Failure::Status(status::IO_ERROR) | Failure::Abandoned(ETIMEDOUT))) {
+            self.peers.lock().shun(rgid, native::now_ns());
+        }
         let registered = match result {
             // The peer came back with another mode.
             Err(Failure::Status(status::WRONG_MODE | status::UNREACHABLE)) => {

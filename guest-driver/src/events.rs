@@ -17,7 +17,7 @@ use crate::{
     grants::{Grant, Path},
     memory::{Buffer, NOTHING},
     native::{DibsEvent, Native, Queue, Work},
-    peers::Gone,
+    peers::{Gone, Uuid},
 };
 
 /// DIBS_BUF_UNREGISTERED and DIBS_DEV_DISABLED (include/linux/dibs.h).
@@ -175,7 +175,7 @@ impl Device {
     }
 
     fn on_peer_gone(&self, gone: &PeerGone) {
-        log_info!(self, "peer {:02x?} is gone", gone.gid);
+        log_info!(self, "peer {} is gone", Uuid(&gone.gid));
         self.grants.lock().remove_owner(&gone.gid);
         let gone = Gone {
             gid: gone.gid,

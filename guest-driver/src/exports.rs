@@ -5,6 +5,7 @@
 //! Invariant, and what every SAFETY comment refers to as "alive": C passes the pointer that
 //! `ism_rust_probe` gave it, and none of these calls is under way when it calls `ism_rust_drop`
 //! (driver.c: out of dibs, device reset, thread, timer and works ended).
+//! They are unsafe to call for that reason, and nothing in Rust calls them.
 
 use core::ptr::NonNull;
 use kernel::{
@@ -63,14 +64,14 @@ unsafe fn give(result: Result<Registered>, to: *mut IsmDmb) -> c_int {
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_validate(ism: *mut Ism) -> c_int {
+unsafe extern "C" fn ism_rust_validate(ism: *mut Ism) -> c_int {
     // SAFETY: C keeps `ism` during the call, and nothing of it stays.
     let native = unsafe { Native::new(ism) };
     errno(native.ok_or(EINVAL).and_then(device::validate))
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_probe(ism: *mut Ism, rust: *mut *mut c_void) -> c_int {
+unsafe extern "C" fn ism_rust_probe(ism: *mut Ism, rust: *mut *mut c_void) -> c_int {
     // SAFETY: C keeps `ism` until after ism_rust_drop().
     let native = unsafe { Native::new(ism) };
     let made = native.ok_or(EINVAL).and_then(Device::new);
@@ -82,25 +83,25 @@ extern "C" fn ism_rust_probe(ism: *mut Ism, rust: *mut *mut c_void) -> c_int {
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_start(rust: *mut c_void) -> c_int {
+unsafe extern "C" fn ism_rust_start(rust: *mut c_void) -> c_int {
     // SAFETY: Alive.
     errno(unsafe { device(rust) }.start())
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_quiesce(rust: *mut c_void) {
+unsafe extern "C" fn ism_rust_quiesce(rust: *mut c_void) {
     // SAFETY: Alive.
     unsafe { device(rust) }.quiesce();
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_leave(rust: *mut c_void, pipes: bool) {
+unsafe extern "C" fn ism_rust_leave(rust: *mut c_void, pipes: bool) {
     // SAFETY: Alive.
     unsafe { device(rust) }.leave(pipes);
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_drop(rust: *mut c_void) {
+unsafe extern "C" fn ism_rust_drop(rust: *mut c_void) {
     if let Some(device) = NonNull::new(rust.cast::<Device>()) {
         // SAFETY: Alive, from KBox::into_raw() in ism_rust_probe(), and not used any more.
         drop(unsafe { KBox::from_raw(device.as_ptr()) });
@@ -109,7 +110,7 @@ extern "C" fn ism_rust_drop(rust: *mut c_void) {
 
 /// The interrupt of a queue.
 #[no_mangle]
-extern "C" fn ism_rust_used(rust: *mut c_void, queue: c_uint) {
+unsafe extern "C" fn ism_rust_used(rust: *mut c_void, queue: c_uint) {
     // SAFETY: Alive.
     let device = unsafe { device(rust) };
     match u16::try_from(queue) {
@@ -122,7 +123,7 @@ extern "C" fn ism_rust_used(rust: *mut c_void, queue: c_uint) {
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_work(rust: *mut c_void, work: c_uint) {
+unsafe extern "C" fn ism_rust_work(rust: *mut c_void, work: c_uint) {
     // SAFETY: Alive.
     let device = unsafe { device(rust) };
     const WATCHDOG: c_uint = Work::Watchdog as c_uint;
@@ -143,31 +144,31 @@ extern "C" fn ism_rust_work(rust: *mut c_void, work: c_uint) {
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_backstop(rust: *mut c_void) {
+unsafe extern "C" fn ism_rust_backstop(rust: *mut c_void) {
     // SAFETY: Alive.
     unsafe { device(rust) }.backstop();
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_poll(rust: *mut c_void) {
+unsafe extern "C" fn ism_rust_poll(rust: *mut c_void) {
     // SAFETY: Alive.
     unsafe { device(rust) }.poll_thread();
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_counter(rust: *mut c_void, counter: c_uint) -> u64 {
+unsafe extern "C" fn ism_rust_counter(rust: *mut c_void, counter: c_uint) -> u64 {
     // SAFETY: Alive.
     unsafe { device(rust) }.counter(counter as usize)
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_fabric_id(rust: *mut c_void) -> u16 {
+unsafe extern "C" fn ism_rust_fabric_id(rust: *mut c_void) -> u16 {
     // SAFETY: Alive.
     unsafe { device(rust) }.config.fabric_id
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_query(
+unsafe extern "C" fn ism_rust_query(
     rust: *mut c_void,
     rgid: *const u8,
     vlan_valid: u32,
@@ -180,7 +181,7 @@ extern "C" fn ism_rust_query(
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_register(
+unsafe extern "C" fn ism_rust_register(
     rust: *mut c_void,
     rgid: *const u8,
     len: u32,
@@ -197,13 +198,13 @@ extern "C" fn ism_rust_register(
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_unregister(rust: *mut c_void, token: u64, index: u32) -> c_int {
+unsafe extern "C" fn ism_rust_unregister(rust: *mut c_void, token: u64, index: u32) -> c_int {
     // SAFETY: Alive.
     errno(unsafe { device(rust) }.unregister(token, index))
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_move(
+unsafe extern "C" fn ism_rust_move(
     rust: *mut c_void,
     token: u64,
     signal: bool,
@@ -217,13 +218,13 @@ extern "C" fn ism_rust_move(
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_vlan(rust: *mut c_void, vlan_id: u64, add: bool) -> c_int {
+unsafe extern "C" fn ism_rust_vlan(rust: *mut c_void, vlan_id: u64, add: bool) -> c_int {
     // SAFETY: Alive.
     errno(unsafe { device(rust) }.vlan(vlan_id, add))
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_signal_event(
+unsafe extern "C" fn ism_rust_signal_event(
     rust: *mut c_void,
     rgid: *const u8,
     code: u32,
@@ -242,7 +243,7 @@ extern "C" fn ism_rust_signal_event(
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_attach(rust: *mut c_void, token: u64, dmb: *mut IsmDmb) -> c_int {
+unsafe extern "C" fn ism_rust_attach(rust: *mut c_void, token: u64, dmb: *mut IsmDmb) -> c_int {
     // SAFETY: Alive.
     let result = unsafe { device(rust) }.attach(token);
     // SAFETY: C passes a local variable.
@@ -250,7 +251,7 @@ extern "C" fn ism_rust_attach(rust: *mut c_void, token: u64, dmb: *mut IsmDmb) -
 }
 
 #[no_mangle]
-extern "C" fn ism_rust_detach(rust: *mut c_void, token: u64) -> c_int {
+unsafe extern "C" fn ism_rust_detach(rust: *mut c_void, token: u64) -> c_int {
     // SAFETY: Alive.
     errno(unsafe { device(rust) }.detach(token))
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of peers: in which mode each is reached, and who is gone but not yet forgotten.
+//! What is known of peers: in which mode each is reached, who is gone but not yet forgotten, and
+//! who let others wait.
 //!
 //! Invariant: only the device's own "yes" is remembered, and not longer than until the peer is
 //! gone.
 
+use core::fmt;
 use kernel::prelude::*;
 
 use crate::{
@@ -15,6 +17,9 @@ use crate::{
 
 /// More are asked for each time.
 const REMEMBERED: usize = 1024;
+/// How long a peer is let be that let us wait. net/smc makes one handshake at a time
+/// (smc_server_lgr_pending), so a peer that takes no events would hold up all others'.
+const SHUN_NS: u64 = 5_000_000_000;
 /// ISM_RESERVED_VLANID of net/smc: "any"; a device without VLANs must accept it.
 pub(crate) const RESERVED_VLAN: u32 = 0x1fff;
 
@@ -28,6 +33,8 @@ pub(crate) struct Gone {
 pub(crate) struct Peers {
     modes: KVec<(Gid, u8)>,
     gone: KVec<Gone>,
+    /// Peers that let a request wait, and until when they are not asked again.
+    slow: KVec<(Gid, u64)>,
 }
 
 impl Peers {
@@ -35,6 +42,7 @@ impl Peers {
         Self {
             modes: KVec::new(),
             gone: KVec::new(),
+            slow: KVec::new(),
         }
     }
 
@@ -53,6 +61,21 @@ impl Peers {
     /// What was known may be wrong.
     pub(crate) fn doubt(&mut self, gid: &Gid) {
         self.modes.retain(|(known, _)| known != gid);
+    }
+
+    /// `gid` did not take part in a request, at `now` in nanoseconds.
+    pub(crate) fn shun(&mut self, gid: &Gid, now: u64) {
+        self.slow.retain(|(known, until)| known != gid && *until > now);
+        if self.slow.len() < REMEMBERED {
+            // A failure costs only another wait.
+            let until = now.saturating_add(SHUN_NS);
+            let _ = self.slow.push((*gid, until), GFP_ATOMIC);
+        }
+    }
+
+    pub(crate) fn is_shunned(&self, gid: &Gid, now: u64) -> bool {
+        let mut slow = self.slow.iter();
+        slow.any(|(known, until)| known == gid && *until > now)
     }
 
     /// FORGET_PEER is due. Without memory for that the device keeps its part until the reset.
@@ -102,6 +125,19 @@ impl Device {
             self.peers.lock().remember(gid, mode);
         }
         Ok(mode)
+    }
+}
+
+/// A GID as logs and /sys/class/dibs show it.
+pub(crate) struct Uuid<'a>(pub(crate) &'a Gid);
+
+impl fmt::Display for Uuid<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let dash = matches!(at, 4 | 6 | 8 | 10);
+            write!(f, "{}{byte:02x}", if dash { "-" } else { "" })?;
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! Invariant: a value is reached only through a guard, and the guard holds the lock. Locks nest
 //! in this order only, never two of one rank: Admin; Poll; Events or Control; Local, Signals or
-//! Moves; Grants, Peers or Vlans; dibs's own lock last.
+//! Moves; Grants, Peers or Vlans. Under Events and Local also dibs's lock, and under that net/smc's
+//! device lock, under which net/smc joins VLANs: so Vlans is never held when dibs is called.
 
 use core::{
     cell::UnsafeCell,

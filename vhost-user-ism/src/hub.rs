@@ -243,3 +243,59 @@ fn keep(hub: &Hub, chores: &Receiver<Chore>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ism_abi::layout::{HelloRequest, RegisterRequest, RequestHeader, VERSION, command, mode};
+    use ism_emulator::{Abilities, FabricConfig, MemberConfig, Quota};
+
+    use super::*;
+
+    /// A fabric with a REGISTER whose time to wait for its writer is over at once.
+    fn overdue() -> Fabric {
+        let mut config = FabricConfig::new(0xff00);
+        config.answer_timeout = Duration::ZERO;
+        let mut fabric = Fabric::new(config, &[7; 16]).expect("fabric");
+        let (gid, name, groups) = ([1; 16], "vm".to_owned(), Vec::new());
+        let config = MemberConfig { name, gid, groups, vlans: None, quota: Quota::default() };
+        let member = fabric.add_member(config).expect("member");
+        fabric.connect(member, Abilities { window: None, copied: true }).expect("a member");
+        let mut send = |code, body: &[u8]| {
+            let header = RequestHeader { command: code, reserved: [0; 6] }.to_bytes();
+            fabric.control(member, Tag(0), &[&header, body].concat(), Duration::ZERO)
+        };
+        send(command::HELLO, &HelloRequest { version: VERSION, reserved: [0; 6] }.to_bytes());
+        let register = RegisterRequest {
+            rgid: gid,
+            ram_addr: 0x10000,
+            index: 0,
+            len: 1 << 16,
+            vlan_valid: 0,
+            mode: mode::COPIED,
+            vlan_id: 0,
+            reserved: [0; 4],
+        };
+        assert!(send(command::REGISTER, &register.to_bytes()).is_none(), "it waits");
+        fabric
+    }
+
+    #[test]
+    fn chores_do_not_keep_the_keeper_from_the_time() {
+        let fabric = overdue();
+        assert_eq!(fabric.poll_timeout(), Some(Duration::ZERO));
+        let hub = Hub {
+            state: Mutex::new(State { fabric, extents: HashMap::new(), keeper_wakes: None }),
+            ports: RwLock::default(),
+            started: Instant::now(),
+            keeper: channel().0,
+        };
+        // Never without a chore, until the test ends.
+        let (more, chores) = channel();
+        for _ in 0..1000 {
+            more.send(Chore::Look).expect("the other end is here");
+        }
+        drop(more);
+        keep(&hub, &chores);
+        assert_eq!(lock(&hub.state).fabric.poll_timeout(), None);
+    }
+}

@@ -106,6 +106,11 @@ impl Device {
     /// Takes the VM off the fabric, and frees what the connection had.
     pub fn disconnect(&self) {
         self.port.set_link(None);
+        // Another VM's thread may have the link still. It must not take what is for the next
+        // front-end and put it into this one's rings.
+        for vring in self.link.vrings.get().into_iter().flatten() {
+            vring.set_enabled(false);
+        }
         drop(lock(&self.link.mapper).take());
         self.hub.call(|fabric, _| fabric.disconnect(self.port.id()));
     }
@@ -364,6 +369,11 @@ impl VhostUserBackend for Device {
         }
         self.link.set_memory(Some(memory));
         lock(&self.negotiated).memory = true;
+        // A front-end may have taken RAM away for a moment: who looked at a ring then has found
+        // nothing, and is not kicked again for what was there.
+        for vring in self.link.vrings.get().into_iter().flatten() {
+            vring.wake_worker();
+        }
         Ok(())
     }
 

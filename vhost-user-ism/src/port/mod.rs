@@ -6,11 +6,11 @@
 //! front-end is connected; other VMs' threads reach a VM only through these two.
 
 pub mod backend;
-#[cfg(test)]
-mod endless;
 pub mod events;
 pub mod exit;
 pub mod front;
+#[cfg(test)]
+mod hostile;
 
 pub mod poll;
 pub mod queues;

@@ -73,7 +73,8 @@ pub enum Popped {
     Chain,
     /// The next buffer cannot be served; `Chain::head` is still right.
     Bad(ChainError),
-    /// The ring itself cannot be read; it stays broken until the driver resets the device.
+    /// The ring itself cannot be read, or says that it has more buffers than it is long. Nothing is
+    /// taken from it as long as that is so.
     BadRing,
 }
 

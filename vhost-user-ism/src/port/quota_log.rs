@@ -34,7 +34,9 @@ impl QuotaLog {
         let header = ReplyHeader::from_bytes(reply.as_bytes());
         let what = match header.map(|header| header.status) {
             Some(status::NO_SPACE) => "a quota of DMBs, bytes or peers, or memory, is used up",
-            Some(status::BUSY) => "its rate of control requests is reached",
+            Some(status::BUSY) => {
+                "its rate of control requests, or a peer's room for its events, is used up"
+            }
             _ => return,
         };
         if let Some(times) = self.count(Instant::now()) {

@@ -40,8 +40,9 @@ struct Events {
     call: Mutex<Option<Arc<File>>>,
 }
 
-/// Takes a lock whatever happened to its last holder: what is inside is replaced whole, so a
-/// panicking thread leaves nothing half-written.
+/// Takes a lock whatever happened to its last holder. What is inside is replaced whole, but for the
+/// fabric: after a panic in there, which is a fault of ours, serving the other VMs with what may be
+/// half-written is still better than to serve none.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Tests: rings that are never empty, because each buffer given back makes another available.
+//! Tests: one device whose driver or front-end breaks the rules, or is gone.
 //!
-//! Invariant: such a ring needs no vCPU to keep it going. Its available and its used ring lie at
-//! the same address and share their index; so whoever serves it until it is empty never ends.
+//! Invariant: nothing here needs a second thread to be hostile. A ring is never empty because its
+//! available and its used ring lie at one address and share their index: each buffer given back
+//! makes another available, and whoever serves it until it is empty never ends.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ism_abi::layout::{QUEUE_CONTROL, QUEUE_COUNT, QUEUE_EVENT, QUEUE_SIGNAL};
 use ism_emulator::{Fabric, FabricConfig as EmulatorConfig, MemberConfig, Quota, TOKEN_KEY_SIZE};
+use rustix::event::{EventfdFlags, eventfd};
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_queue::QueueT;
 use virtio_queue::desc::RawDescriptor;
@@ -124,4 +127,33 @@ fn an_endless_control_ring_does_not_keep_who_stops_another() {
         assert!(!ended.load(Ordering::Acquire), "the other queues are served on");
         device.stop_vring(u32::from(QUEUE_CONTROL)).expect("stopped");
     });
+}
+
+/// A thread of another VM has looked up the link, and is overtaken by a new connection.
+#[test]
+fn a_front_end_that_is_gone_gets_nothing_more() {
+    let (hub, port) = vm();
+    let seats = Arc::new(Seats::new(1));
+    let device = Device::new(hub, Arc::clone(&port), FabricConfig::default(), seats);
+    let device = device.expect("descriptors");
+    let link = port.link().expect("the device's");
+    assert!(link.vrings.set(vec![endless()]).is_ok());
+    let runs = || link.vring(QUEUE_CONTROL).and_then(|vring| vring.with_queue(|_| ())).is_some();
+    assert!(runs());
+    device.disconnect();
+    assert!(!runs());
+}
+
+/// Whoever looked at a ring while its memory was away has found nothing, and nobody kicks again.
+#[test]
+fn new_memory_wakes_the_worker() {
+    let (hub, port) = vm();
+    let seats = Arc::new(Seats::new(1));
+    let device = Device::new(hub, Arc::clone(&port), FabricConfig::default(), seats);
+    let device = device.expect("descriptors");
+    let (vring, kick) = (idle(), eventfd(0, EventfdFlags::NONBLOCK).expect("eventfd"));
+    vring.set_kick(Some(File::from(kick.try_clone().expect("dup"))));
+    assert!(port.link().expect("the device's").vrings.set(vec![vring]).is_ok());
+    device.update_memory(AtomicMemory::new(GuestMemory::new())).expect("memory");
+    assert!(rustix::io::read(&kick, &mut [0; 8]).is_ok(), "nobody was woken");
 }
