@@ -14,7 +14,7 @@ use super::parse;
 use super::report::{Row, Transport};
 
 /// Bytes of the stream whose hash is compared.
-const STREAM_BYTES: u32 = 64 << 20;
+const STREAM_BYTES: u32 = 32 << 20;
 /// A case's programs end by themselves; this is for those that do not.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -90,7 +90,8 @@ impl Pair<'_> {
         let receiver = self.server.spawn(&receive)?;
         self.server.wait_listening(5000)?;
         let make = format!("head -c {STREAM_BYTES} /dev/urandom > /tmp/stream");
-        self.client.run(&make)?;
+        // Random bytes are slow under TCG.
+        self.client.run_for(&make, self.patience())?;
         let sent = self.client.run("sha256sum < /tmp/stream")?.stdout;
         let ip = self.server.ip();
         let send = self.program(&format!("socat -u FILE:/tmp/stream TCP:{ip}:5000"));

@@ -94,7 +94,7 @@ fn measure(a: &Vm, b: &Vm, mode: Mode, net: &Net, seconds: u32) -> Result<Report
         let before = Proof::take(a, b)?;
         for case in [Pair::ping_pong, Pair::throughput, Pair::iperf3] {
             let row = case(&pair)?;
-            eprintln!("  {:<20} {:<12?} {:>10.1} {}", row.case, row.transport, row.value, row.unit);
+            eprintln!("  {:<20} {:<12} {:>10.1} {}", row.case, row.transport, row.value, row.unit);
             rows.push(row);
         }
         intact &= pair.stream_is_intact()?;

@@ -4,6 +4,8 @@
 //!
 //! Invariant: every value was measured in this run.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// The name of a transport in the report.
@@ -15,6 +17,15 @@ pub(crate) enum Transport {
     /// The guest kernel's SMC over our device.
     #[serde(rename = "smcd-kernel")]
     SmcdKernel,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Transport::Tcp => "tcp",
+            Transport::SmcdKernel => "smcd-kernel",
+        })
+    }
 }
 
 /// One measured figure.
