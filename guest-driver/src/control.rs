@@ -233,7 +233,7 @@ impl Device {
     /// The control queue's interrupt.
     pub(crate) fn control_used(&self) {
         if self.take_used() && self.has_joined() {
-            self.declare_dead("it was reset behind our back");
+            self.forgotten();
         }
     }
 

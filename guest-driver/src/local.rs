@@ -217,6 +217,13 @@ impl Local {
         })
     }
 
+    /// The next DMB at or after `from` that is not free.
+    pub(crate) fn next_used(&self, from: u32) -> Option<u32> {
+        let dmbs = (0..u32::MAX).zip(self.dmbs.iter()).skip(from as usize);
+        let mut used = dmbs.filter(|(_, dmb)| dmb.state != State::Free);
+        used.next().map(|(index, _)| index)
+    }
+
     /// Whether any DMB belongs to a pair, or may: one whose REGISTER has not been answered has
     /// instance 0 still.
     pub(crate) fn pair_in_use(&self, instance: u64) -> bool {

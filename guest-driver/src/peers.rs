@@ -58,6 +58,11 @@ impl Peers {
         }
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
     /// What was known may be wrong.
     pub(crate) fn doubt(&mut self, gid: &Gid) {
         self.modes.retain(|(known, _)| known != gid);
