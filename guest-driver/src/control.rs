@@ -139,8 +139,13 @@ impl Control {
         // SAFETY: The slot's memory is not freed before the device is reset (`Slots` is dropped
         // with the device), and `post` holds the queue's lock.
         unsafe {
-            self.native
-                .queue_add(Queue::Control, request, NOTHING, reply, slot.wrapping_add(1))
+            self.native.queue_add(
+                Queue::Control,
+                request,
+                NOTHING,
+                reply,
+                slot.wrapping_add(1),
+            )
         }
     }
 

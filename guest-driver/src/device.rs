@@ -132,7 +132,10 @@ pub(crate) fn validate(native: Native) -> Result {
     let config = config(native)?;
     if native.has_feature(F_WINDOW) {
         if let Err(why) = try_window(native, &config) {
-            native.log(Level::Warn, format_args!("no window, data is copied: {why}"));
+            native.log(
+                Level::Warn,
+                format_args!("no window, data is copied: {why}"),
+            );
             native.drop_feature(F_WINDOW);
         }
     }

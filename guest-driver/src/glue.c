@@ -469,6 +469,7 @@ bool ism_cpu_wanted(void)
 	return need_resched() || !single_task_running();
 }
 
+/* For whoever else is runnable, of whom there is somebody (ism_cpu_wanted): not a busy wait. */
 void ism_cpu_yield(void)
 {
 	yield();

@@ -70,7 +70,8 @@ impl Peers {
 
     /// `gid` did not take part in a request, at `now` in nanoseconds.
     pub(crate) fn shun(&mut self, gid: &Gid, now: u64) {
-        self.slow.retain(|(known, until)| known != gid && *until > now);
+        self.slow
+            .retain(|(known, until)| known != gid && *until > now);
         if self.slow.len() < REMEMBERED {
             // A failure costs only another wait.
             let until = now.saturating_add(SHUN_NS);
