@@ -139,8 +139,13 @@ impl Control {
         // SAFETY: The slot's memory is not freed before the device is reset (`Slots` is dropped
         // with the device), and `post` holds the queue's lock.
         unsafe {
-            self.native
-                .queue_add(Queue::Control, request, NOTHING, reply, slot.wrapping_add(1))
+            self.native.queue_add(
+                Queue::Control,
+                request,
+                NOTHING,
+                reply,
+                slot.wrapping_add(1),
+            )
         }
     }
 
@@ -233,7 +238,7 @@ impl Device {
     /// The control queue's interrupt.
     pub(crate) fn control_used(&self) {
         if self.take_used() && self.has_joined() {
-            self.declare_dead("it was reset behind our back");
+            self.forgotten();
         }
     }
 

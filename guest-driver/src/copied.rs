@@ -157,10 +157,7 @@ impl Device {
             reserved: 0,
         };
         let at = number.wrapping_mul(HEADER_ROOM);
-        moves
-            .headers
-            .write(at, &request.to_bytes())
-            .ok_or(EINVAL)?;
+        moves.headers.write(at, &request.to_bytes()).ok_or(EINVAL)?;
         // "No reply yet" must not read as success.
         let unanswered = MoveReply {
             status: status::IO_ERROR,

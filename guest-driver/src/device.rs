@@ -73,6 +73,8 @@ pub(crate) struct Device {
     pub(crate) watchdog: Watchdog,
     pub(crate) counters: Counters,
     pub(crate) dead: AtomicBool,
+    /// Dead only until it was started again.
+    pub(crate) restart: AtomicBool,
     /// DMBs that this member may own; 0 before HELLO is answered.
     limit: AtomicU32,
     /// Last: extents are dropped after all that is in them.
@@ -130,7 +132,10 @@ pub(crate) fn validate(native: Native) -> Result {
     let config = config(native)?;
     if native.has_feature(F_WINDOW) {
         if let Err(why) = try_window(native, &config) {
-            native.log(Level::Warn, format_args!("no window, data is copied: {why}"));
+            native.log(
+                Level::Warn,
+                format_args!("no window, data is copied: {why}"),
+            );
             native.drop_feature(F_WINDOW);
         }
     }
@@ -198,22 +203,28 @@ impl Device {
             watchdog: Watchdog::new(),
             counters: Counters::new(),
             dead: AtomicBool::new(false),
+            restart: AtomicBool::new(false),
             limit: AtomicU32::new(0),
             admin: Admin::new(native, AdminState::new()),
             config,
         })
     }
 
-    /// After DRIVER_OK: says hello and joins dibs. Sleeps.
+    /// After DRIVER_OK: begins to use the device. Sleeps.
     pub(crate) fn start(&self) -> Result {
         {
             let _signals = self.signals.lock();
             self.native.callbacks_off(Queue::Signal);
         }
         self.start_events()?;
+        self.native.poller_start()?;
+        self.join()
+    }
+
+    /// Says hello and joins dibs, at first or again. Sleeps.
+    pub(crate) fn join(&self) -> Result {
         let hello = self.hello()?;
         self.limit.store(hello.max_dmbs, Ordering::Relaxed);
-        self.native.poller_start()?;
         self.start_polling();
         self.watch();
         self.native.dibs_add(&self.config.gid)?;

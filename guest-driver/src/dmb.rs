@@ -79,7 +79,10 @@ impl Device {
         let vlan = peers::vlan(vlan.0, vlan.1);
         let mode = self.mode_of(rgid, vlan)?;
         let result = self.register_in(rgid, len, vlan, mode);
-        if matches!(result, Err(Failure::Status(status::IO_ERROR) | Failure::Abandoned(ETIMEDOUT))) {
+        if matches!(
+            result,
+            Err(Failure::Status(status::IO_ERROR) | Failure::Abandoned(ETIMEDOUT))
+        ) {
             self.peers.lock().shun(rgid, native::now_ns());
         }
         let registered = match result {

@@ -135,8 +135,7 @@ static void ism_destroy(struct ism *ism)
 	if (ism->rust)
 		ism_rust_drop(ism->rust);
 	ism_window_unmap(ism);
-	if (ism->dibs)
-		put_device(&ism->dibs->dev);
+	ism_dibs_put(ism);
 	destroy_workqueue(ism->wq);
 	kfree(ism);
 }
@@ -174,7 +173,7 @@ static void ism_remove(struct virtio_device *vdev)
 	struct ism *ism = vdev->priv;
 
 	/* May be under way already, because the device was found dead: then wait for it. */
-	flush_delayed_work(&ism->work[ISM_WORK_BURY].work);
+	disable_delayed_work_sync(&ism->work[ISM_WORK_BURY].work);
 	ism_dibs_del(ism);
 	ism_rust_leave(ism->rust, true);
 	ism_rust_quiesce(ism->rust);

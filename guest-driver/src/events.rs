@@ -43,7 +43,9 @@ impl Events {
     /// Gives buffer `number` to the device.
     #[allow(unsafe_code)] // The queue takes addresses.
     fn post(&self, native: Native, number: usize) -> Result {
-        let part = self.buffer.part(number.wrapping_mul(EVENT_SIZE), EVENT_SIZE);
+        let part = self
+            .buffer
+            .part(number.wrapping_mul(EVENT_SIZE), EVENT_SIZE);
         if part.1 == 0 {
             return Err(EINVAL);
         }
@@ -82,7 +84,9 @@ impl Device {
             any = true;
             let number = used.cookie.wrapping_sub(1);
             let mut bytes = [0; EVENT_SIZE];
-            let read = events.buffer.read(number.wrapping_mul(EVENT_SIZE), &mut bytes);
+            let read = events
+                .buffer
+                .read(number.wrapping_mul(EVENT_SIZE), &mut bytes);
             // The bytes are copied, so the buffer can go back.
             let posted = events.post(self.native, number);
             if read.is_none() || posted.is_err() {
@@ -126,8 +130,7 @@ impl Device {
     fn on_signals(&self, signals: &Signals) {
         let mut local = self.local.lock();
         let told = local.signal(self.native, signals.base, signals.mask, None);
-        self.counters
-            .add(Counter::SignalsDelivered, told.into());
+        self.counters.add(Counter::SignalsDelivered, told.into());
     }
 
     fn on_granted(&self, granted: &DmbGranted) -> Option<()> {
@@ -182,7 +185,10 @@ impl Device {
             instance: gone.instance,
         };
         if self.peers.lock().note_gone(gone).is_err() {
-            log_warn!(self, "no memory to forget a peer; its part of the window stays used");
+            log_warn!(
+                self,
+                "no memory to forget a peer; its part of the window stays used"
+            );
         }
         self.native
             .dibs_event(DibsEvent::Device, DEVICE_DISABLED, &gone.gid, 0, 0);

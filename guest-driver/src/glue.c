@@ -469,6 +469,7 @@ bool ism_cpu_wanted(void)
 	return need_resched() || !single_task_running();
 }
 
+/* For whoever else is runnable, of whom there is somebody (ism_cpu_wanted): not a busy wait. */
 void ism_cpu_yield(void)
 {
 	yield();
@@ -491,6 +492,19 @@ void ism_bh_enable(void)
 
 /* ---- dibs ---- */
 
+/* Gives up the last dibs device, which is out of dibs. */
+void ism_dibs_put(struct ism *ism)
+{
+	struct dibs_dev *dibs = rcu_dereference_protected(ism->dibs, true);
+
+	if (!dibs)
+		return;
+	rcu_assign_pointer(ism->dibs, NULL);
+	/* Interrupts may look at it still. */
+	synchronize_rcu();
+	put_device(&dibs->dev);
+}
+
 int ism_dibs_add(struct ism *ism, const u8 *gid)
 {
 	struct dibs_dev *dibs = dibs_dev_alloc();
@@ -509,8 +523,9 @@ int ism_dibs_add(struct ism *ism, const u8 *gid)
 		return rc;
 	}
 	mutex_lock(&ism->dibs_mutex);
-	/* Pairs with smp_load_acquire() in those below: interrupts come already. */
-	smp_store_release(&ism->dibs, dibs);
+	ism_dibs_put(ism);
+	/* First, because clients register DMBs while they are told of the device. */
+	rcu_assign_pointer(ism->dibs, dibs);
 	rc = dibs_dev_add(dibs);
 	ism->dibs_added = !rc;
 	mutex_unlock(&ism->dibs_mutex);
@@ -522,50 +537,60 @@ void ism_dibs_del(struct ism *ism)
 {
 	mutex_lock(&ism->dibs_mutex);
 	if (ism->dibs_added)
-		dibs_dev_del(ism->dibs);
+		dibs_dev_del(rcu_dereference_protected(ism->dibs, true));
 	ism->dibs_added = false;
 	mutex_unlock(&ism->dibs_mutex);
 }
 
 void ism_dibs_set_client(struct ism *ism, u32 index, u8 client)
 {
-	struct dibs_dev *dibs = ism->dibs;
+	struct dibs_dev *dibs;
 	unsigned long flags;
 
-	if (index >= ISM_MAX_DMBS)
-		return;
-	spin_lock_irqsave(&dibs->lock, flags);
-	dibs->dmb_clientid_arr[index] = client;
-	spin_unlock_irqrestore(&dibs->lock, flags);
+	rcu_read_lock();
+	dibs = rcu_dereference(ism->dibs);
+	if (dibs && index < ISM_MAX_DMBS) {
+		spin_lock_irqsave(&dibs->lock, flags);
+		if (dibs->dmb_clientid_arr)
+			dibs->dmb_clientid_arr[index] = client;
+		spin_unlock_irqrestore(&dibs->lock, flags);
+	}
+	rcu_read_unlock();
+}
+
+static void ism_dibs_signal_one(struct dibs_dev *dibs, u32 index)
+{
+	u8 id = dibs->dmb_clientid_arr[index];
+	struct dibs_client *client = id < MAX_DIBS_CLIENTS ? dibs->subs[id] : NULL;
+
+	/* The mask that says "bit 0 of the sender"; no client looks at it. */
+	if (client)
+		client->ops->handle_irq(dibs, index, 0x1000);
 }
 
 /* The DMBs base + n, for each bit n of mask, were written. */
 void ism_dibs_signal(struct ism *ism, u32 base, u64 mask)
 {
-	struct dibs_dev *dibs = smp_load_acquire(&ism->dibs);
+	struct dibs_dev *dibs;
 	unsigned long flags;
 
-	if (!dibs)
-		return;
-	spin_lock_irqsave(&dibs->lock, flags);
-	for (; mask; mask &= mask - 1) {
-		u32 index = base + __ffs64(mask);
-		struct dibs_client *client;
-		u8 id;
+	rcu_read_lock();
+	dibs = rcu_dereference(ism->dibs);
+	if (dibs) {
+		spin_lock_irqsave(&dibs->lock, flags);
+		for (; mask && dibs->dmb_clientid_arr; mask &= mask - 1) {
+			u32 index = base + __ffs64(mask);
 
-		if (index >= ISM_MAX_DMBS || !dibs->dmb_clientid_arr)
-			break;
-		id = dibs->dmb_clientid_arr[index];
-		client = id < MAX_DIBS_CLIENTS ? dibs->subs[id] : NULL;
-		if (client)
-			client->ops->handle_irq(dibs, index, 0x1000);
+			if (index < ISM_MAX_DMBS)
+				ism_dibs_signal_one(dibs, index);
+		}
+		spin_unlock_irqrestore(&dibs->lock, flags);
 	}
-	spin_unlock_irqrestore(&dibs->lock, flags);
+	rcu_read_unlock();
 }
 
 void ism_dibs_event(struct ism *ism, u32 type, u32 subtype, const u8 *gid, u64 token, u64 data)
 {
-	struct dibs_dev *dibs = smp_load_acquire(&ism->dibs);
 	struct dibs_event event = {
 		.type = type,
 		.subtype = subtype,
@@ -573,16 +598,20 @@ void ism_dibs_event(struct ism *ism, u32 type, u32 subtype, const u8 *gid, u64 t
 		.time = ktime_get_real_ns(),
 		.data = data,
 	};
+	struct dibs_dev *dibs;
 	unsigned long flags;
 	int i;
 
-	if (!dibs)
-		return;
 	import_uuid(&event.gid, gid);
-	spin_lock_irqsave(&dibs->lock, flags);
-	for (i = 0; i < MAX_DIBS_CLIENTS; i++) {
-		if (dibs->subs[i])
-			dibs->subs[i]->ops->handle_event(dibs, &event);
+	rcu_read_lock();
+	dibs = rcu_dereference(ism->dibs);
+	if (dibs) {
+		spin_lock_irqsave(&dibs->lock, flags);
+		for (i = 0; i < MAX_DIBS_CLIENTS; i++) {
+			if (dibs->subs[i])
+				dibs->subs[i]->ops->handle_event(dibs, &event);
+		}
+		spin_unlock_irqrestore(&dibs->lock, flags);
 	}
-	spin_unlock_irqrestore(&dibs->lock, flags);
+	rcu_read_unlock();
 }

@@ -122,6 +122,14 @@ impl Grants {
         }
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        for bucket in self.buckets.iter_mut() {
+            *bucket = None;
+        }
+        self.len = 0;
+    }
+
     /// A message for `token` is to be sent (`early`).
     pub(crate) fn judge(&mut self, token: u64, cdc: &Cdc, now: u64) -> Verdict {
         let node = self.node(token);

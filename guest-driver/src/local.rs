@@ -217,6 +217,13 @@ impl Local {
         })
     }
 
+    /// The next DMB at or after `from` that is not free.
+    pub(crate) fn next_used(&self, from: u32) -> Option<u32> {
+        let dmbs = (0..u32::MAX).zip(self.dmbs.iter()).skip(from as usize);
+        let mut used = dmbs.filter(|(_, dmb)| dmb.state != State::Free);
+        used.next().map(|(index, _)| index)
+    }
+
     /// Whether any DMB belongs to a pair, or may: one whose REGISTER has not been answered has
     /// instance 0 still.
     pub(crate) fn pair_in_use(&self, instance: u64) -> bool {
@@ -227,19 +234,11 @@ impl Local {
     // ---- Signals ----
 
     /// A pair's signal page, if it is new. The window was asked whether it is inside.
-    pub(crate) fn add_page(
-        &mut self,
-        window: &Window,
-        offset: u64,
-        instance: u64,
-    ) -> Result {
+    pub(crate) fn add_page(&mut self, window: &Window, offset: u64, instance: u64) -> Result {
         if self.pages.iter().any(|page| page.offset == offset) {
             return Ok(());
         }
-        let page = SignalPage {
-            offset,
-            instance,
-        };
+        let page = SignalPage { offset, instance };
         self.pages.push(page, GFP_ATOMIC)?;
         if let Some(word) = window.word32(offset.wrapping_add(signal_page::DOORBELL as u64)) {
             word.store(self.doorbell, SeqCst);
@@ -271,7 +270,9 @@ impl Local {
     pub(crate) fn set_doorbell(&mut self, window: &Window, value: u32) {
         self.doorbell = value;
         for page in self.pages.iter() {
-            if let Some(word) = window.word32(page.offset.wrapping_add(signal_page::DOORBELL as u64)) {
+            if let Some(word) =
+                window.word32(page.offset.wrapping_add(signal_page::DOORBELL as u64))
+            {
                 word.store(value, SeqCst);
             }
         }

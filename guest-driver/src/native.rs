@@ -81,7 +81,8 @@ impl Write for Line {
         let room = self.text.get_mut(self.used..).ok_or(fmt::Error)?;
         let take = text.len().min(room.len());
         let (to, from) = (room.get_mut(..take), text.as_bytes().get(..take));
-        to.ok_or(fmt::Error)?.copy_from_slice(from.ok_or(fmt::Error)?);
+        to.ok_or(fmt::Error)?
+            .copy_from_slice(from.ok_or(fmt::Error)?);
         self.used = self.used.saturating_add(take);
         Ok(())
     }
@@ -320,9 +321,7 @@ impl Native {
         data: u64,
     ) {
         // SAFETY: valid; a GID has 16 bytes.
-        unsafe {
-            ffi::ism_dibs_event(self.raw(), kind as u32, subtype, gid.as_ptr(), token, data)
-        }
+        unsafe { ffi::ism_dibs_event(self.raw(), kind as u32, subtype, gid.as_ptr(), token, data) }
     }
 }
 

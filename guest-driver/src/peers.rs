@@ -58,6 +58,11 @@ impl Peers {
         }
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
     /// What was known may be wrong.
     pub(crate) fn doubt(&mut self, gid: &Gid) {
         self.modes.retain(|(known, _)| known != gid);
@@ -65,7 +70,8 @@ impl Peers {
 
     /// `gid` did not take part in a request, at `now` in nanoseconds.
     pub(crate) fn shun(&mut self, gid: &Gid, now: u64) {
-        self.slow.retain(|(known, until)| known != gid && *until > now);
+        self.slow
+            .retain(|(known, until)| known != gid && *until > now);
         if self.slow.len() < REMEMBERED {
             // A failure costs only another wait.
             let until = now.saturating_add(SHUN_NS);

@@ -105,6 +105,23 @@ impl Device {
         }
     }
 
+    /// After the device has forgotten all DMBs, and their clients were told. Sleeps.
+    pub(crate) fn forget_dmbs(&self) {
+        drop(self.local.lock().take_pages());
+        self.release_extents();
+        let mut from = 0;
+        loop {
+            let mut local = self.local.lock();
+            let Some(index) = local.next_used(from) else {
+                return;
+            };
+            let place = local.free(index);
+            drop(local);
+            drop(place);
+            from = index;
+        }
+    }
+
     /// Before the device is reset for good: waits a while for pipes, and drops the pages made
     /// for the window. Those that are held still are leaked, with a message. Sleeps.
     pub(crate) fn release_extents(&self) {

@@ -55,7 +55,7 @@ struct ism_work_item {
 
 struct ism {
 	struct virtio_device *vdev;
-	struct dibs_dev *dibs;
+	struct dibs_dev __rcu *dibs;	/* the last one, in dibs or not; NULL at first */
 	struct mutex dibs_mutex;	/* guards dibs_added */
 	bool dibs_added;
 	struct virtqueue *vq[ISM_QUEUES];
@@ -179,6 +179,7 @@ void ism_wait_for_readers(void);
 
 int ism_dibs_add(struct ism *ism, const u8 *gid);
 void ism_dibs_del(struct ism *ism);
+void ism_dibs_put(struct ism *ism);
 void ism_dibs_set_client(struct ism *ism, u32 index, u8 client);
 void ism_dibs_signal(struct ism *ism, u32 base, u64 mask);
 void ism_dibs_event(struct ism *ism, u32 type, u32 subtype, const u8 *gid, u64 token, u64 data);

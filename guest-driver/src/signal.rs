@@ -69,8 +69,13 @@ impl Device {
     fn add_signal(&self, part: (*mut u8, usize), number: usize) -> Result {
         // SAFETY: The buffer lives as long as the device, and `ring` holds the queue's lock.
         unsafe {
-            self.native
-                .queue_add(Queue::Signal, part, NOTHING, NOTHING, number.wrapping_add(1))
+            self.native.queue_add(
+                Queue::Signal,
+                part,
+                NOTHING,
+                NOTHING,
+                number.wrapping_add(1),
+            )
         }
     }
 

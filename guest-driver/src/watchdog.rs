@@ -11,6 +11,7 @@ use core::sync::atomic::{
     AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
+use kernel::prelude::*;
 
 use crate::{
     device::{log_err, Device},
@@ -94,9 +95,29 @@ impl Device {
         self.native.work_queue(Work::Bury, 0);
     }
 
-    /// Takes the device out of dibs. Returns only when no application has a socket on it any
+    /// The device says that it does not know this driver: it was reset behind its back, as happens
+    /// when a machine is paused. Any context.
+    pub(crate) fn forgotten(&self) {
+        self.restart.store(true, SeqCst);
+        self.declare_dead("it has forgotten this driver, which begins anew");
+    }
+
+    /// Takes the device out of dibs, and begins anew if it only forgot us. Returns only when no application has a socket on it any
     /// more (net/smc waits for them), new connections do without it at once.
     pub(crate) fn bury_device(&self) {
         self.native.dibs_del();
+        if self.restart.swap(false, SeqCst) && self.begin_anew().is_err() {
+            self.declare_dead("it could not be started again");
+        }
+    }
+
+    fn begin_anew(&self) -> Result {
+        self.forget_dmbs();
+        self.grants.lock().clear();
+        self.peers.lock().clear();
+        self.control.take_answers();
+        self.watchdog.asked_at.store(0, Relaxed);
+        self.dead.store(false, SeqCst);
+        self.join()
     }
 }
