@@ -341,8 +341,8 @@ struct virtio_ism_forget_peer_request {
  *   free.
  * @len: Bytes: VIRTIO_ISM_MIN_DMB_LEN to virtio_ism_config.max_dmb_len, a
  *   multiple of 4096.
- * @ram_addr: Copied mode: guest-physical address of len contiguous zeroed
- *   bytes; else 0.
+ * @ram_addr: Copied mode: guest-physical address, a multiple of 8, of len
+ *   contiguous zeroed bytes; else 0.
  * @vlan_id: VLAN id, if vlan_valid is 1.
  * @vlan_valid: 0 or 1.
  * @mode: One of VIRTIO_ISM_MODE_*, as QUERY_RGID answered.

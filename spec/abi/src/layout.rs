@@ -360,7 +360,8 @@ layout! {
         index: u32,
         /// Bytes: `MIN_DMB_LEN..=Config::max_dmb_len`, a multiple of 4096.
         len: u32,
-        /// Copied mode: guest-physical address of `len` contiguous zeroed bytes; else 0.
+        /// Copied mode: guest-physical address, a multiple of 8, of `len` contiguous zeroed bytes;
+        /// else 0.
         ram_addr: u64,
         /// VLAN id, if `vlan_valid` is 1.
         vlan_id: u16,

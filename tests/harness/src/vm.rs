@@ -20,9 +20,9 @@ use crate::running::{Output, Running};
 use crate::{Fabric, Net, repo};
 
 /// A guest under TCG on a loaded host; seconds are usual.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(120);
 /// For commands that are expected to be quick.
-const QUICK: Duration = Duration::from_secs(60);
+const QUICK: Duration = Duration::from_secs(120);
 /// The enterprise id that all guests share, without which SMC-D version 2 declines.
 const UEID: &str = "VHOST-USER-ISM";
 
