@@ -28,10 +28,10 @@
 #define ISM_F_WINDOW		0
 #define ISM_F_MOVE		1
 
-static unsigned int poll_max_us = 500;
+static unsigned int poll_max_us = 100;
 module_param(poll_max_us, uint, 0644);
 MODULE_PARM_DESC(poll_max_us,
-		 "Longest time in microseconds to look for signals before sleeping; 0: never look, sleep at once (default 500)");
+		 "Longest time in microseconds to look for signals before sleeping; 0: never look, sleep at once (default 100)");
 
 bool ism_nocopy;
 module_param_named(nocopy, ism_nocopy, bool, 0444);

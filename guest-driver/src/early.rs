@@ -34,6 +34,8 @@ pub(crate) enum Verdict {
     SendAfter(Cdc),
     /// It was kept; [`Early::due`] gives it back.
     Kept,
+    /// An earlier one is just being sent: ask again.
+    Wait,
 }
 
 /// The messages of one peer's DMB.
@@ -42,11 +44,16 @@ pub(crate) struct Early {
     /// When the connection's first message was sent, in nanoseconds; `None`: not yet.
     since: Option<u64>,
     held: Option<Cdc>,
+    /// [`Early::due`] gave one out that is not written yet: a newer one must not overtake it.
+    sending: bool,
 }
 
 impl Early {
     /// A message is to be sent, at `now` in nanoseconds.
     pub(crate) fn judge(&mut self, cdc: &Cdc, now: u64) -> Verdict {
+        if self.sending {
+            return Verdict::Wait;
+        }
         let flags = cdc.get(FLAGS).copied().unwrap_or(0);
         let consumed = cdc.get(CONSUMED).is_some_and(|cursor| cursor != [0; 6]);
         if flags & ENDING == 0 {
@@ -68,15 +75,21 @@ impl Early {
         Verdict::Send
     }
 
-    /// Takes a message that has waited long enough.
+    /// Takes a message that has waited long enough; [`Early::written`] follows.
     pub(crate) fn due(&mut self, now: u64) -> Option<Cdc> {
         let since = self.since?;
         if now.saturating_sub(since) < HOLD_NS {
             return None;
         }
         let cdc = self.held.take()?;
+        self.sending = true;
         self.sent(cdc.get(FLAGS).copied().unwrap_or(0));
         Some(cdc)
+    }
+
+    /// What [`Early::due`] gave out has been written.
+    pub(crate) fn written(&mut self) {
+        self.sending = false;
     }
 
     /// Whether a message waits.

@@ -136,7 +136,8 @@ impl Grants {
         node.map_or(Verdict::Send, |node| node.early.judge(cdc, now))
     }
 
-    /// A message that was held back long enough, and whether there are others.
+    /// A message that was held back long enough, and whether there are others. It is to be written
+    /// with bottom halves off, and then [`Self::written`] called.
     pub(crate) fn take_due(&mut self, now: u64) -> (Option<(Grant, Cdc)>, bool) {
         let mut due = None;
         let mut more = false;
@@ -151,6 +152,13 @@ impl Grants {
             }
         }
         (due, more)
+    }
+
+    /// What [`Self::take_due`] gave out has been written.
+    pub(crate) fn written(&mut self, token: u64) {
+        if let Some(node) = self.node(token) {
+            node.early.written();
+        }
     }
 
     /// Remembers that a write failed.

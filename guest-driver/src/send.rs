@@ -72,16 +72,27 @@ impl Device {
 
     /// Sends a CDC message, unless it must wait.
     fn send_cdc(&self, grant: &Grant, cdc: &Cdc) -> Result {
-        let verdict = self.grants.lock().judge(grant.token, cdc, native::now_ns());
+        let verdict = loop {
+            match self.judge(grant, cdc) {
+                // Another CPU is in `send_held`, with bottom halves off: it takes no time.
+                Verdict::Wait if self.is_dead() => return Err(EIO),
+                Verdict::Wait => native::thread::cpu_relax(),
+                verdict => break verdict,
+            }
+        };
         match verdict {
             Verdict::Kept => {
                 self.native.work_queue(Work::Held, early::HOLD_MS);
                 return Ok(());
             }
             Verdict::SendAfter(held) => self.write(grant, true, 0, &Payload::of(&held))?,
-            Verdict::Send => {}
+            Verdict::Send | Verdict::Wait => {}
         }
         self.write(grant, true, 0, &Payload::of(cdc))
+    }
+
+    fn judge(&self, grant: &Grant, cdc: &Cdc) -> Verdict {
+        self.grants.lock().judge(grant.token, cdc, native::now_ns())
     }
 
     /// Sends the messages that have waited long enough. Process context.
@@ -94,6 +105,7 @@ impl Device {
                 let (grant, cdc) = due.ok_or(more)?;
                 // A failure would be the next message's too.
                 let _ = self.write(&grant, true, 0, &Payload::of(&cdc));
+                self.grants.lock().written(grant.token);
                 Ok(())
             });
             match more {
