@@ -100,8 +100,10 @@ impl Device {
         loop {
             // Bottom halves off is a reader's section too (`native::wait_for_readers`).
             let more = native::without_bh(|| {
+                if self.is_dead() {
+                    return Err(false);
+                }
                 let (due, more) = self.grants.lock().take_due(native::now_ns());
-                let due = due.filter(|_| !self.is_dead());
                 let (grant, cdc) = due.ok_or(more)?;
                 // A failure would be the next message's too.
                 let _ = self.write(&grant, true, 0, &Payload::of(&cdc));
@@ -110,10 +112,8 @@ impl Device {
             });
             match more {
                 Ok(()) => {}
-                Err(true) if !self.is_dead() => {
-                    return self.native.work_queue(Work::Held, early::HOLD_MS);
-                }
-                Err(_) => return,
+                Err(true) => return self.native.work_queue(Work::Held, early::HOLD_MS),
+                Err(false) => return,
             }
         }
     }

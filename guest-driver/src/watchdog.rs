@@ -102,8 +102,9 @@ impl Device {
         self.declare_dead("it has forgotten this driver, which begins anew");
     }
 
-    /// Takes the device out of dibs, and begins anew if it only forgot us. Returns only when no application has a socket on it any
-    /// more (net/smc waits for them), new connections do without it at once.
+    /// Takes the device out of dibs, and begins anew if it only forgot us. Returns only when no
+    /// application has a socket on it any more (net/smc waits for them); new connections do
+    /// without it at once.
     pub(crate) fn bury_device(&self) {
         self.native.dibs_del();
         if self.restart.swap(false, SeqCst) && self.begin_anew().is_err() {
