@@ -11,6 +11,7 @@ use super::{LEN, List, MAX_RKEYS, RkeyUpdate};
 use crate::Error;
 use crate::bytes::{Reader, Writer};
 use crate::id::{Mac, Psn, Qpn, RoceGid};
+use crate::size::PathMtu;
 
 /// ADD LINK (RFC 7609, A.3.2; `struct smc_llc_msg_add_link`).
 ///
@@ -26,8 +27,8 @@ pub struct AddLink<'a> {
     pub qpn: Qpn,
     /// The new link's number, which the server gives; 0 only without an MTU.
     pub link: u8,
-    /// The queue pair's MTU: 1 (256 bytes) to 5 (4096 bytes), 0 in an invitation.
-    pub mtu: u8,
+    /// The queue pair's MTU, the lesser of both ends' in an answer; none in an invitation.
+    pub mtu: Option<PathMtu>,
     /// The first packet number of the sender's queue pair.
     pub psn: Psn,
     /// The answer is no.
@@ -91,7 +92,7 @@ impl<'a> AddLink<'a> {
     /// A version 1 client's request to the server to add a link, for which it has this port.
     pub const fn invitation(mac: Mac, gid: RoceGid) -> Self {
         let (qpn, psn) = (Qpn(0), Psn(0));
-        Self { mac, gid, qpn, link: 0, mtu: 0, psn, rejected: None, tail: None }
+        Self { mac, gid, qpn, link: 0, mtu: None, psn, rejected: None, tail: None }
     }
 
     /// The client's refusal of this offer: the offer itself, but without its tail.
@@ -106,15 +107,14 @@ impl<'a> AddLink<'a> {
         let gid = RoceGid(reader.array()?);
         let qpn = Qpn(reader.u24()?);
         let link = reader.u8()?;
-        let mtu = reader.u8()? & 0x0F;
+        let mtu = match reader.u8()? & 0x0F {
+            0 => None,
+            bits => {
+                assigned("add_link.link_num", link)?;
+                Some(PathMtu::from_bits("add_link.qp_mtu", bits)?)
+            }
+        };
         let psn = Psn(reader.u24()?);
-        if mtu > 5 {
-            let allowed = "1 (256 bytes) to 5 (4096 bytes), 0 without a queue pair";
-            return Err(Error::Field { field: "add_link.qp_mtu", value: mtu.into(), allowed });
-        }
-        if mtu != 0 {
-            assigned("add_link.link_num", link)?;
-        }
         let rejected = header.has(REJECTED).then(|| RejectReason(header.reject_reason()));
         reader.take(8)?;
         let tail = match header.kind.version() {
@@ -134,7 +134,7 @@ impl<'a> AddLink<'a> {
         writer.put(&self.gid.0)?;
         writer.u24(self.qpn.0)?;
         writer.u8(self.link)?;
-        writer.u8(self.mtu & 0x0F)?;
+        writer.u8(self.mtu.map_or(0, PathMtu::bits))?;
         writer.u24(self.psn.0)?;
         writer.zeros(8)?;
         match (&self.tail, header.kind.version()) {

@@ -8,6 +8,7 @@ use smc_wire::llc::{
     AddLink, AddLinkCont, AddLinkTail, Body, ConfirmRkey, DeleteRkey, DeleteTarget, LinkRtoken,
     MAX_LEN, Message, ReqAddLink, RkeyUpdate, Rtoken, Type, Version,
 };
+use smc_wire::size::PathMtu;
 
 use crate::{emitted, hex, request};
 
@@ -64,7 +65,7 @@ fn an_mtu_is_1_to_5() {
         // The high nibble is reserved.
         if mtu & 0xF <= 5 {
             let Body::AddLink(parsed) = Message::parse(&bytes).unwrap().body else { panic!() };
-            assert_eq!(parsed.mtu, mtu & 0xF);
+            assert_eq!(parsed.mtu.map_or(0, PathMtu::bits), mtu & 0xF);
         } else {
             assert_eq!(field(&bytes), "add_link.qp_mtu");
         }
@@ -77,7 +78,7 @@ fn add_link_v2(count: usize) -> Vec<u8> {
     let link = AddLink {
         qpn: Qpn(1),
         link: 2,
-        mtu: 1,
+        mtu: Some(PathMtu::MIN),
         psn: Psn(1),
         tail: Some(AddLinkTail::new(true, RoceGid::default(), &keys)),
         ..AddLink::invitation(Mac::default(), RoceGid::default())

@@ -8,6 +8,7 @@ use smc_wire::llc::{
     DeleteReason, DeleteRkey, DeleteTarget, LinkRtoken, List, Message, RejectReason, ReqAddLink,
     RkeyUpdate, Rtoken, TestLink, Type, Version,
 };
+use smc_wire::size::PathMtu;
 
 use crate::{assert_bytes, emitted, hex, request, response};
 
@@ -62,7 +63,7 @@ const ADD_LINK: AddLink = AddLink {
     gid: GID,
     qpn: Qpn(0x12),
     link: 2,
-    mtu: 3,
+    mtu: Some(PathMtu::M1024),
     psn: Psn(0xAB_CDEF),
     rejected: None,
     tail: None,

@@ -10,6 +10,7 @@ use smc_wire::llc::{
     DeleteReason, DeleteRkey, DeleteTarget, LinkRtoken, MAX_LEN, Message, RejectReason, ReqAddLink,
     RkeyUpdate, Rtoken, TestLink, Type, Version,
 };
+use smc_wire::size::PathMtu;
 
 use crate::emitted;
 
@@ -89,7 +90,7 @@ fn add_link<'a>(version: Version, bits: &mut Bits, lists: &'a Lists) -> AddLink<
         gid: RoceGid(bits.take()),
         qpn: Qpn(bits.u24()),
         link: bits.u8().max(1),
-        mtu: bits.u8() % 6,
+        mtu: PathMtu::from_bits("", bits.u8() % 6).ok(),
         psn: Psn(bits.u24()),
         rejected: bits.bool().then_some(reason),
         tail: (v2 && bits.bool()).then_some(tail),
