@@ -22,11 +22,17 @@
 //! | Module | What | Source |
 //! |---|---|---|
 //! | [`conn`] | one connection: cursors, windows, urgent data, the close states | RFC 7609, 4.4–4.8; `smc_tx.c`, `smc_rx.c`, `smc_cdc.c`, `smc_close.c` |
+//! | [`group`] | link groups: members, life, buffers | RFC 7609, 2.2, 4.2; `smc_core.c` |
+//! | [`smcd`] | SMC-D: DMB tokens and indices, events | `smc_ism.c` |
+//! | [`stats`] | what is counted | `smc_stats.c` |
 
 #![forbid(unsafe_code)]
 
 pub mod conn;
+pub mod group;
 pub mod id;
+pub mod smcd;
+pub mod stats;
 pub mod time;
 
 pub use time::Instant;
