@@ -100,6 +100,16 @@ impl Offer {
         }
     }
 
+    /// The offer without SMC-D version 1, whose device cannot take part in the VLAN.
+    ///
+    /// # Errors
+    /// As [`Self::choose`].
+    pub(crate) fn without_ism1(mut self) -> Result<Self, Diagnosis> {
+        self.ism1 = None;
+        self.ism2 = self.ism2.filter(|list| !list.is_empty());
+        self.settle()
+    }
+
     /// The modes offered under version 1.
     pub(crate) fn modes1(&self) -> Option<Modes> {
         Modes::of(self.roce1.is_some(), self.ism1.is_some())
@@ -201,11 +211,7 @@ pub(crate) fn roce_v1(host: &Host, interface: &Interface) -> Option<ChosenPort> 
 
 /// A RoCE port for version 2: its GID is an IPv4 address of an interface in the subnet of `local`
 /// (`smc_ib_determine_gid_rcu`).
-pub(crate) fn roce_v2(
-    host: &Host,
-    interface: &Interface,
-    local: Ipv4Addr,
-) -> Option<ChosenPort> {
+pub(crate) fn roce_v2(host: &Host, interface: &Interface, local: Ipv4Addr) -> Option<ChosenPort> {
     roce(host, interface, |at, gid| {
         gid.version == RoceVersion::V2
             && gid_to_ipv4(gid.gid).is_some()
@@ -229,7 +235,7 @@ fn roce(
         let gid = port.gids.iter().find(same_vlan).filter(|_| port.active)?;
         Some(ChosenPort { port: port.id, gid: gid.gid, mac: port.mac })
     };
-    let mut ports = host.inventory.ports().iter();
+    let ports = host.inventory.ports().iter();
     match pnet::for_roce(host.inventory, table, interface) {
         Some(id) => ports.filter(|it| pnetid_of_port(it, table) == Some(id)).find_map(gid_of),
         None => {

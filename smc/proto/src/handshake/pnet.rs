@@ -119,17 +119,13 @@ impl PnetTable {
 
     /// The PNETID of the ISM device with one of these names (`smc_pnetid_by_table_smcd`).
     pub fn of_ism(&self, name: &str, parent: &str) -> Option<PnetId> {
-        let found = |named: &Named| {
-            matches!(named, Named::Device { name: it, .. } if it == name || (it == parent && !it.is_empty()))
-        };
+        let found = |named: &Named| matches!(named, Named::Device { name: it, .. } if it == name || (it == parent && !it.is_empty()));
         self.0.iter().find(|(named, _)| found(named)).map(|(_, id)| *id)
     }
 
     /// The PNETID of a RoCE port (`smc_pnetid_by_table_ib`).
     pub fn of_port(&self, name: &str, port: u8) -> Option<PnetId> {
-        let found = |named: &Named| {
-            matches!(named, Named::Device { name: it, port: at } if it == name && *at == port)
-        };
+        let found = |named: &Named| matches!(named, Named::Device { name: it, port: at } if it == name && *at == port);
         self.0.iter().find(|(named, _)| found(named)).map(|(_, id)| *id)
     }
 }

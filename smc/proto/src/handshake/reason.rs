@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use smc_wire::clc::{Diagnosis, MessageType};
+use smc_wire::clc::{Diagnosis, Message};
 
 /// Why a connection goes on as plain TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +42,43 @@ impl fmt::Display for Reason {
     }
 }
 
+/// A type of CLC message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What a client offers.
+    Proposal,
+    /// What the server takes of it.
+    Accept,
+    /// The client's answer to that.
+    Confirm,
+    /// Stay on TCP.
+    Decline,
+}
+
+impl Kind {
+    /// A message's type.
+    pub(crate) fn of(message: &Message) -> Self {
+        match message {
+            Message::Proposal(_) => Self::Proposal,
+            Message::Accept(_) => Self::Accept,
+            Message::Confirm(_) => Self::Confirm,
+            Message::Decline(_) => Self::Decline,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// Why a connection is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The peer did not send what it should have in time (`ETIMEDOUT`).
     #[error("no CLC {0} from the peer in time")]
-    Timeout(MessageType),
+    Timeout(Kind),
     /// The TCP connection ended during the handshake (`ECONNRESET`).
     #[error("the peer ended the TCP connection during the handshake")]
     Reset,
@@ -58,9 +89,9 @@ pub enum Failure {
     #[error("the peer sent a CLC {came} where a {due} was due")]
     OutOfTurn {
         /// What came.
-        came: MessageType,
+        came: Kind,
         /// What was due.
-        due: MessageType,
+        due: Kind,
     },
     /// A message contradicts one before it (`EPROTO`).
     #[error("the peer's {0} is not what was agreed on")]

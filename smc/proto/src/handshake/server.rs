@@ -27,7 +27,7 @@ use crate::group::Version;
 use crate::id::DeviceId;
 
 /// The VLAN that stands for "any" when a version 2 peer's GID is looked for (`ISM_RESERVED_VLANID`).
-pub const RESERVED_VLAN: u16 = 0x1FFF;
+pub(crate) const RESERVED_VLAN: u16 = 0x1FFF;
 
 /// A way to the client that may be tried.
 #[derive(Debug, Clone, Copy)]
@@ -295,9 +295,8 @@ impl Choice {
         let eid = host.config.eids.negotiate(None, &offer.ueids)?;
         let interface = self.interface(host)?;
         let local = self.route.local4();
-        let port = local
-            .filter(|_| host.config.smcr.v2)
-            .and_then(|local| roce_v2(host, interface, local));
+        let port =
+            local.filter(|_| host.config.smcr.v2).and_then(|local| roce_v2(host, interface, local));
         let (Some(port), Some(from), Some(to)) = (port, local, gid_to_ipv4(gid)) else {
             self.store(Diagnosis::NOSMCRDEV);
             return None;
