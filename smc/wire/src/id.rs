@@ -128,3 +128,7 @@ pub struct AlertToken(pub u32);
 /// What names a DMB within its fabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct DmbToken(pub u64);
+
+/// A link group's name, chosen by its server or client for itself (`smc_lgr_list.num`, host order).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LinkGroupId(pub [u8; 4]);
