@@ -22,11 +22,13 @@
 //! | Module | What | Source |
 //! |---|---|---|
 //! | [`conn`] | one connection: cursors, windows, urgent data, the close states | RFC 7609, 4.4–4.8; `smc_tx.c`, `smc_rx.c`, `smc_cdc.c`, `smc_close.c` |
+//! | [`smcr`] | one SMC-R link group: links, LLC flows, keys, failover | RFC 7609, 3.5, 4.5, A.3; `smc_llc.c`, `smc_core.c` |
 
 #![forbid(unsafe_code)]
 
 pub mod conn;
 pub mod id;
+pub mod smcr;
 pub mod time;
 
 pub use time::Instant;
