@@ -67,6 +67,11 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of state that a group takes here, without members and buffers; SMC-R's machine comes on top.
+pub const GROUP_BYTES: usize = size_of::<Group>();
+/// Bytes of state that a connection takes in its group, its two buffers included.
+pub const MEMBER_BYTES: usize = size_of::<(ConnId, Member)>() + 2 * buffers::SLOT_BYTES;
+
 /// All link groups of one end.
 #[derive(Debug)]
 pub struct Groups {

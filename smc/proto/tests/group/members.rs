@@ -324,3 +324,10 @@ fn a_vlan_is_added_for_the_first_and_removed_after_the_last_holder() {
     engine.groups.handle_vlan(device, vlan, false);
     assert_eq!(engine.groups.hold_vlan(device, vlan), VlanState::Pending);
 }
+
+#[test]
+fn state_is_small() {
+    use smc_proto::group::{GROUP_BYTES, MEMBER_BYTES};
+    println!("{GROUP_BYTES} bytes a group, {MEMBER_BYTES} a member with two buffers");
+    assert!(GROUP_BYTES <= 320 && MEMBER_BYTES <= 128, "{GROUP_BYTES} {MEMBER_BYTES}");
+}
