@@ -42,8 +42,8 @@ use smc_wire::size::BufferSize;
 
 pub use self::buffers::{Acquired, Buffer, RegisterError, Registered, Shortage};
 use self::buffers::{Buffers, Pool};
-use self::key::Key;
 pub use self::key::{Ask, LINKS, LinkPeer, Peer, Role, SmcdPeer, SmcrPeer, Version};
+use self::key::{Ends, Key};
 pub use self::life::{Fate, IDLE, IDLE_CLIENT, JoinError, Joined};
 pub use self::vlan::VlanState;
 use self::vlan::Vlans;
@@ -77,6 +77,8 @@ pub const MEMBER_BYTES: usize = size_of::<(ConnId, Member)>() + 2 * buffers::SLO
 pub struct Groups {
     limits: Limits,
     groups: BTreeMap<GroupId, Group>,
+    /// The groups that are not ending, by what a connection must have in common with them.
+    by_ends: BTreeSet<(Ends, GroupId)>,
     last: GroupId,
     buffers: Buffers,
     vlans: Vlans,
@@ -155,6 +157,7 @@ impl Groups {
         Self {
             limits,
             groups: BTreeMap::new(),
+            by_ends: BTreeSet::new(),
             last: GroupId(0),
             buffers: Buffers::default(),
             vlans: Vlans::default(),
