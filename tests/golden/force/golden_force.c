@@ -5,6 +5,7 @@
  *
  * roce_v1=ADDRESS  soft-RoCE has RoCE v2 GIDs only, SMC-R version 1 asks for a
  *                  RoCE v1 GID: show it the v2 GID of ADDRESS's subnet instead
+ * hurry=1          an unused link group is freed after 3 s instead of 600 or 610
  * answer=FUNCTION:VALUE,...
  *                  these functions return VALUE, whatever they did
  */
@@ -20,6 +21,10 @@
 static char *roce_v1;
 module_param(roce_v1, charp, 0444);
 MODULE_PARM_DESC(roce_v1, "IPv4 address whose RoCE v2 GID SMC-R version 1 gets");
+
+static bool hurry;
+module_param(hurry, bool, 0444);
+MODULE_PARM_DESC(hurry, "Free unused link groups after 3 seconds");
 
 static char *answer[MAX_ANSWERS];
 static int answers;
@@ -39,6 +44,23 @@ static int show_v2_gid(struct kprobe *probe, struct pt_regs *regs)
 static struct kprobe determine_gid = {
 	.symbol_name = "smc_ib_determine_gid",
 	.pre_handler = show_v2_gid,
+};
+
+/* SMC_LGR_FREE_DELAY_SERV and _CLNT (net/smc/smc_core.c) */
+#define FREE_DELAY_SERV (600 * HZ)
+#define FREE_DELAY_CLNT (FREE_DELAY_SERV + 10 * HZ)
+
+/* bool mod_delayed_work_on(cpu, wq, dwork, delay) */
+static int shorten(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (regs->cx == FREE_DELAY_SERV || regs->cx == FREE_DELAY_CLNT)
+		regs->cx /= 200;
+	return 0;
+}
+
+static struct kprobe delayed_work = {
+	.symbol_name = "mod_delayed_work_on",
+	.pre_handler = shorten,
 };
 
 struct forced {
@@ -90,6 +112,8 @@ static void undo(void)
 		unregister_kretprobe(&forced[i]->probe);
 		kfree(forced[i]);
 	}
+	if (hurry)
+		unregister_kprobe(&delayed_work);
 	if (roce_v1)
 		unregister_kprobe(&determine_gid);
 }
@@ -104,6 +128,14 @@ static int __init golden_force_init(void)
 		rc = register_kprobe(&determine_gid);
 		if (rc)
 			return rc;
+	}
+	if (hurry) {
+		rc = register_kprobe(&delayed_work);
+		if (rc) {
+			hurry = false;
+			undo();
+			return rc;
+		}
 	}
 	for (i = 0; i < answers; i++) {
 		rc = force(i);

@@ -22,6 +22,46 @@ pub(crate) fn probe(function: &str) -> String {
     )
 }
 
+/// The probe on `int signal_event(dibs, rgid, trigger_irq, event_code, info)`.
+pub(crate) fn event_probe(function: &str) -> String {
+    format!("p:golden/{function} {function} code=%cx:u32 info=%r8:x64")
+}
+
+/// The events that a guest signalled to its peers: 8 bytes in the host's order each.
+pub(crate) fn events(trace: &str, sender: Role) -> Vec<Message> {
+    let (mut messages, mut step) = (Vec::new(), String::new());
+    for text in trace.lines() {
+        if let Some((_, note)) = text.split_once("tracing_mark_write: ") {
+            note.trim().clone_into(&mut step);
+        }
+        let (Some(code), Some(info)) = (field(text, "code"), field(text, "info")) else { continue };
+        let (Ok(code), Some(info)) = (code.parse::<u32>(), hex(info)) else { continue };
+        let name = match code {
+            0x80 => "shutdown",
+            0x83 => "test-link",
+            _ => "unknown",
+        };
+        let notes = vec![
+            ("carried by", "signal_event of the driver".to_owned()),
+            ("event code", format!("{code:#x}")),
+        ];
+        let none = std::net::Ipv4Addr::UNSPECIFIED.into();
+        let what = format!("event-{name}");
+        let bytes = info.to_le_bytes().to_vec();
+        messages.push(Message::new(&step, sender, none, what, bytes).with(notes));
+    }
+    messages
+}
+
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(&format!(" {name}="))?;
+    rest.split(' ').next()
+}
+
+fn hex(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+}
+
 /// The CDC areas that were written, and the list of all writes. `role` says whose DMB a token names
 /// by the messages of the handshakes: the writer is the other end.
 pub(crate) fn messages(trace: &str, writers: &HashMap<u64, Role>) -> (Vec<Message>, String) {
@@ -64,18 +104,13 @@ struct Write {
 
 impl Write {
     fn parse(line: &str) -> Option<Self> {
-        let field = |name: &str| {
-            let (_, rest) = line.split_once(&format!(" {name}="))?;
-            Some(rest.split(' ').next().unwrap_or_default())
-        };
-        let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
-        let data = field("data")?.trim_matches(['{', '}']);
+        let data = field(line, "data")?.trim_matches(['{', '}']);
         let bytes = data.split(',').map(|byte| Some(hex(byte)?.to_le_bytes()[0]));
         Some(Self {
-            token: hex(field("token")?)?,
-            signal: hex(field("sf")?)? != 0,
-            offset: field("offset")?.parse().ok()?,
-            size: field("size")?.parse().ok()?,
+            token: hex(field(line, "token")?)?,
+            signal: hex(field(line, "sf")?)? != 0,
+            offset: field(line, "offset")?.parse().ok()?,
+            size: field(line, "size")?.parse().ok()?,
             data: bytes.collect::<Option<_>>()?,
         })
     }

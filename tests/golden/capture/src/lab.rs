@@ -16,6 +16,7 @@ use base64::Engine as _;
 use ism_harness::{Fabric, Mode, Net, Running, Vm, VmSpec};
 use tempfile::TempDir;
 
+use crate::area;
 use crate::packet::NOTE_PORT;
 
 /// For what guests do behind a step's system calls: link control, closing, under TCG.
@@ -132,8 +133,11 @@ impl Lab {
     /// Begins to record the server's network device, and writes into DMBs in all guests.
     pub(crate) fn record(&self) -> Result<Recording<'_>> {
         for vm in &self.vms {
-            for function in ["dibs_lo_move_data", "ism_op_move"] {
-                let probe = crate::area::probe(function);
+            for probe in [
+                area::probe("dibs_lo_move_data"),
+                area::probe("ism_op_move"),
+                area::event_probe("ism_op_signal_event"),
+            ] {
                 // The module's function is only where there is a device.
                 vm.run(&format!("echo '{probe}' >>{TRACING}/kprobe_events || true"))?;
             }

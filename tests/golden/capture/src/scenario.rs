@@ -12,7 +12,7 @@ mod talk;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ism_harness::Vm;
 
 use crate::area;
@@ -33,8 +33,9 @@ pub(crate) fn all() -> Vec<Scenario> {
     all
 }
 
-/// Takes what was recorded apart and writes the scenario's folder.
-fn write(name: &str, lab: &Lab, recorded: &Recorded) -> Result<usize> {
+/// Takes what was recorded apart and writes the scenario's folder, if the messages that the scenario
+/// `proves` are there.
+fn write(name: &str, lab: &Lab, recorded: &Recorded, proves: &[&str]) -> Result<usize> {
     let packets = packet::packets(&recorded.pcap)?;
     let told = lab.server().run("ip -o addr")?.stdout;
     let role = |from: IpAddr| match told.contains(&format!(" {from}/")) {
@@ -49,16 +50,22 @@ fn write(name: &str, lab: &Lab, recorded: &Recorded) -> Result<usize> {
     let writers = writers(&messages);
     let mut lists = vec![("inputs.txt", inputs(lab)?), ("frames.txt", frames)];
     let files = match recorded.traces.len() {
-        1 => ["writes.txt", ""],
-        _ => ["writes-server.txt", "writes-client.txt"],
+        1 => [("writes.txt", Role::Server), ("", Role::Client)],
+        _ => [("writes-server.txt", Role::Server), ("writes-client.txt", Role::Client)],
     };
-    for (trace, file) in recorded.traces.iter().zip(files) {
+    for (trace, (file, role)) in recorded.traces.iter().zip(files) {
         let (areas, list) = area::messages(trace, &writers);
         messages.extend(areas);
+        messages.extend(area::events(trace, role));
         lists.push((file, list));
     }
     let steps = lab.steps();
     messages.sort_by_key(|message| steps.iter().position(|step| *step == message.step));
+    for wanted in proves {
+        let found = messages.iter().any(|message| message.what == *wanted);
+        let names: Vec<&str> = messages.iter().map(|message| message.what.as_str()).collect();
+        ensure!(found, "no {wanted} in {}", names.join(", "));
+    }
     Folder { messages, lists }.write(name)
 }
 

@@ -52,7 +52,7 @@ fn declines(name: &str) -> Result<usize> {
     ]) {
         forced(&lab, n, side, function, value, why)?;
     }
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["decline-v2-03030008", "decline-v2-030d0000"])
 }
 
 fn strangers(name: &str) -> Result<usize> {
@@ -61,7 +61,7 @@ fn strangers(name: &str) -> Result<usize> {
     talk::listen(&lab)?;
     lab.step("the client's group is not the server's")?;
     attempt(&lab, 1)?;
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["decline-v2-03030007"])
 }
 
 /// Connects and closes, whatever carries it.

@@ -12,17 +12,19 @@ use ism_harness::Vm;
 
 use super::declines::{attempt, forced};
 use super::{Scenario, everywhere, talk, write};
-use crate::lab::{Guests, Lab};
+use crate::lab::{Guests, Lab, Recording};
 
-pub(super) const SCENARIOS: [Scenario; 10] = [
+pub(super) const SCENARIOS: [Scenario; 12] = [
     ("tcp-option", "who sends the TCP option to whom, and PEERNOSMC", option),
     ("smcr-v2", "SMC-R v2.1, a port in each guest: contacts, data, endings", version_2),
-    ("smcr-v2-link-life", "TEST_LINK, a device that is removed, SYNCERR", link_life),
+    ("smcr-v2-link-life", "TEST_LINK, devices that are removed, SYNCERR", link_life),
+    ("smcr-v2-idle", "a link group that nobody uses for (a hurried) 600 s: DELETE_LINK ALL", idle),
     ("smcr-v2-two-ports", "two ports in each guest: ADD_LINK, failover, DELETE_LINK", two_ports),
     ("smcr-v2-asymmetric", "two ports at one end, then at both: REQ_ADD_LINK", asymmetric),
     ("smcr-v2-limits", "connections and links limited differently at both ends", limits),
     ("smcr-v2-declines", "declines of SMC-R v2", declines),
     ("smcr-v1", "SMC-R v1, which a forced GID choice permits: the same as smcr-v2", version_1),
+    ("smcr-v1-idle", "SMC-R v1: TEST_LINK, DELETE_LINK ALL", version_1_idle),
     ("smcr-v1-two-ports", "SMC-R v1: ADD_LINK with ADD_LINK_CONT, failover", version_1_ports),
     ("smcr-v1-declines", "declines of SMC-R v1", version_1_declines),
 ];
@@ -37,6 +39,7 @@ fn one_port(vm: &Vm) -> Result<()> {
 }
 
 /// Two network devices of one subnet in a guest: its card behind a bridge, and a veth on the bridge.
+/// A PNETID says that both reach the same network.
 fn second_netdev(vm: &Vm) -> Result<()> {
     let [first, second] = addresses(vm);
     vm.run(&format!(
@@ -44,7 +47,8 @@ fn second_netdev(vm: &Vm) -> Result<()> {
          ip addr flush dev eth0 && ip link add br0 address $(cat /sys/class/net/eth0/address) type bridge forward_delay 0 &&
          ip link set eth0 master br0 && ip link set br0 up && ip addr add {first}/24 dev br0 &&
          ip link add veth0 type veth peer name veth1 && ip link set veth0 master br0 up &&
-         ip link set veth1 up && ip addr add {second}/24 dev veth1"
+         ip link set veth1 up && ip addr add {second}/24 dev veth1 &&
+         puppet pnet add NET1 eth br0 && puppet pnet add NET1 dev rxe0 && puppet pnet add NET1 dev rxe1"
     ))
     .map(drop)
 }
@@ -96,7 +100,7 @@ fn option(name: &str) -> Result<usize> {
     lab.ask(lab.client(), &format!("connect c2 {}:7002", lab.address()))?;
     lab.ask(lab.client(), "close c2")?;
     drop(plain);
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["decline-v2-03030007", "syn-without-option"])
 }
 
 fn version_2(name: &str) -> Result<usize> {
@@ -105,30 +109,79 @@ fn version_2(name: &str) -> Result<usize> {
     let recording = lab.record()?;
     talk::contacts(&lab)?;
     talk::everything(&lab)?;
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["accept-r-v2-first-contact", "cdc-abort"])
 }
 
 fn link_life(name: &str) -> Result<usize> {
     let lab = boot()?;
     everywhere(&lab, &format!("{NO_LOOPBACK}; echo 2 >/proc/sys/net/smc/smcr_testlink_time"))?;
     lab.guests().try_for_each(one_port)?;
+    let (client, server) = (lab.client(), lab.server());
     let recording = lab.record()?;
     talk::contacts(&lab)?;
     lab.step("nothing happens for longer than net.smc.smcr_testlink_time, 2 s")?;
     sleep(Duration::from_secs(5));
+    lab.step("both connections are closed")?;
+    talk::close(&lab, 1)?;
     talk::close(&lab, 2)?;
-    lab.step("the client's network is cut, and its RoCE device removed")?;
-    let client = lab.client();
-    client.run("ip link set eth0 down; rdma link del rxe0; ip link set eth0 up")?;
+
+    let lose = "ip link set eth0 down; rdma link del rxe0; ip link set eth0 up";
+    lab.step("the client network is cut, its RoCE device removed and made again")?;
+    client.run(lose)?;
     one_port(client)?;
     lab.step("the client, which has lost its link group, connects again: c3")?;
-    talk::connect(&lab, 3)?;
-    lab.step("the client connects once more: c4")?;
-    talk::connect(&lab, 4)?;
-    lab.step("the server's RoCE device is removed")?;
-    lab.server().run("rdma link del rxe0")?;
-    sleep(Duration::from_secs(3));
-    write(name, &lab, &recording.finish()?)
+    attempt(&lab, 3)?;
+    lab.step("a new link group: c4")?;
+    attempt(&lab, 4)?;
+    server.run("insmod /golden_force.ko answer=smcr_lgr_reg_rmbs:0")?;
+    lab.step("the client network is cut again, its RoCE device removed and made again")?;
+    client.run(lose)?;
+    one_port(client)?;
+    lab.step("the server believes its RMB confirmed (forced: smcr_lgr_reg_rmbs returns 0): c5")?;
+    attempt(&lab, 5)?;
+    server.run("rmmod golden_force")?;
+
+    lab.step("one more link group: c6")?;
+    talk::connect(&lab, 6)?;
+    lab.step("the server's RoCE device is removed while c6 is open")?;
+    let removing = server.spawn("rdma link del rxe0")?;
+    sleep(Duration::from_secs(4));
+    lab.step("c6 is closed")?;
+    talk::close(&lab, 6)?;
+    removing.succeed(Duration::from_secs(60))?;
+    let proves = ["test-link-v2-response", "decline-v2-04000000-out-of-sync"];
+    write(name, &lab, &recording.finish()?, &proves)
+}
+
+fn idle(name: &str) -> Result<usize> {
+    let lab = boot()?;
+    everywhere(&lab, &format!("{NO_LOOPBACK}; insmod /golden_force.ko hurry=1"))?;
+    lab.guests().try_for_each(one_port)?;
+    let recording = lab.record()?;
+    idle_life(name, &lab, recording, "delete-link-v2-request-all-orderly")
+}
+
+fn version_1_idle(name: &str) -> Result<usize> {
+    let lab = boot()?;
+    lab.guests().try_for_each(one_port)?;
+    everywhere(&lab, &format!("smcd ueid flush && {NO_LOOPBACK}"))?;
+    for vm in lab.guests() {
+        vm.run(&format!("insmod /golden_force.ko roce_v1={} hurry=1", vm.ip()))?;
+    }
+    everywhere(&lab, "echo 2 >/proc/sys/net/smc/smcr_testlink_time")?;
+    let recording = lab.record()?;
+    idle_life(name, &lab, recording, "delete-link-v1-request-all-orderly")
+}
+
+fn idle_life(name: &str, lab: &Lab, recording: Recording<'_>, proves: &str) -> Result<usize> {
+    talk::contacts(lab)?;
+    lab.step("nothing happens for 5 s")?;
+    sleep(Duration::from_secs(5));
+    lab.step("c1 and c2 are closed, and nothing happens for 600 s (forced to 3 s)")?;
+    talk::close(lab, 1)?;
+    talk::close(lab, 2)?;
+    sleep(Duration::from_secs(5));
+    write(name, lab, &recording.finish()?, &[proves])
 }
 
 fn two_ports(name: &str) -> Result<usize> {
@@ -144,7 +197,12 @@ fn two_ports(name: &str) -> Result<usize> {
     talk::connect(&lab, 3)?;
     talk::connect(&lab, 4)?;
     fail_over(&lab, &[1, 2, 3, 4])?;
-    write(name, &lab, &recording.finish()?)
+    write(
+        name,
+        &lab,
+        &recording.finish()?,
+        &["add-link-v2-response", "delete-link-v2-request-orderly", "cdc-failover"],
+    )
 }
 
 /// Cuts the second port at the client, lets it come back, removes it at the server. Data goes over
@@ -170,14 +228,14 @@ fn fail_over(lab: &Lab, connections: &[u32]) -> Result<()> {
     sleep(Duration::from_secs(4));
     chat("two links again")?;
     lab.step("the server's second port is removed")?;
-    server.run("rdma link del rxe1")?;
+    let removing = server.spawn("rdma link del rxe1")?;
     sleep(Duration::from_secs(4));
     chat("one link again")?;
     for n in connections {
         lab.step(&format!("c{n}: the client closes, then the server"))?;
         talk::close(lab, *n)?;
     }
-    Ok(())
+    removing.succeed(Duration::from_secs(60)).map(drop)
 }
 
 fn asymmetric(name: &str) -> Result<usize> {
@@ -195,7 +253,7 @@ fn asymmetric(name: &str) -> Result<usize> {
     lab.step("c1, c2: the client closes, then the server")?;
     talk::close(&lab, 1)?;
     talk::close(&lab, 2)?;
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["req-add-link-v2-request"])
 }
 
 fn limits(name: &str) -> Result<usize> {
@@ -209,7 +267,7 @@ fn limits(name: &str) -> Result<usize> {
     ))?;
     let recording = lab.record()?;
     talk::contacts(&lab)?;
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["accept-r-v2-first-contact"])
 }
 
 /// What may go wrong at either end, and the function that is made to say so.
@@ -260,7 +318,7 @@ fn declines(name: &str) -> Result<usize> {
         forced(&lab, n, side, "smcr_lgr_reg_rmbs", -1, why)?;
         n += 1;
     }
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["decline-v2-03030002", "accept-r-v2"])
 }
 
 fn version_1(name: &str) -> Result<usize> {
@@ -276,7 +334,7 @@ fn version_1(name: &str) -> Result<usize> {
     lab.ask(lab.server(), "accept s6 l6")?;
     lab.step("c6 is closed")?;
     talk::close(&lab, 6)?;
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["accept-r-v1-first-contact", "cdc-abort"])
 }
 
 fn version_1_ports(name: &str) -> Result<usize> {
@@ -297,7 +355,7 @@ fn version_1_ports(name: &str) -> Result<usize> {
     port(lab.server(), 1)?;
     sleep(Duration::from_secs(4));
     fail_over(&lab, &[1, 2, 3])?;
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["add-link-cont-v1-response", "cdc-failover"])
 }
 
 fn version_1_declines(name: &str) -> Result<usize> {
@@ -327,5 +385,5 @@ fn version_1_declines(name: &str) -> Result<usize> {
         lab.step(&format!("the client {why} (forced: {function} returns {value})"))?;
         attempt(&lab, n)?;
     }
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["decline-v1-01010000"])
 }

@@ -4,16 +4,20 @@
 //!
 //! Invariant: see `scenario`.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::declines::attempt;
 use super::{Scenario, everywhere, talk, write};
 use crate::lab::{Guests, Lab};
 
-pub(super) const SCENARIOS: [Scenario; 4] = [
+pub(super) const SCENARIOS: [Scenario; 5] = [
     ("smcd-pair", "SMC-D v2 over virtio-ism between two guests: contacts, data, endings", pair),
     ("smcd-loopback", "SMC-D v2 over Linux's loopback (nocopy) in one guest: the same", loopback),
     ("smcd-two-ueids", "four UEIDs at the client, the second of the server's at both", two_ueids),
+    ("smcd-idle", "a link group that nobody uses for (a hurried) 600 s: the shutdown event", idle),
     ("smcd-v1", "SMC-D v1 over the loopback, which a forced GID query permits", version_1),
 ];
 
@@ -30,7 +34,8 @@ fn talk_over(name: &str, guests: &Guests) -> Result<usize> {
     let recording = lab.record()?;
     talk::contacts(&lab)?;
     talk::everything(&lab)?;
-    write(name, &lab, &recording.finish()?)
+    let proves = ["accept-d-v2-first-contact", "area-urgent-pending-urgent-present", "area-abort"];
+    write(name, &lab, &recording.finish()?, &proves)
 }
 
 fn two_ueids(name: &str) -> Result<usize> {
@@ -44,7 +49,19 @@ fn two_ueids(name: &str) -> Result<usize> {
     }
     let recording = lab.record()?;
     talk::contacts(&lab)?;
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["accept-d-v2-first-contact"])
+}
+
+fn idle(name: &str) -> Result<usize> {
+    let lab = Lab::boot(&Guests::Ism(["lab", "lab"]))?;
+    everywhere(&lab, "insmod /golden_force.ko hurry=1")?;
+    let recording = lab.record()?;
+    talk::contacts(&lab)?;
+    lab.step("c1 and c2 are closed, and nothing happens for 600 s (forced to 3 s)")?;
+    talk::close(&lab, 1)?;
+    talk::close(&lab, 2)?;
+    sleep(Duration::from_secs(5));
+    write(name, &lab, &recording.finish()?, &["event-shutdown"])
 }
 
 /// The PNETID takes the loopback out of the list of version 2 and makes it the device of version 1,
@@ -78,5 +95,5 @@ fn version_1(name: &str) -> Result<usize> {
         attempt(&lab, n)?;
         lab.server().run("rmmod golden_force")?;
     }
-    write(name, &lab, &recording.finish()?)
+    write(name, &lab, &recording.finish()?, &["accept-d-v1", "decline-v2-03070000"])
 }
