@@ -15,31 +15,13 @@ use smc_proto::group::{
     Shortage, Version, Wish,
 };
 use smc_proto::id::{BufferId, ConnId, DeviceId, GroupId};
+use smc_proto::smcd::dmb::Dmb;
 use smc_proto::smcd::event::{DeviceEvent, EventCode, EventInfo};
 use smc_wire::id::IsmGid;
 use smc_wire::size::BufferSize;
 
-use crate::engine::{Engine, link, native, smcd, smcr};
-
-/// One step. Numbers choose among what is there, modulo how much there is.
-#[derive(Debug, Clone)]
-enum Step {
-    Server(Ask),
-    Client(Ask, bool),
-    Acquire(usize, BufferKind, u32),
-    Leave(usize, Fate),
-    Terminate(usize, Cause),
-    Shutdown(u64, u64, u16),
-    PeerDevice(u64, u64),
-    OwnDevice(u32),
-    SetLink(usize, u8, Option<LinkPeer>),
-    SetOpen(usize, bool),
-    LinksGone(usize),
-    Spoil(usize),
-    Seconds(u64),
-    /// A registration or zeroing that is under way comes to its end.
-    Finish(usize, Option<RegisterError>),
-}
+use crate::engine::Engine;
+use crate::steps::{Step, a_step};
 
 /// A group as the rules have it.
 struct Expected {
@@ -49,6 +31,7 @@ struct Expected {
     members: Vec<ConnId>,
     open: bool,
     ending: bool,
+    links_up: bool,
     idle_until: Option<Instant>,
 }
 
@@ -75,6 +58,7 @@ struct World {
     /// Connections whose present wish for a buffer has been counted as downgraded.
     downgraded: BTreeSet<(ConnId, BufferKind)>,
     spoiled: BTreeSet<BufferId>,
+    vlans: BTreeSet<(DeviceId, u16)>,
 }
 
 impl World {
@@ -87,6 +71,7 @@ impl World {
             counts: Counts::default(),
             downgraded: BTreeSet::new(),
             spoiled: BTreeSet::new(),
+            vlans: BTreeSet::new(),
         }
     }
 
@@ -120,8 +105,7 @@ impl World {
             }
             Step::SetLink(at, number, end) => {
                 let Some(at) = choose(at, self.groups.len()) else { return };
-                self.groups[at].links[usize::from(number)] = end;
-                self.engine.groups.set_link(self.groups[at].id, number, end);
+                self.set_link(self.groups[at].id, number, end);
             }
             Step::SetOpen(at, open) => {
                 let Some(at) = choose(at, self.groups.len()) else { return };
@@ -130,16 +114,16 @@ impl World {
             }
             Step::LinksGone(at) => {
                 let Some(at) = choose(at, self.groups.len()) else { return };
+                self.groups[at].links_up &= !self.groups[at].ending;
                 self.engine.groups.handle_links_gone(self.groups[at].id);
                 self.pull(&|_| false, Cause::Idle);
             }
             Step::Spoil(at) => {
                 let Some(at) = choose(at, self.engine.memory.len()) else { return };
                 let buffer = *self.engine.memory.keys().nth(at).unwrap();
-                if self.engine.memory[&buffer].owner.is_some() {
-                    self.spoiled.insert(buffer);
-                    self.engine.groups.spoil(buffer);
-                }
+                self.spoiled.insert(buffer);
+                self.engine.groups.spoil(buffer);
+                self.pull(&|_| false, Cause::Idle);
             }
             Step::Seconds(seconds) => self.pass(seconds),
             Step::Finish(at, error) => {
@@ -186,10 +170,20 @@ impl World {
                 members: vec![conn],
                 open: true,
                 ending: false,
+                links_up: !ask.peer.is_smcd(),
                 idle_until: None,
             }),
         }
+        if let Peer::Smcr(peer) = ask.peer {
+            self.set_link(id, 0, Some(peer.link));
+        }
         self.pull(&|_| false, Cause::Idle);
+    }
+
+    fn set_link(&mut self, id: GroupId, number: u8, end: Option<LinkPeer>) {
+        let expected = self.groups.iter_mut().find(|expected| expected.id == id).unwrap();
+        expected.links[usize::from(number)] = end;
+        self.engine.groups.set_link(id, number, end);
     }
 
     fn acquire(&mut self, at: usize, kind: BufferKind, bytes: u32) {
@@ -206,6 +200,7 @@ impl World {
                 assert!(free && !ending);
                 assert_eq!(self.engine.memory[&buffer.id].size, size);
                 assert_eq!(self.engine.memory[&buffer.id].group, group);
+                assert!(!self.spoiled.contains(&buffer.id));
                 self.engine.hand_out(conn, buffer);
                 self.counts.reused += 1;
             }
@@ -251,7 +246,7 @@ impl World {
                     Some(error) => Err(error),
                     None => Ok(self.engine.allocate(group, buffer, kind, size)),
                 };
-                self.registered(group, buffer, size, outcome.is_ok(), error, outcome);
+                self.registered(group, buffer, size, outcome);
             }
             (Job::Zero { buffer }, None) => {
                 self.engine.zero(buffer);
@@ -267,10 +262,9 @@ impl World {
         group: GroupId,
         buffer: BufferId,
         size: BufferSize,
-        well: bool,
-        error: Option<RegisterError>,
-        outcome: Result<smc_proto::smcd::dmb::Dmb, RegisterError>,
+        outcome: Result<Dmb, RegisterError>,
     ) {
+        let (well, error) = (outcome.is_ok(), outcome.err());
         let Engine { groups, stats, .. } = &mut self.engine;
         let Some(result) = groups.handle_registered(buffer, outcome, stats) else {
             return; // its connection left
@@ -307,11 +301,14 @@ impl World {
     fn pull(&mut self, ended: &dyn Fn(&Expected) -> bool, cause: Cause) {
         let mut kills = BTreeSet::new();
         let mut links = BTreeSet::new();
+        let mut signals = BTreeSet::new();
         for group in self.groups.iter_mut().filter(|group| !group.ending && ended(group)) {
             group.ending = true;
             group.idle_until = None;
             kills.extend(group.members.iter().copied());
-            if !group.ask.peer.is_smcd() {
+            if group.ask.peer.is_smcd() {
+                signals.insert(group.id.0.to_ne_bytes());
+            } else {
                 links.insert(group.id);
             }
         }
@@ -320,11 +317,14 @@ impl World {
                 Wish::Register { group, buffer, kind, size } => {
                     self.jobs.push(Job::Register { group, buffer, kind, size });
                 }
-                Wish::Zero { buffer, .. } => {
+                Wish::Zero { group, buffer } => {
+                    assert!(!self.expected(group).ending, "nobody will use it again");
                     assert!(!self.spoiled.contains(&buffer));
                     self.jobs.push(Job::Zero { buffer });
                 }
-                Wish::Free { buffer, .. } => {
+                Wish::Free { group, buffer } => {
+                    let expected = self.expected(group);
+                    assert!(!expected.ending || !expected.links_up, "the peer may write it");
                     self.engine.free(buffer);
                     self.spoiled.remove(&buffer);
                 }
@@ -337,17 +337,31 @@ impl World {
                     assert_eq!(why, cause);
                 }
                 Wish::Gone { group } => self.gone(group),
-                Wish::Signal { .. } | Wish::AddVlan { .. } | Wish::RemoveVlan { .. } => {}
+                Wish::Signal { code, info, .. } => {
+                    assert_eq!(code, EventCode::SHUTDOWN);
+                    assert!(cause != Cause::PeerGone);
+                    assert!(signals.remove(&EventInfo::from_bits(info).group));
+                }
+                Wish::AddVlan { device, vlan } => {
+                    assert!(self.vlans.insert((device, vlan)));
+                    self.engine.groups.handle_vlan(device, vlan, true);
+                }
+                Wish::RemoveVlan { device, vlan } => {
+                    assert!(self.vlans.remove(&(device, vlan)));
+                }
             }
         }
         assert!(kills.is_empty() && links.is_empty(), "not told: {kills:?} {links:?}");
+        // an idle group may keep silent for its twin's sake
+        let silent = matches!(cause, Cause::PeerGone | Cause::Idle);
+        assert!(signals.is_empty() || silent, "not signalled: {signals:?}");
         self.check_stats();
     }
 
     fn gone(&mut self, id: GroupId) {
         let at = self.groups.iter().position(|group| group.id == id).unwrap();
         let group = self.groups.remove(at);
-        assert!(group.ending && group.members.is_empty());
+        assert!(group.ending && !group.links_up && group.members.is_empty());
         assert!(self.engine.memory.values().all(|memory| memory.group != id), "memory leaked");
         let of_group = |job: &Job| matches!(job, Job::Register { group, .. } if *group == id);
         assert!(!self.jobs.iter().any(of_group));
@@ -376,13 +390,18 @@ impl World {
             self.finish(job, None);
         }
         self.pass(10_000);
-        for id in self.groups.iter().map(|group| group.id).collect::<Vec<_>>() {
-            self.engine.groups.handle_links_gone(id);
+        for group in &mut self.groups {
+            group.links_up = false;
+            self.engine.groups.handle_links_gone(group.id);
         }
         self.pull(&|_| false, Cause::Idle);
-        assert!(self.groups.is_empty() && self.engine.memory.is_empty());
+        assert!(self.groups.is_empty() && self.engine.memory.is_empty() && self.vlans.is_empty());
         assert_eq!(self.engine.groups.infos().count(), 0);
         assert_eq!(self.engine.groups.poll_timeout(), None);
+    }
+
+    fn expected(&self, id: GroupId) -> &Expected {
+        self.groups.iter().find(|expected| expected.id == id).unwrap()
     }
 
     fn has_free(&self, group: GroupId, kind: BufferKind, size: BufferSize) -> bool {
@@ -452,60 +471,7 @@ fn choose(at: usize, among: usize) -> Option<usize> {
     at.checked_rem(among)
 }
 
-fn a_link() -> impl Strategy<Value = LinkPeer> {
-    (0..2u8, 0..2u8, 0..2u32).prop_map(|(gid, mac, qpn)| link(gid, mac, qpn))
-}
-
-fn an_ask(role: Role) -> impl Strategy<Value = Ask> {
-    let version = prop_oneof![Just(Version::V1), Just(Version::V2)];
-    let limited = move |(version, peer, link, max_conns)| {
-        let mut ask = smcr(role, version, peer, link);
-        if let Peer::Smcr(peer) = &mut ask.peer {
-            peer.max_conns = max_conns;
-        }
-        ask
-    };
-    prop_oneof![
-        (1..3u64, 1..3u64).prop_map(move |(gid, ext)| smcd(role, gid, ext)),
-        (1..3u64, 5..7u16).prop_map(move |(gid, vlan)| native(role, gid, vlan)),
-        (version, 0..2u8, a_link(), prop_oneof![Just(2u8), Just(255)]).prop_map(limited),
-    ]
-}
-
-fn a_step() -> impl Strategy<Value = Step> {
-    let which = 0..1000usize;
-    let kind = prop_oneof![Just(BufferKind::Receive), Just(BufferKind::Send)];
-    let size = prop_oneof![Just(1u32), Just(40_000), Just(65_536), Just(4 << 20)];
-    let fate = prop_oneof![3 => Just(Fate::Reuse), 1 => Just(Fate::Discard)];
-    let cause = prop_oneof![Just(Cause::Operator), Just(Cause::OutOfSync), Just(Cause::PeerGone)];
-    let error = prop_oneof![
-        5 => Just(None),
-        1 => Just(Some(RegisterError::NoSpace)),
-        1 => Just(Some(RegisterError::Refused)),
-        1 => Just(Some(RegisterError::Never)),
-    ];
-    prop_oneof![
-        4 => an_ask(Role::Server).prop_map(Step::Server),
-        2 => (an_ask(Role::Client), any::<bool>()).prop_map(|(ask, first)| Step::Client(ask, first)),
-        10 => (which.clone(), kind, size).prop_map(|(at, kind, size)| Step::Acquire(at, kind, size)),
-        6 => (which.clone(), fate).prop_map(|(at, fate)| Step::Leave(at, fate)),
-        1 => (which.clone(), cause).prop_map(|(at, cause)| Step::Terminate(at, cause)),
-        1 => (1..3u64, 1..3u64, 0..2u16).prop_map(|(gid, ext, vlan)| Step::Shutdown(gid, ext, vlan)),
-        1 => (1..3u64, 1..3u64).prop_map(|(gid, ext)| Step::PeerDevice(gid, ext)),
-        1 => (1..4u32).prop_map(Step::OwnDevice),
-        3 => (which.clone(), 0..3u8, prop::option::weighted(0.8, a_link()))
-            .prop_map(|(at, number, end)| Step::SetLink(at, number, end)),
-        1 => (which.clone(), any::<bool>()).prop_map(|(at, open)| Step::SetOpen(at, open)),
-        2 => which.clone().prop_map(Step::LinksGone),
-        1 => which.clone().prop_map(Step::Spoil),
-        2 => (0..700u64).prop_map(Step::Seconds),
-        12 => (which, error).prop_map(|(at, error)| Step::Finish(at, error)),
-    ]
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     // rows 47, 48, 52
     #[test]
     fn random_lives_follow_the_model(steps in prop::collection::vec(a_step(), 0..150)) {
