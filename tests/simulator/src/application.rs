@@ -85,6 +85,13 @@ impl World {
         }
     }
 
+    /// Sends what `MSG_MORE` held back.
+    pub(crate) fn flush(&mut self, conn: usize, side: usize) {
+        if let Some(smc) = self.pairs[conn].sides[side].smc() {
+            smc.conn.flush();
+        }
+    }
+
     /// `recv` of up to `bytes`.
     pub(crate) fn receive(&mut self, conn: usize, side: usize, bytes: u32, peek: bool) {
         loop {
@@ -165,12 +172,10 @@ impl World {
     pub(crate) fn half_close(&mut self, conn: usize, side: usize) {
         let now = self.now();
         let pair = &mut self.pairs[conn];
-        match &mut pair.sides[side].phase {
-            Phase::Smc(smc) if smc.conn.shutdown(now, How::Write, LINGER).is_ok() => {
-                pair.streams[side].finish();
-            }
-            // TCP's own half close is not what this is about.
-            _ => {}
+        // TCP's own half close is not what this is about.
+        let Some(smc) = pair.sides[side].smc() else { return };
+        if smc.conn.shutdown(now, How::Write, LINGER).is_ok() {
+            pair.streams[side].finish();
         }
     }
 

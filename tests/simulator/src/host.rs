@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use proptest::prelude::*;
 use smc_proto::config::Config;
 use smc_proto::endpoint::Endpoint;
 use smc_proto::handshake::inventory::{Address, Interface, InterfaceId, IsmDevice};
@@ -25,6 +26,15 @@ pub struct Setup {
     pub mapped: bool,
     /// Bytes of its send and receive buffers (`net.smc.wmem`, `net.smc.rmem`).
     pub buffer: u32,
+}
+
+impl Setup {
+    /// Two or three ends of any kind.
+    pub fn any() -> impl Strategy<Value = Vec<Self>> {
+        let buffer = prop_oneof![Just(16 << 10), Just(64 << 10)];
+        let setup = (any::<bool>(), buffer).prop_map(|(mapped, buffer)| Self { mapped, buffer });
+        prop::collection::vec(setup, 2..=3)
+    }
 }
 
 /// An end.
@@ -52,7 +62,7 @@ impl Host {
     /// # Errors
     /// If the configuration is out of its bounds.
     pub(crate) fn new(n: u8, setup: Setup) -> Result<Self, String> {
-        let buffer = setup.buffer / 2; // a receive buffer of twice what is asked for
+        let buffer = setup.buffer;
         let mut config = Config { wmem: buffer, rmem: buffer, ..Config::default() };
         config.instance = [0x51, n];
         config.set_hostname("simulated");

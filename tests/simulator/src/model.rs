@@ -105,7 +105,9 @@ impl Stream {
             }
             if next.is_empty() {
                 let (accepted, _) = self.progress();
-                return Err(format!("byte {n} of a read at {places:?} of {accepted} is {got:#04x}"));
+                return Err(format!(
+                    "byte {n} of a read at {places:?} of {accepted} is {got:#04x}"
+                ));
             }
             places = next.into_iter().map(|at| at + 1).collect();
         }

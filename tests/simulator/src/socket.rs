@@ -5,6 +5,7 @@
 //! Invariant: has rings only while it is [`Phase::Smc`]; what the application is told is judged by
 //! the [`Stream`]s at once.
 
+use smc_proto::conn::close::State;
 use smc_proto::conn::{Connection, Params, Ring, Sender};
 use smc_proto::endpoint::{Established, Path};
 use smc_proto::id::ConnId;
@@ -30,6 +31,8 @@ pub(crate) enum Phase {
 pub(crate) struct Smc {
     pub(crate) conn: Connection,
     pub(crate) established: Established,
+    /// The state when it was looked at last.
+    pub(crate) state: State,
     /// A copied sender's send ring.
     pub(crate) send: Vec<u8>,
     /// What [`Established`] took was given back.
@@ -49,7 +52,8 @@ impl Smc {
         };
         let peer_ring = Ring::new(peer.ring_len())?;
         let conn = Connection::new(&Params { ring, peer_ring, sender });
-        Some(Self { conn, established, send: vec![0; send], released: false })
+        let state = conn.state();
+        Some(Self { conn, established, state, send: vec![0; send], released: false })
     }
 
     /// What the peer writes.

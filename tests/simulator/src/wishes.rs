@@ -102,7 +102,8 @@ impl World {
                 }
             }
             Wish::Abort { conn, tell_peer } => {
-                self.coverage.saw(Kind::Ending, format!("aborted with its group, peer told: {tell_peer}"));
+                self.coverage
+                    .saw(Kind::Ending, format!("aborted with its group, peer told: {tell_peer}"));
                 if let Some((conn, side)) = self.find(host, conn) {
                     self.pairs[conn].break_for("its link group ended");
                     self.gone(conn, side, if tell_peer { Gone::Group } else { Gone::Unreachable });
@@ -229,14 +230,11 @@ impl World {
     fn connection_wishes(&mut self, conn: usize, side: usize) -> bool {
         let mut any = false;
         while let Some(smc) = self.pairs[conn].sides[side].smc() {
-            let before = smc.conn.state();
-            let Some(wish) = smc.conn.poll_wish() else { break };
+            let wish = smc.conn.poll_wish();
+            self.saw_state(conn, side);
+            let Some(wish) = wish else { break };
             any = true;
             self.carry_out_connection(conn, side, wish);
-            if let Some(smc) = self.pairs[conn].sides[side].smc() {
-                let after = smc.conn.state();
-                self.saw_transition(before, after);
-            }
         }
         any
     }
@@ -265,7 +263,8 @@ impl World {
             conn::Wish::Wake(_) | conn::Wish::ShutdownTcp(_) => {}
             conn::Wish::AbortTcp => self.tcp_abort(conn, side),
             conn::Wish::Release => {
-                let fate = if pair.streams[side].broken().is_some() { Fate::Discard } else { Fate::Reuse };
+                let fate =
+                    if pair.streams[side].broken().is_some() { Fate::Discard } else { Fate::Reuse };
                 self.release(conn, side, fate);
                 self.pairs[conn].sides[side].phase = Phase::Over;
             }
@@ -324,14 +323,11 @@ impl World {
             bytes.try_into().ok().map(u64::from_ne_bytes)
         };
         if let (false, Some(cons), Some(prod)) = (smc.released, half(16), half(8)) {
-            let before = smc.conn.state();
             smc.conn.handle_cdc_smcd(prod, cons);
-            let after = smc.conn.state();
             let lie = smc.conn.error().filter(|error| matches!(error, conn::Error::Protocol(_)));
             if let Some(lie) = lie {
                 self.wrong.get_or_insert(format!("connection {conn}: {lie}"));
             }
-            self.saw_transition(before, after);
         }
         self.connection_wishes(conn, side);
     }
@@ -402,7 +398,11 @@ impl World {
         self.coverage.saw(Kind::Message, name);
     }
 
-    fn saw_transition(&mut self, before: conn::close::State, after: conn::close::State) {
+    /// Notes a change of a connection's state.
+    fn saw_state(&mut self, conn: usize, side: usize) {
+        let Some(smc) = self.pairs[conn].sides[side].smc() else { return };
+        let after = smc.conn.state();
+        let before = std::mem::replace(&mut smc.state, after);
         if before != after {
             self.coverage.saw(Kind::Transition, format!("{before:?} -> {after:?}"));
         }

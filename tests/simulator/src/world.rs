@@ -275,6 +275,8 @@ impl World {
 
     /// Reads all there is, closes all there is, and looks for what is left.
     fn finish(&mut self) -> Result<(), String> {
+        // Linux keeps what MSG_MORE held back until the application says more, or closes.
+        self.everyone(Self::flush);
         for _ in 0..40 {
             self.pass(Duration::from_millis(500));
             self.everyone(|world, conn, side| world.receive(conn, side, u32::MAX, false));
@@ -326,7 +328,9 @@ impl World {
             let groups = host.endpoint.groups().infos().count();
             let handshakes = host.endpoint.handshakes();
             if groups + handshakes > 0 {
-                return Err(format!("end {n} has {groups} link groups, {handshakes} handshakes left"));
+                return Err(format!(
+                    "end {n} has {groups} link groups, {handshakes} handshakes left"
+                ));
             }
         }
         for (n, pair) in self.pairs.iter().enumerate() {
