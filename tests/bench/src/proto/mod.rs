@@ -6,6 +6,7 @@
 //! repeated without end and never does anything else.
 
 pub mod connection;
+pub mod handshake;
 pub mod instructions;
 pub mod state;
 pub mod time;
@@ -52,5 +53,6 @@ impl Case {
 pub fn cases() -> Result<Vec<Case>, String> {
     let mut cases = wire::cases().map_err(|error| error.to_string())?;
     cases.extend(connection::cases()?);
+    cases.extend(handshake::cases()?);
     Ok(cases)
 }
