@@ -22,7 +22,7 @@ use smc_wire::id::{Chid, DmbToken, IsmGid, Ueid};
 use super::Case;
 
 /// What a handshake of both ends may take.
-const TARGET_NS: f64 = 5000.0;
+const TARGET_NS: u64 = 5000;
 /// Longer than a link group without connections lives.
 const IDLE: Duration = Duration::from_secs(700);
 /// Between connections.
@@ -40,7 +40,7 @@ struct Host {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Established {
         first_contact: bool,
     },
@@ -49,7 +49,7 @@ enum Outcome {
 }
 
 /// Two hosts with an emulated ISM device each, and the same UEID.
-struct Hosts {
+pub(super) struct Hosts {
     client: Host,
     server: Host,
     now: Instant,
@@ -75,17 +75,14 @@ fn case(name: &str, pause: Duration, first_contact: bool) -> Result<Case, String
 }
 
 impl Hosts {
-    fn new() -> Result<Self, String> {
+    pub(super) fn new() -> Result<Self, String> {
         Ok(Self { client: Host::new(1)?, server: Host::new(2)?, now: Instant(1) })
     }
 
     /// One connection, from begin to end, and a pause.
     fn round(&mut self, pause: Duration) -> [Option<Outcome>; 2] {
+        let outcomes = self.establish();
         let Self { client, server, now } = self;
-        server.conn = server.endpoint.accept(*now, &server.route);
-        client.conn = client.endpoint.connect(*now, &client.route);
-        run(client, server, *now);
-        let outcomes = [client.outcome.take(), server.outcome.take()];
         for host in [&mut *client, &mut *server] {
             host.endpoint.release(*now, host.conn, Fate::Reuse);
         }
@@ -96,6 +93,15 @@ impl Hosts {
         }
         run(client, server, *now);
         outcomes
+    }
+
+    /// One connection, which stays.
+    pub(super) fn establish(&mut self) -> [Option<Outcome>; 2] {
+        let Self { client, server, now } = self;
+        server.conn = server.endpoint.accept(*now, &server.route);
+        client.conn = client.endpoint.connect(*now, &client.route);
+        run(client, server, *now);
+        [client.outcome.take(), server.outcome.take()]
     }
 }
 

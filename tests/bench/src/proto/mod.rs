@@ -19,7 +19,7 @@ pub struct Case {
     /// What it is.
     pub name: String,
     /// Nanoseconds that it may take, if there is a target.
-    pub target: Option<f64>,
+    pub target: Option<u64>,
     repeat: Box<dyn FnMut(u64)>,
 }
 
@@ -36,7 +36,7 @@ impl Case {
 
     /// The case with a target.
     #[must_use]
-    pub fn within(self, nanoseconds: f64) -> Self {
+    pub fn within(self, nanoseconds: u64) -> Self {
         Self { target: Some(nanoseconds), ..self }
     }
 
