@@ -44,12 +44,7 @@ fn what_linux_sent_comes_back() {
 fn both_versions_were_captured() {
     let kinds: BTreeSet<u8> =
         captured().iter().map(|golden| parsed(golden).kind().unwrap().0).collect();
-    for kind in [
-        Type::CONFIRM_LINK,
-        Type::ADD_LINK,
-        Type::CONFIRM_RKEY,
-        Type::DELETE_RKEY,
-    ] {
+    for kind in [Type::CONFIRM_LINK, Type::ADD_LINK, Type::CONFIRM_RKEY, Type::DELETE_RKEY] {
         assert!(kinds.contains(&kind.of(Version::V2).0), "{kind}: {kinds:x?}");
     }
 }
