@@ -103,19 +103,22 @@ impl LinkGroup {
     }
 
     /// A message came over a link. Anything may be in it.
+    ///
+    /// CDC counts as long as the queue pair exists: its sender has got, or will get, the completion,
+    /// and will not send it again on another link.
     pub fn handle_recv(&mut self, now: Instant, link: LinkId, bytes: &[u8]) -> Received {
         let is_open = self.is_open();
-        let entry = self.core.link_mut(link).filter(|link| link.is_usable() && is_open);
-        let Some(entry) = entry else { return Received::Dropped };
+        let Some(entry) = self.core.link_mut(link).filter(|_| is_open) else {
+            return Received::Dropped;
+        };
         entry.test.traffic(now);
         if bytes.first() == Some(&cdc::TYPE) {
             return Smcr::parse(bytes).map_or(Received::Dropped, Received::Cdc);
         }
+        let is_usable = entry.is_usable();
         match Message::parse(bytes) {
-            Ok(message) if message.version == self.core.version => {
-                if matches!(message.body, Body::Unknown(_)) {
-                    return Received::Dropped;
-                }
+            Ok(Message { body: Body::Unknown(_), .. }) => Received::Dropped,
+            Ok(message) if is_usable && message.version == self.core.version => {
                 self.message(now, link, &message, bytes);
                 self.settle(now);
                 Received::Control
