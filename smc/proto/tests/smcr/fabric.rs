@@ -151,7 +151,7 @@ impl World {
         let host = |side: Side| {
             let role = if side == SERVER { Role::Server } else { Role::Client };
             let first = port(side, options.ports[side][0]);
-            let id = [side as u8, 2, 3, 4];
+            let id = [u8::from(side == CLIENT), 2, 3, 4];
             let mut params = Params::new(role, options.version, id, first);
             params.peer_release = options.release;
             params.max_links = options.max_links;

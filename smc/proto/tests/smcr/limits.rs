@@ -93,7 +93,7 @@ fn version_2_lengths_are_in_the_hosts_order() {
     let world = World::connected(&Options::new(Version::V2, &[1, 2], &[1, 2]));
     let add = world.frames.iter().find(|frame| frame.bytes[0] == 0x22).unwrap();
     let bytes = &add.bytes;
-    assert_eq!(bytes[1..3], (bytes.len() as u16).to_ne_bytes());
+    assert_eq!(bytes[1..3], u16::try_from(bytes.len()).unwrap().to_ne_bytes());
     assert_eq!(bytes[70..72], 1u16.to_ne_bytes());
     let key = u32::from_be_bytes(bytes[76..80].try_into().unwrap());
     let new = world.active(SERVER)[1].id;

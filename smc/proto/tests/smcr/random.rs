@@ -30,13 +30,15 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let side = 0..2usize;
     let n = 1..3u8;
+    let up = proptest::bool::weighted(0.7);
+    let cut = proptest::bool::weighted(0.3);
     prop_oneof![
-        20 => any::<usize>().prop_map(Act::Step),
-        3 => (1..6000u64).prop_map(Act::Pass),
-        2 => (side.clone(), n.clone(), any::<bool>()).prop_map(|(s, n, up)| Act::Port(s, n, up)),
-        1 => (n.clone(), n, any::<bool>()).prop_map(|(a, b, cut)| Act::Cut(a, b, cut)),
-        3 => (side.clone(), 1..6u32).prop_map(|(s, b)| Act::Share(s, b)),
-        2 => (side.clone(), 1..6u32).prop_map(|(s, b)| Act::Unshare(s, b)),
+        60 => any::<usize>().prop_map(Act::Step),
+        4 => (1..3000u64).prop_map(Act::Pass),
+        3 => (side.clone(), n.clone(), up).prop_map(|(s, n, up)| Act::Port(s, n, up)),
+        1 => (n.clone(), n, cut).prop_map(|(a, b, cut)| Act::Cut(a, b, cut)),
+        4 => (side.clone(), 1..4u32).prop_map(|(s, b)| Act::Share(s, b)),
+        4 => (side.clone(), 1..4u32).prop_map(|(s, b)| Act::Unshare(s, b)),
         1 => (side.clone(), 0..3usize).prop_map(|(s, l)| Act::Delete(s, l)),
         1 => side.prop_map(Act::FailQp),
     ]
@@ -165,7 +167,7 @@ proptest! {
         server in any::<bool>(),
         client in any::<bool>(),
         early in any::<bool>(),
-        acts in proptest::collection::vec(act(), 0..150),
+        acts in proptest::collection::vec(act(), 0..250),
     ) {
         let options = options(version, server, client);
         let mut world = World::new(&options);

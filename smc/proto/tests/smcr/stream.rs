@@ -120,7 +120,7 @@ impl World {
         let rtoken = self.group(to).local_rtoken(rmb, links[to]).unwrap();
         let index = self.group(from).add_rtoken(links[from], rtoken).unwrap();
         let route = self.group(from).route(ends[from], index).unwrap();
-        let data: Vec<u8> = (0..len).map(|i| (i * 7 + i / 256) as u8).collect();
+        let data: Vec<u8> = (0..len).map(|i| (i * 7 + i / 256).to_le_bytes()[0]).collect();
         self.streams.push(Stream {
             from,
             conn: ends[from],
