@@ -18,7 +18,7 @@ const CARGO_DENY: &str = "0.20.2";
 /// Packages whose tests boot VMs.
 const VM_TESTS: &str = "ism-vm-tests";
 /// The fuzz targets, each with its corpus in fuzz/corpus.
-const FUZZ_TARGETS: [&str; 3] = ["control", "moves", "vhost_user_stream"];
+const FUZZ_TARGETS: [&str; 6] = ["cdc", "clc", "control", "llc", "moves", "vhost_user_stream"];
 
 /// What to run.
 #[derive(Args)]

@@ -9,12 +9,11 @@
 use std::time::Duration;
 
 use super::buffers::{Pool, Release};
-use super::key::{Ask, Key, LINKS, LinkPeer, Peer, Role, Version};
+use super::key::{Ask, Key, LINKS, LinkPeer, Peer, Role};
 use super::wish::{Cause, Wish};
-use super::{Group, GroupError, Groups};
+use super::{Group, GroupError, Groups, Member};
 use crate::Instant;
 use crate::id::{ConnId, DeviceId, GroupId};
-use crate::smcd::event::{EventCode, EventInfo};
 use crate::stats::Stats;
 
 /// How long a group without connections lives (`SMC_LGR_FREE_DELAY_SERV`).
@@ -175,7 +174,8 @@ impl Groups {
         }
     }
 
-    /// Ends a group: each connection gets a [`Wish::Kill`]. False if there is none or it is ending.
+    /// Ends a group: each connection gets a [`Wish::Kill`]; one that failed itself leaves before.
+    /// False if there is no such group or it is ending.
     pub fn terminate(&mut self, group: GroupId, cause: Cause) -> bool {
         self.end(group, cause)
     }
@@ -218,33 +218,28 @@ impl Groups {
         ask: &Ask,
         found: Option<GroupId>,
     ) -> Result<Joined, JoinError> {
-        let id = found.unwrap_or_else(|| self.create(ask));
-        let Some(group) = self.groups.get_mut(&id) else { return Err(JoinError::OutOfSync) };
+        let id = found.unwrap_or_else(|| self.new_id());
+        if let (None, Some((device, vlan))) = (found, ask.kept_vlan()) {
+            self.hold_vlan(device, vlan);
+        }
+        let group = self.groups.entry(id).or_insert_with(|| Group::new(Key::new(*ask)));
         if group.members.contains_key(&conn) {
             return Err(JoinError::Member(conn, id));
         }
-        group.members.insert(conn, super::Member::default());
+        group.members.insert(conn, Member::default());
         if let Some(deadline) = group.deadline.take() {
             self.idle.remove(&(deadline, id));
         }
         Ok(Joined { group: id, first_contact: found.is_none() })
     }
 
-    fn create(&mut self, ask: &Ask) -> GroupId {
-        let mut id = self.last;
+    fn new_id(&mut self) -> GroupId {
         loop {
-            id = GroupId(id.0.wrapping_add(NUMBER_STEP));
-            if id.0 != 0 && !self.groups.contains_key(&id) {
-                break;
+            self.last.0 = self.last.0.wrapping_add(NUMBER_STEP);
+            if self.last.0 != 0 && !self.groups.contains_key(&self.last) {
+                return self.last;
             }
         }
-        self.last = id;
-        let key = Key::new(*ask);
-        if let Some((device, vlan)) = key.vlan() {
-            self.hold_vlan(device, vlan);
-        }
-        self.groups.insert(id, Group::new(key));
-        id
     }
 
     fn end(&mut self, id: GroupId, cause: Cause) -> bool {
@@ -259,7 +254,7 @@ impl Groups {
         let tell_peer = cause != Cause::PeerGone;
         let kill = |&conn| Wish::Kill { conn, tell_peer };
         self.wishes.extend(group.members.keys().map(kill));
-        match group.key.shutdown(id) {
+        match group.key.ask.shutdown_event(id) {
             None => self.wishes.push_back(Wish::EndLinks { group: id, cause }),
             Some(signal) if tell_peer && talk => self.wishes.push_back(signal),
             Some(_) => {}
@@ -273,7 +268,8 @@ impl Groups {
     fn has_busy_sibling(&self, id: GroupId) -> bool {
         let Some(group) = self.groups.get(&id) else { return false };
         let same = |other: &Group| {
-            other.key.shares_events_with(&group.key) && !other.ending && !other.members.is_empty()
+            let busy = !other.ending && !other.members.is_empty();
+            busy && other.key.ask.shares_events_with(&group.key.ask)
         };
         self.groups.iter().any(|(&other_id, other)| other_id != id && same(other))
     }
@@ -288,7 +284,7 @@ impl Groups {
         if !group.members.is_empty() || !group.pool.is_empty() {
             return;
         }
-        let vlan = group.key.vlan();
+        let vlan = group.key.ask.kept_vlan();
         self.groups.remove(&id);
         if let Some((device, vlan)) = vlan {
             self.release_vlan(device, vlan);
@@ -324,59 +320,5 @@ impl Group {
             Peer::Smcd(_) => true,
             Peer::Smcr(peer) => !self.closed && self.members.len() < usize::from(peer.max_conns),
         }
-    }
-}
-
-impl Key {
-    /// The VLAN that the group keeps its device in: as Linux, but for version 2 the server's, which
-    /// does not look at VLANs.
-    fn vlan(&self) -> Option<(DeviceId, u16)> {
-        let counts = self.ask.vlan != 0
-            && (self.ask.version == Version::V1 || self.ask.role == Role::Client);
-        match self.ask.peer {
-            Peer::Smcd(peer) if counts => Some((peer.device, self.ask.vlan)),
-            _ => None,
-        }
-    }
-
-    /// The VLAN that a Linux peer's group has: with version 2 a client's has the VLAN of the TCP
-    /// connection and a server's none, so that Linux's own events name a VLAN that the other side
-    /// does not know.
-    fn peer_vlan(&self) -> u16 {
-        let server = self.ask.role == Role::Client;
-        if self.ask.version == Version::V2 && server { 0 } else { self.ask.vlan }
-    }
-
-    /// Whether a shutdown event with this VLAN means the group: Linux's rule, and for version 2
-    /// also no VLAN, which is what we send to a server.
-    pub(super) fn hears(&self, vlan: u16) -> bool {
-        let any = vlan == EventInfo::ANY_VLAN;
-        any || vlan == self.peer_vlan() || (self.ask.version == Version::V2 && vlan == 0)
-    }
-
-    /// Whether one event would reach both groups at the peer.
-    fn shares_events_with(&self, other: &Self) -> bool {
-        match (&self.ask.peer, &other.ask.peer) {
-            (Peer::Smcd(one), Peer::Smcd(two)) => {
-                one.is(two.device, two.gid) && self.peer_vlan() == other.peer_vlan()
-            }
-            _ => false,
-        }
-    }
-
-    /// What tells an SMC-D peer that the group goes (`smc_ism_signal_shutdown`).
-    fn shutdown(&self, id: GroupId) -> Option<Wish> {
-        let Peer::Smcd(peer) = self.ask.peer else { return None };
-        let info = EventInfo {
-            group: id.0.to_ne_bytes(),
-            vlan: self.peer_vlan(),
-            code: EventInfo::REQUEST,
-        };
-        Some(Wish::Signal {
-            device: peer.device,
-            gid: peer.gid,
-            code: EventCode::SHUTDOWN,
-            info: info.bits(),
-        })
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Groups;
+use super::key::{Ask, Peer, Role, Version};
 use super::wish::Wish;
 use crate::id::DeviceId;
 
@@ -54,6 +55,18 @@ impl Groups {
             self.vlans.0.remove(&(device, vlan));
         } else if let Some((_, state)) = self.vlans.0.get_mut(&(device, vlan)) {
             *state = VlanState::Ready;
+        }
+    }
+}
+
+impl Ask {
+    /// The VLAN in which the group keeps its ISM device. As in Linux, a server with version 2 does
+    /// not look at VLANs.
+    pub(super) fn kept_vlan(&self) -> Option<(DeviceId, u16)> {
+        let counts = self.version == Version::V1 || self.role == Role::Client;
+        match self.peer {
+            Peer::Smcd(peer) if counts && self.vlan != 0 => Some((peer.device, self.vlan)),
+            _ => None,
         }
     }
 }

@@ -140,22 +140,14 @@ impl Eyecatcher {
 /// A message's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Proposal,
-    Accept,
-    Confirm,
-    Decline,
+    Proposal = 1,
+    Accept = 2,
+    Confirm = 3,
+    Decline = 4,
 }
 
 impl Kind {
-    /// The type byte.
-    const fn byte(self) -> u8 {
-        match self {
-            Self::Proposal => 1,
-            Self::Accept => 2,
-            Self::Confirm => 3,
-            Self::Decline => 4,
-        }
-    }
+    const ALL: [Self; 4] = [Self::Proposal, Self::Accept, Self::Confirm, Self::Decline];
 
     const fn name(self) -> &'static str {
         match self {
@@ -168,15 +160,13 @@ impl Kind {
 
     /// Of the type byte.
     fn parse(reader: &mut Reader) -> Result<Self, Error> {
-        match reader.u8()? {
-            1 => Ok(Self::Proposal),
-            2 => Ok(Self::Accept),
-            3 => Ok(Self::Confirm),
-            4 => Ok(Self::Decline),
-            value => {
-                Err(Error::Field { field: "clc.type", value: value.into(), allowed: "1 to 4" })
-            }
-        }
+        let byte = reader.u8()?;
+        let known = Self::ALL.into_iter().find(|&kind| kind as u8 == byte);
+        known.ok_or(Self::refused(byte, "1 to 4"))
+    }
+
+    fn refused(byte: u8, allowed: &'static str) -> Error {
+        Error::Field { field: "clc.type", value: byte.into(), allowed }
     }
 }
 
@@ -229,7 +219,7 @@ impl Header {
 
     fn emit(&self, len: u16, writer: &mut Writer) -> Result<(), Error> {
         writer.put(&self.eyecatcher.bytes())?;
-        writer.u8(self.kind.byte())?;
+        writer.u8(self.kind as u8)?;
         writer.u16(len)?;
         writer.u8(self.version.0 << 4 | (self.typev2 & 3) << 2 | (self.typev1 & 3))
     }
@@ -240,8 +230,7 @@ impl Header {
 pub(super) fn open(kind: Kind, bytes: &[u8]) -> Result<(Header, Reader<'_>), Error> {
     let (header, len) = Header::parse(&mut Reader::new(kind.name(), bytes))?;
     if header.kind != kind {
-        let value = header.kind.byte().into();
-        return Err(Error::Field { field: "clc.type", value, allowed: kind.name() });
+        return Err(Kind::refused(header.kind as u8, kind.name()));
     }
     if len > bytes.len() {
         return Err(Error::Short { what: kind.name(), need: len, have: bytes.len() });
@@ -289,7 +278,7 @@ pub(super) fn emit(
     Ok(len)
 }
 
-/// The error for a number that does not fit its field when a message is made.
+/// Refuses a number above `max`, which `allowed` puts into words.
 pub(super) fn bound(
     field: &'static str,
     value: impl Into<u64>,

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! CDC of SMC-R: a 44-byte message on the connection's queue pair.
+//!
+//! Invariant: what Linux accepts is accepted, and no more of the message is looked at than Linux does:
+//! 26 bytes.
+
+use super::{ConnectionState, Cursor, ProducerFlags, TYPE};
+use crate::Error;
+use crate::bytes::{Reader, Writer};
+use crate::id::AlertToken;
+
+/// A CDC message (RFC 7609, A.4; `struct smc_cdc_msg`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Smcr {
+    /// Number of the message on its connection, modulo 2^16; the first is 1.
+    pub seqno: u16,
+    /// Names the connection to the receiver.
+    pub token: AlertToken,
+    /// How far the sender has written the receiver's RMB.
+    pub prod: Cursor,
+    /// How far the sender has read its own RMB.
+    pub cons: Cursor,
+    /// What the sender says as a writer.
+    pub flags: ProducerFlags,
+    /// How far the sender has closed.
+    pub state: ConnectionState,
+}
+
+const WHAT: &str = "CDC message";
+
+impl Smcr {
+    /// Bytes of the message.
+    pub const LEN: usize = 44;
+
+    /// Bytes that must have been received; the rest is reserved (`smc_cdc_rx_handler`).
+    pub const MIN_RECEIVED: usize = 26;
+
+    /// The message that tells the peer of a move to another link: the last sequence number that was
+    /// completed and no cursors (`smcr_cdc_msg_send_validation`).
+    pub const fn validation(seqno: u16, token: AlertToken) -> Self {
+        Self {
+            seqno,
+            token,
+            prod: Cursor::START,
+            cons: Cursor::START,
+            flags: ProducerFlags::FAILOVER_VALIDATION,
+            state: ConnectionState::EMPTY,
+        }
+    }
+
+    /// Reads a received message.
+    ///
+    /// # Errors
+    /// [`Error::Short`] below 26 bytes, [`Error::Field`] if it is no CDC or its length field is not
+    /// 44. Linux drops such messages silently.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let mut reader = Reader::new(WHAT, bytes);
+        let head: [u8; Self::MIN_RECEIVED] = reader.array()?;
+        let mut reader = Reader::new(WHAT, &head);
+        let (kind, len) = (reader.u8()?, reader.u8()?);
+        if kind != TYPE {
+            return Err(Error::Field { field: "cdc.type", value: kind.into(), allowed: "0xfe" });
+        }
+        if usize::from(len) != Self::LEN {
+            return Err(Error::Field { field: "cdc.len", value: len.into(), allowed: "44" });
+        }
+        Ok(Self {
+            seqno: reader.u16()?,
+            token: AlertToken(reader.u32()?),
+            prod: cursor(&mut reader)?,
+            cons: cursor(&mut reader)?,
+            flags: ProducerFlags(reader.u8()?),
+            state: ConnectionState(reader.u8()?),
+        })
+    }
+
+    /// Writes the message and gives its length, 44.
+    ///
+    /// # Errors
+    /// [`Error::Short`] if the buffer is smaller.
+    pub fn emit(&self, bytes: &mut [u8]) -> Result<usize, Error> {
+        let mut message = [0; Self::LEN];
+        let mut writer = Writer::new(WHAT, &mut message);
+        writer.u8(TYPE)?;
+        writer.u8(44)?;
+        writer.u16(self.seqno)?;
+        writer.u32(self.token.0)?;
+        for cursor in [self.prod, self.cons] {
+            writer.u16(0)?;
+            writer.u16(cursor.wrap)?;
+            writer.u32(cursor.count)?;
+        }
+        writer.u8(self.flags.0)?;
+        writer.u8(self.state.0)?;
+        let mut writer = Writer::new(WHAT, bytes);
+        writer.put(&message)?;
+        Ok(writer.position())
+    }
+}
+
+/// Two reserved bytes, wrap count, offset.
+fn cursor(reader: &mut Reader) -> Result<Cursor, Error> {
+    reader.u16()?;
+    Ok(Cursor { wrap: reader.u16()?, count: reader.u32()? })
+}
