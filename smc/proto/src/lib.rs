@@ -27,6 +27,7 @@
 //! | [`group`] | link groups: members, life, buffers | RFC 7609, 2.2, 4.2; `smc_core.c` |
 //! | [`smcd`] | SMC-D: DMB tokens and indices, events | `smc_ism.c` |
 //! | [`stats`] | what is counted | `smc_stats.c` |
+//! | [`smcr`] | one SMC-R link group: links, LLC flows, keys, failover | RFC 7609, 3.5, 4.5, A.3; `smc_llc.c`, `smc_core.c` |
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +38,7 @@ pub mod group;
 pub mod handshake;
 pub mod id;
 pub mod smcd;
+pub mod smcr;
 pub mod stats;
 pub mod time;
 

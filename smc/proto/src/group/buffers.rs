@@ -99,6 +99,9 @@ struct Slot {
     spoiled: bool,
 }
 
+/// Bytes of state that a buffer takes.
+pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Names nothing.
@@ -186,7 +189,9 @@ impl Groups {
         let group = self.groups.get_mut(&id)?;
         let counters = stats.technology(group.key.ask.peer.is_smcd());
         let Some(conn) = slot.owner else {
-            self.buffers.settle_unowned(buffer, outcome, &mut group.pool, &mut self.wishes);
+            let keep = group.ending || !slot.spoiled;
+            let pool = &mut group.pool;
+            self.buffers.settle_unowned(buffer, outcome, keep, pool, &mut self.wishes);
             self.finish(id);
             return None;
         };
@@ -225,10 +230,15 @@ impl Groups {
     }
 
     /// The buffer must not be used again after the connection that has it, because it could not be
-    /// registered on all links (`is_reg_err`).
+    /// registered on all links (`is_reg_err`). One that nobody has is given back now.
     pub fn spoil(&mut self, buffer: BufferId) {
-        if let Some(slot) = self.buffers.get_mut(buffer) {
-            slot.spoiled = true;
+        let Some(slot) = self.buffers.get_mut(buffer) else { return };
+        slot.spoiled = true;
+        if slot.state == State::Free
+            && let Some(group) = self.groups.get_mut(&slot.group).filter(|group| !group.ending)
+        {
+            self.buffers.unlist(buffer, &mut group.pool);
+            self.buffers.free(buffer, &mut group.pool, &mut self.wishes);
         }
     }
 
@@ -239,7 +249,8 @@ impl Groups {
         }
         let id = slot.group;
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if well && !slot.spoiled {
+        // an ending group gives all back together, when its links are gone
+        if group.ending || (well && !slot.spoiled) {
             self.buffers.list(buffer, &mut group.pool);
         } else {
             self.buffers.free(buffer, &mut group.pool, &mut self.wishes);
@@ -297,8 +308,8 @@ impl Buffers {
 
     /// Gives back all that an ending group has and nobody uses.
     pub(super) fn free_all(&mut self, pool: &mut Pool, wishes: &mut VecDeque<Wish>) {
-        while let Some(buffer) = pool.free.pop() {
-            pool.announced += u32::from(self.is_receive(buffer));
+        while let Some(&buffer) = pool.free.last() {
+            self.unlist(buffer, pool);
             self.free(buffer, pool, wishes);
         }
     }
@@ -315,11 +326,11 @@ impl Buffers {
         let fits = |id: &BufferId| {
             self.get(*id).is_some_and(|slot| slot.kind == kind && slot.size == size)
         };
-        let id = pool.free.remove(pool.free.iter().rposition(fits)?);
+        let id = *pool.free.iter().rfind(|id| fits(id))?;
+        self.unlist(id, pool);
         let slot = self.get_mut(id)?;
         slot.state = State::Used;
         slot.owner = Some(conn);
-        pool.announced += u32::from(kind == BufferKind::Receive);
         counters.direction(kind).buffer_reused(size);
         Some(Buffer { id, size, dmb: slot.dmb })
     }
@@ -338,13 +349,14 @@ impl Buffers {
         &mut self,
         id: BufferId,
         outcome: Result<Dmb, RegisterError>,
+        keep: bool,
         pool: &mut Pool,
         wishes: &mut VecDeque<Wish>,
     ) {
         let Some(slot) = self.get_mut(id) else { return };
         match outcome {
             Err(_) => self.vacate(id, pool),
-            Ok(_) if slot.spoiled => self.free(id, pool, wishes),
+            Ok(_) if !keep => self.free(id, pool, wishes),
             Ok(dmb) => {
                 slot.dmb = dmb;
                 self.list(id, pool);
@@ -411,6 +423,14 @@ impl Buffers {
         if let Some(slot) = self.get_mut(id) {
             slot.state = State::Free;
             pool.free.push(id);
+        }
+    }
+
+    /// Takes back what [`Self::list`] did.
+    fn unlist(&mut self, id: BufferId, pool: &mut Pool) {
+        if let Some(at) = pool.free.iter().rposition(|listed| *listed == id) {
+            pool.free.remove(at);
+            pool.announced += u32::from(self.is_receive(id));
         }
     }
 

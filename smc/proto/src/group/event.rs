@@ -18,15 +18,16 @@ impl Groups {
     ///
     /// Linux's comparison (`smc_smcd_terminate`) has `?:` bind weaker than `&&`: it looks at an
     /// emulated device's second 64 bits only, and ends every group of a real one. Here all bits
-    /// count. A shutdown event from nobody (a GID of zeros) ends nothing.
+    /// count, and a GID of zeros stands for all peers in a device event only.
     pub fn handle_event(&mut self, device: DeviceId, event: &DeviceEvent) {
-        let nobody = IsmGid::default();
         match *event {
-            DeviceEvent::Device { gid } if gid == nobody => self.terminate_device(device),
+            DeviceEvent::Device { gid } if gid == IsmGid::default() => {
+                self.terminate_device(device)
+            }
             DeviceEvent::Device { gid } => {
                 self.end_all(Cause::PeerGone, |ask| ask.is_with(device, gid));
             }
-            DeviceEvent::Software { gid, code: EventCode::SHUTDOWN, info } if gid != nobody => {
+            DeviceEvent::Software { gid, code: EventCode::SHUTDOWN, info } => {
                 let vlan = EventInfo::from_bits(info).vlan;
                 let meant = |ask: &Ask| ask.is_with(device, gid) && ask.hears(vlan);
                 self.end_all(Cause::PeerGone, meant);

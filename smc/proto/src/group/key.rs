@@ -104,6 +104,24 @@ pub struct Ask {
     pub vlan: u16,
 }
 
+/// The part of an [`Ask`] that is the same for a connection and every group that fits it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ends {
+    /// Our device and the first half of the peer's GID.
+    Smcd(DeviceId, u64),
+    /// Our role and the peer's id.
+    Smcr(Role, [u8; 8]),
+}
+
+impl Ask {
+    pub(super) fn ends(&self) -> Ends {
+        match &self.peer {
+            Peer::Smcd(peer) => Ends::Smcd(peer.device, peer.gid.gid),
+            Peer::Smcr(peer) => Ends::Smcr(self.role, peer.id.0),
+        }
+    }
+}
+
 /// What a group remembers of the [`Ask`] it was made for.
 #[derive(Debug, Clone)]
 pub(super) struct Key {

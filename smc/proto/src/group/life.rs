@@ -92,12 +92,9 @@ impl Groups {
     /// server there: [`Self::settle`] or [`Wish::Gone`] will end it.
     pub fn first_contact_under_way(&self, ask: &Ask) -> Option<GroupId> {
         let under_way = |group: &Group| {
-            !group.ending
-                && !group.settled
-                && group.key.ask.role == Role::Server
-                && group.key.begun_for(ask)
+            !group.settled && group.key.ask.role == Role::Server && group.key.begun_for(ask)
         };
-        self.groups.iter().find(|(_, group)| under_way(group)).map(|(id, _)| *id)
+        self.alike(ask).find(|(_, group)| under_way(group)).map(|(id, _)| id)
     }
 
     /// The first contact has come to its good end: SMC-D server: Confirm was received; SMC-R: the
@@ -209,7 +206,14 @@ impl Groups {
 
     /// The oldest group that fits, as Linux takes it.
     fn find(&self, ask: &Ask) -> Option<GroupId> {
-        self.groups.iter().find(|(_, group)| group.takes(ask)).map(|(id, _)| *id)
+        self.alike(ask).find(|(_, group)| group.takes(ask)).map(|(id, _)| id)
+    }
+
+    /// The groups that could fit and are not ending, the oldest first.
+    fn alike(&self, ask: &Ask) -> impl Iterator<Item = (GroupId, &Group)> {
+        let ends = ask.ends();
+        let ids = self.by_ends.range((ends, GroupId(0))..=(ends, GroupId(u32::MAX)));
+        ids.filter_map(|(_, id)| Some((*id, self.groups.get(id)?)))
     }
 
     fn join(
@@ -219,8 +223,11 @@ impl Groups {
         found: Option<GroupId>,
     ) -> Result<Joined, JoinError> {
         let id = found.unwrap_or_else(|| self.new_id());
-        if let (None, Some((device, vlan))) = (found, ask.kept_vlan()) {
-            self.hold_vlan(device, vlan);
+        if found.is_none() {
+            self.by_ends.insert((ask.ends(), id));
+            if let Some((device, vlan)) = ask.kept_vlan() {
+                self.hold_vlan(device, vlan);
+            }
         }
         let group = self.groups.entry(id).or_insert_with(|| Group::new(Key::new(*ask)));
         if group.members.contains_key(&conn) {
@@ -248,6 +255,7 @@ impl Groups {
             return false;
         };
         group.ending = true;
+        self.by_ends.remove(&(group.key.ask.ends(), id));
         if let Some(deadline) = group.deadline.take() {
             self.idle.remove(&(deadline, id));
         }
@@ -268,10 +276,9 @@ impl Groups {
     fn has_busy_sibling(&self, id: GroupId) -> bool {
         let Some(group) = self.groups.get(&id) else { return false };
         let same = |other: &Group| {
-            let busy = !other.ending && !other.members.is_empty();
-            busy && other.key.ask.shares_events_with(&group.key.ask)
+            !other.members.is_empty() && other.key.ask.shares_events_with(&group.key.ask)
         };
-        self.groups.iter().any(|(&other_id, other)| other_id != id && same(other))
+        self.alike(&group.key.ask).any(|(other_id, other)| other_id != id && same(other))
     }
 
     /// Gives back what an ending group still holds, as far as nobody can touch it any more.
@@ -310,7 +317,7 @@ impl Group {
 
     /// Whether a connection that asks so may join.
     fn takes(&self, ask: &Ask) -> bool {
-        !self.ending && self.key.fits(ask) && (ask.role == Role::Client || self.has_room())
+        self.key.fits(ask) && (ask.role == Role::Client || self.has_room())
     }
 
     /// SMC-R: whether the server may let another connection in (`smc_conn_create`). SMC-D knows no

@@ -42,8 +42,8 @@ use smc_wire::size::BufferSize;
 
 pub use self::buffers::{Acquired, Buffer, RegisterError, Registered, Shortage};
 use self::buffers::{Buffers, Pool};
-use self::key::Key;
 pub use self::key::{Ask, LINKS, LinkPeer, Peer, Role, SmcdPeer, SmcrPeer, Version};
+use self::key::{Ends, Key};
 pub use self::life::{Fate, IDLE, IDLE_CLIENT, JoinError, Joined};
 pub use self::vlan::VlanState;
 use self::vlan::Vlans;
@@ -67,11 +67,18 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of state that a group takes here, without members and buffers; SMC-R's machine comes on top.
+pub const GROUP_BYTES: usize = size_of::<Group>();
+/// Bytes of state that a connection takes in its group, its two buffers included.
+pub const MEMBER_BYTES: usize = size_of::<(ConnId, Member)>() + 2 * buffers::SLOT_BYTES;
+
 /// All link groups of one end.
 #[derive(Debug)]
 pub struct Groups {
     limits: Limits,
     groups: BTreeMap<GroupId, Group>,
+    /// The groups that are not ending, by what a connection must have in common with them.
+    by_ends: BTreeSet<(Ends, GroupId)>,
     last: GroupId,
     buffers: Buffers,
     vlans: Vlans,
@@ -150,6 +157,7 @@ impl Groups {
         Self {
             limits,
             groups: BTreeMap::new(),
+            by_ends: BTreeSet::new(),
             last: GroupId(0),
             buffers: Buffers::default(),
             vlans: Vlans::default(),

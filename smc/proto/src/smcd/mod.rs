@@ -7,3 +7,5 @@
 
 pub mod dmb;
 pub mod event;
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@
 //! with [`Stats::add`], as Linux does with one for each CPU.
 
 mod fallback;
+#[cfg(test)]
+mod tests;
 
 use smc_wire::size::BufferSize;
 

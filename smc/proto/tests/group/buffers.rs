@@ -176,7 +176,27 @@ fn a_buffer_that_is_not_to_be_trusted_is_given_back() {
     engine.groups.spoil(spoiled.id);
     engine.leave(group, B, Fate::Reuse);
     assert_eq!(engine.memory.len(), 0);
-    // zeroing failed
+    // the same while it is zeroed, and while nobody has it
+    let conn = ConnId(3);
+    let spoiled = engine.receive_buffer(group, conn);
+    engine.disown(conn);
+    engine.groups.leave(engine.now, group, conn, Fate::Reuse, &mut engine.stats).unwrap();
+    engine.groups.spoil(spoiled.id);
+    engine.run();
+    assert_eq!(engine.memory.len(), 0);
+    let (conn, ask) = (ConnId(4), smcd(Role::Server, 7, 8));
+    engine.groups.join_server(conn, &ask).unwrap();
+    let spoiled = engine.receive_buffer(group, conn);
+    engine.leave(group, conn, Fate::Reuse);
+    assert_eq!(engine.memory.len(), 1);
+    engine.groups.spoil(spoiled.id);
+    engine.run();
+    assert_eq!(engine.memory.len(), 0);
+}
+
+#[test]
+fn a_buffer_that_cannot_be_zeroed_is_given_back() {
+    let (mut engine, group) = with_smcd(&[ConnId(3)]);
     let lost = engine.receive_buffer(group, ConnId(3));
     engine.disown(ConnId(3));
     engine.groups.leave(engine.now, group, ConnId(3), Fate::Reuse, &mut engine.stats).unwrap();

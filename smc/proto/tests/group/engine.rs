@@ -149,7 +149,7 @@ impl Engine {
             self.hand_out(conn, buffer);
         }
         let results = self.run();
-        let last = results.into_iter().filter(|result| result.conn == conn).next_back();
+        let last = results.into_iter().rfind(|result| result.conn == conn);
         last.map_or(first, |result| result.acquired)
     }
 

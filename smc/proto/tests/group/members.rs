@@ -324,3 +324,31 @@ fn a_vlan_is_added_for_the_first_and_removed_after_the_last_holder() {
     engine.groups.handle_vlan(device, vlan, false);
     assert_eq!(engine.groups.hold_vlan(device, vlan), VlanState::Pending);
 }
+
+// smc_core.c:894 smc_lgr_create: a server with version 2 has not looked at the VLAN
+#[test]
+fn a_server_with_version_2_needs_no_vlan() {
+    for (role, version, needed) in [
+        (Role::Server, Version::V2, false),
+        (Role::Client, Version::V2, true),
+        (Role::Server, Version::V1, true),
+    ] {
+        let mut engine = Engine::new();
+        let ask = Ask { version, ..native(role, 7, 5) };
+        match role {
+            Role::Server => engine.groups.join_server(A, &ask).unwrap(),
+            Role::Client => engine.groups.join_client(A, &ask, true).unwrap(),
+        };
+        engine.run();
+        let add = Wish::AddVlan { device: DeviceId(2), vlan: 5 };
+        assert_eq!(engine.take_seen().contains(&add), needed, "{role:?} {version:?}");
+    }
+}
+
+#[test]
+fn state_is_small() {
+    use smc_proto::group::{GROUP_BYTES, MEMBER_BYTES};
+    let (group, member) = (GROUP_BYTES, MEMBER_BYTES);
+    println!("{group} bytes a group, {member} a member with two buffers");
+    assert!(group <= 320 && member <= 128, "{group} {member}");
+}

@@ -15,6 +15,7 @@ use smc_proto::group::{
     Shortage, Version, Wish,
 };
 use smc_proto::id::{BufferId, ConnId, DeviceId, GroupId};
+use smc_proto::smcd::dmb::Dmb;
 use smc_proto::smcd::event::{DeviceEvent, EventCode, EventInfo};
 use smc_wire::id::IsmGid;
 use smc_wire::size::BufferSize;
@@ -49,6 +50,7 @@ struct Expected {
     members: Vec<ConnId>,
     open: bool,
     ending: bool,
+    links_up: bool,
     idle_until: Option<Instant>,
 }
 
@@ -120,8 +122,7 @@ impl World {
             }
             Step::SetLink(at, number, end) => {
                 let Some(at) = choose(at, self.groups.len()) else { return };
-                self.groups[at].links[usize::from(number)] = end;
-                self.engine.groups.set_link(self.groups[at].id, number, end);
+                self.set_link(self.groups[at].id, number, end);
             }
             Step::SetOpen(at, open) => {
                 let Some(at) = choose(at, self.groups.len()) else { return };
@@ -130,16 +131,16 @@ impl World {
             }
             Step::LinksGone(at) => {
                 let Some(at) = choose(at, self.groups.len()) else { return };
+                self.groups[at].links_up &= !self.groups[at].ending;
                 self.engine.groups.handle_links_gone(self.groups[at].id);
                 self.pull(&|_| false, Cause::Idle);
             }
             Step::Spoil(at) => {
                 let Some(at) = choose(at, self.engine.memory.len()) else { return };
                 let buffer = *self.engine.memory.keys().nth(at).unwrap();
-                if self.engine.memory[&buffer].owner.is_some() {
-                    self.spoiled.insert(buffer);
-                    self.engine.groups.spoil(buffer);
-                }
+                self.spoiled.insert(buffer);
+                self.engine.groups.spoil(buffer);
+                self.pull(&|_| false, Cause::Idle);
             }
             Step::Seconds(seconds) => self.pass(seconds),
             Step::Finish(at, error) => {
@@ -186,10 +187,20 @@ impl World {
                 members: vec![conn],
                 open: true,
                 ending: false,
+                links_up: !ask.peer.is_smcd(),
                 idle_until: None,
             }),
         }
+        if let Peer::Smcr(peer) = ask.peer {
+            self.set_link(id, 0, Some(peer.link));
+        }
         self.pull(&|_| false, Cause::Idle);
+    }
+
+    fn set_link(&mut self, id: GroupId, number: u8, end: Option<LinkPeer>) {
+        let expected = self.groups.iter_mut().find(|expected| expected.id == id).unwrap();
+        expected.links[usize::from(number)] = end;
+        self.engine.groups.set_link(id, number, end);
     }
 
     fn acquire(&mut self, at: usize, kind: BufferKind, bytes: u32) {
@@ -206,6 +217,7 @@ impl World {
                 assert!(free && !ending);
                 assert_eq!(self.engine.memory[&buffer.id].size, size);
                 assert_eq!(self.engine.memory[&buffer.id].group, group);
+                assert!(!self.spoiled.contains(&buffer.id));
                 self.engine.hand_out(conn, buffer);
                 self.counts.reused += 1;
             }
@@ -251,7 +263,7 @@ impl World {
                     Some(error) => Err(error),
                     None => Ok(self.engine.allocate(group, buffer, kind, size)),
                 };
-                self.registered(group, buffer, size, outcome.is_ok(), error, outcome);
+                self.registered(group, buffer, size, outcome);
             }
             (Job::Zero { buffer }, None) => {
                 self.engine.zero(buffer);
@@ -267,10 +279,9 @@ impl World {
         group: GroupId,
         buffer: BufferId,
         size: BufferSize,
-        well: bool,
-        error: Option<RegisterError>,
-        outcome: Result<smc_proto::smcd::dmb::Dmb, RegisterError>,
+        outcome: Result<Dmb, RegisterError>,
     ) {
+        let (well, error) = (outcome.is_ok(), outcome.err());
         let Engine { groups, stats, .. } = &mut self.engine;
         let Some(result) = groups.handle_registered(buffer, outcome, stats) else {
             return; // its connection left
@@ -320,11 +331,14 @@ impl World {
                 Wish::Register { group, buffer, kind, size } => {
                     self.jobs.push(Job::Register { group, buffer, kind, size });
                 }
-                Wish::Zero { buffer, .. } => {
+                Wish::Zero { group, buffer } => {
+                    assert!(!self.expected(group).ending, "nobody will use it again");
                     assert!(!self.spoiled.contains(&buffer));
                     self.jobs.push(Job::Zero { buffer });
                 }
-                Wish::Free { buffer, .. } => {
+                Wish::Free { group, buffer } => {
+                    let expected = self.expected(group);
+                    assert!(!expected.ending || !expected.links_up, "the peer may write it");
                     self.engine.free(buffer);
                     self.spoiled.remove(&buffer);
                 }
@@ -347,7 +361,7 @@ impl World {
     fn gone(&mut self, id: GroupId) {
         let at = self.groups.iter().position(|group| group.id == id).unwrap();
         let group = self.groups.remove(at);
-        assert!(group.ending && group.members.is_empty());
+        assert!(group.ending && !group.links_up && group.members.is_empty());
         assert!(self.engine.memory.values().all(|memory| memory.group != id), "memory leaked");
         let of_group = |job: &Job| matches!(job, Job::Register { group, .. } if *group == id);
         assert!(!self.jobs.iter().any(of_group));
@@ -376,13 +390,18 @@ impl World {
             self.finish(job, None);
         }
         self.pass(10_000);
-        for id in self.groups.iter().map(|group| group.id).collect::<Vec<_>>() {
-            self.engine.groups.handle_links_gone(id);
+        for group in &mut self.groups {
+            group.links_up = false;
+            self.engine.groups.handle_links_gone(group.id);
         }
         self.pull(&|_| false, Cause::Idle);
         assert!(self.groups.is_empty() && self.engine.memory.is_empty());
         assert_eq!(self.engine.groups.infos().count(), 0);
         assert_eq!(self.engine.groups.poll_timeout(), None);
+    }
+
+    fn expected(&self, id: GroupId) -> &Expected {
+        self.groups.iter().find(|expected| expected.id == id).unwrap()
     }
 
     fn has_free(&self, group: GroupId, kind: BufferKind, size: BufferSize) -> bool {
@@ -504,8 +523,6 @@ fn a_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     // rows 47, 48, 52
     #[test]
     fn random_lives_follow_the_model(steps in prop::collection::vec(a_step(), 0..150)) {
