@@ -7,6 +7,7 @@
 
 pub mod at_rest;
 pub mod bare;
+pub mod heap;
 pub mod operations;
 pub mod proto;
 pub mod report;

@@ -77,6 +77,9 @@ impl Endpoint {
         let Some(Held { group, first, receive: Some(receive), .. }) = hs.held else {
             return self.end(hs, Failure::GroupGone.into());
         };
+        let Some(params) = path.params(&receive) else {
+            return self.end(hs, Diagnosis::INTERR.into());
+        };
         for (device, vlan) in &hs.vlans {
             self.groups.release_vlan(*device, *vlan);
         }
@@ -92,6 +95,7 @@ impl Endpoint {
             first_contact,
             eid,
             terms,
+            params,
             receive,
             path,
         })));

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use smc_wire::clc::{AcceptConfirm, Body, Contact, Diagnosis, Smcd};
-use smc_wire::id::{Chid, Eid, IsmGid, LinkGroupId};
+use smc_wire::id::{Chid, DmbToken, Eid, IsmGid, LinkGroupId};
 
 use super::Endpoint;
 use super::state::{Handshake, Held, Phase, Purpose, State, Wants};
@@ -76,9 +76,21 @@ impl Endpoint {
     }
 
     /// [`Wish::Attach`] was carried out: the DMB has `len` bytes; or could not be.
-    pub fn handle_attached(&mut self, now: Instant, conn: ConnId, len: Option<u64>) {
+    pub fn handle_attached(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        device: DeviceId,
+        token: DmbToken,
+        len: Option<u64>,
+    ) {
         self.now = now;
-        let Some(mut hs) = self.take(conn) else { return };
+        let Some(mut hs) = self.take(conn) else {
+            if len.is_some() {
+                self.wishes.push_back(Wish::Detach { device, token });
+            }
+            return;
+        };
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Mapping(chosen, wants, element) => match fitting(element, len) {
                 Ok(element) => self.confirm(hs, &chosen, &wants, element),

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 
 use smc_wire::id::{DmbToken, Eid, IsmGid};
 
+use crate::conn::{Params, Ring, Sender};
 use crate::group::{self, Buffer, Role, Version};
 use crate::handshake::reason::{Failure, Reason};
 use crate::handshake::release::Terms;
@@ -114,6 +115,8 @@ pub struct Established {
     pub eid: Option<Eid>,
     /// Release, limits and features; of a first contact.
     pub terms: Terms,
+    /// What [`crate::conn::Connection::new`] needs.
+    pub params: Params,
     /// What the peer writes.
     pub receive: Buffer,
     /// How we write.
@@ -139,4 +142,18 @@ pub enum Path {
         /// The peer's element.
         peer: PeerElement,
     },
+}
+
+impl Path {
+    /// The connection's rings and its sender, with `receive` as the ring that the peer writes.
+    pub(super) fn params(&self, receive: &Buffer) -> Option<Params> {
+        let ring = Ring::of_dmb(receive.size.bytes())?;
+        let (peer_ring, sender) = match self {
+            Self::Copied { send, peer, .. } => {
+                (peer.ring_len(), Sender::Copied { ring: Ring::new(send.size.bytes())? })
+            }
+            Self::Mapped { peer, .. } => (peer.ring_len(), Sender::Mapped),
+        };
+        Some(Params { ring, peer_ring: Ring::new(peer_ring)?, sender })
+    }
 }

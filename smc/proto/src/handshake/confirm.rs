@@ -29,21 +29,22 @@ pub(crate) fn look(
     if confirm.contact.is_first() != first {
         return lie("Confirm.first contact");
     }
+    let version = match confirm.contact {
+        Contact::V1 { .. } => Version::V1,
+        Contact::V2 { .. } => Version::V2,
+    };
+    if version != way.version {
+        return lie("Confirm.version");
+    }
     if !same_peer(way, first, &confirm.body) {
         return lie("Confirm.gid");
     }
-    match (&confirm.contact, way.version) {
-        (Contact::V1 { .. }, Version::V1) => Ok(*terms),
-        (Contact::V2 { eid, first }, Version::V2) => {
-            if Some(*eid) != way.eid {
-                return lie("Confirm.eid");
-            }
-            match first {
-                Some(theirs) => Ok(terms.confirmed(&first_contact::terms(theirs), smcr)?),
-                None => Ok(*terms),
-            }
+    match &confirm.contact {
+        Contact::V2 { eid, .. } if Some(*eid) != way.eid => lie("Confirm.eid"),
+        Contact::V2 { first: Some(theirs), .. } => {
+            Ok(terms.confirmed(&first_contact::terms(theirs), smcr)?)
         }
-        _ => lie("Confirm.version"),
+        _ => Ok(*terms),
     }
 }
 

@@ -7,5 +7,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
 #![expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests may")]
 
+mod choice;
+mod craft;
+mod endings;
+mod lies;
+mod offer;
 mod pair;
 mod smcd;

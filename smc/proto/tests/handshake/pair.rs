@@ -69,9 +69,12 @@ pub(crate) struct Pair {
     pub(crate) now: Instant,
     pub(crate) streams: Vec<Stream>,
     /// Changes what end 0 or 1 sends.
-    pub(crate) tamper: Option<Box<dyn FnMut(usize, &mut Vec<u8>)>>,
+    pub(crate) tamper: Option<Tamper>,
     dmb_lens: BTreeMap<u64, u64>,
 }
+
+/// Changes a message that an end sends.
+pub(crate) type Tamper = Box<dyn FnMut(usize, &mut Vec<u8>)>;
 
 /// A TCP connection: the connection's name at each end, and the bytes on their way to it.
 #[derive(Debug, Default, Clone)]
@@ -290,11 +293,11 @@ impl Pair {
                 let hop = (!end.faults.no_hop).then_some(hop);
                 end.endpoint.handle_next_hop(now, conn, hop);
             }
-            Wish::Attach { conn, token, .. } => {
+            Wish::Attach { conn, device, token } => {
                 let end = &mut self.ends[n];
                 let len = self.dmb_lens.get(&token.0).copied();
                 let len = end.faults.attached_len.or(len).filter(|_| !end.faults.no_attach);
-                end.endpoint.handle_attached(now, conn, len);
+                end.endpoint.handle_attached(now, conn, device, token, len);
             }
             Wish::Detach { .. } => {}
             Wish::Established(established) => {

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use ism_bench::heap::Counted;
 use ism_bench::pin_to_first;
 use ism_bench::proto::instructions::{self, Counts};
 use ism_bench::proto::{cases, state, time};
 use ism_bench::report::Report;
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
 
 /// Measures the protocol: messages, a CDC round, a handshake, the state they need.
 #[derive(Parser)]
@@ -58,7 +62,7 @@ fn main() -> ExitCode {
 fn measure(options: &Options) -> Result<(), String> {
     pin_to_first();
     let mut report = Report(time::measure(&mut cases()?, options.samples.into()));
-    report.0.extend(state::rows());
+    report.0.extend(state::rows()?);
     print!("{report}");
     match &options.json {
         Some(path) => write(path, &format!("{:#}\n", report.to_json())),

@@ -14,7 +14,7 @@ use smc_wire::id::AlertToken;
 use super::Case;
 
 /// What a round of both ends may take.
-const TARGET_NS: f64 = 60.0;
+const TARGET_NS: u64 = 60;
 /// Bytes of each ring.
 const RING: u32 = 64 << 10;
 /// More than half of a ring: the receiver gives the credit at once.

@@ -6,6 +6,7 @@
 //! repeated without end and never does anything else.
 
 pub mod connection;
+pub mod handshake;
 pub mod instructions;
 pub mod state;
 pub mod time;
@@ -18,7 +19,7 @@ pub struct Case {
     /// What it is.
     pub name: String,
     /// Nanoseconds that it may take, if there is a target.
-    pub target: Option<f64>,
+    pub target: Option<u64>,
     repeat: Box<dyn FnMut(u64)>,
 }
 
@@ -35,7 +36,7 @@ impl Case {
 
     /// The case with a target.
     #[must_use]
-    pub fn within(self, nanoseconds: f64) -> Self {
+    pub fn within(self, nanoseconds: u64) -> Self {
         Self { target: Some(nanoseconds), ..self }
     }
 
@@ -52,5 +53,6 @@ impl Case {
 pub fn cases() -> Result<Vec<Case>, String> {
     let mut cases = wire::cases().map_err(|error| error.to_string())?;
     cases.extend(connection::cases()?);
+    cases.extend(handshake::cases()?);
     Ok(cases)
 }

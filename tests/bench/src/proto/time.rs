@@ -25,7 +25,14 @@ pub fn measure(cases: &mut [Case], samples: usize) -> Vec<Row> {
             samples.extend((0..each).map(|_| nanoseconds(case, batch)));
         }
     }
-    cases.iter().zip(all).map(|(case, samples)| Row::of_samples(&*case.name, samples)).collect()
+    let row = |(case, samples): (&Case, _)| {
+        let row = Row::of_samples(&*case.name, samples);
+        match case.target {
+            Some(target) => row.within(target),
+            None => row,
+        }
+    };
+    cases.iter().zip(all).map(row).collect()
 }
 
 /// Repetitions that take [`BATCH`]; also warms up.

@@ -2,7 +2,8 @@
 
 //! Parsing and emitting of each message.
 //!
-//! Invariant: a message is parsed from the bytes that are emitted for it.
+//! Invariant: a message is parsed from the bytes that are emitted for it, CLC from those that Linux
+//! sent.
 
 use std::hint::black_box;
 
@@ -14,7 +15,7 @@ use smc_wire::llc::{
     TestLink, Version,
 };
 use smc_wire::size::PathMtu;
-use smc_wire::{Error, tcp_option};
+use smc_wire::{Error, clc, tcp_option};
 
 use super::Case;
 
@@ -26,9 +27,26 @@ const UPDATES: [RkeyUpdate; 255] =
 const RKEYS: [Rkey; 8] = [Rkey(7); 8];
 const GIDS: [RoceGid; 2] = [GID; 2];
 
-/// Every message of CDC and LLC, and the TCP option.
+/// CLC messages, as Linux sent them (`smc-golden`), by how their files' names end.
+const CLC: [&str; 7] = [
+    "proposal-v1n-v2d",
+    "proposal-v1n-v2b",
+    "accept-d-v2-first-contact",
+    "confirm-d-v2-first-contact",
+    "accept-r-v2-first-contact",
+    "confirm-r-v2-first-contact",
+    "decline-v2-03030007",
+];
+
+/// Every message of CDC and LLC, CLC's of version 2, and the TCP option.
 pub fn cases() -> Result<Vec<Case>, Error> {
     let mut cases = vec![option()];
+    let captured = smc_golden::names("");
+    for kind in CLC {
+        if let Some(name) = captured.iter().find(|name| name.ends_with(kind)) {
+            cases.extend(clc(kind, &smc_golden::load(name))?);
+        }
+    }
     cases.extend(cdc()?);
     for (name, version, body) in llc_messages() {
         cases.extend(llc(name, Message { version, response: false, body })?);
@@ -41,6 +59,17 @@ fn option() -> Case {
     let mut syn = vec![2, 4, 5, 0xB4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
     syn.extend(tcp_option::OPTION);
     Case::new("TCP option, find", move || tcp_option::is_offered(black_box(&syn)))
+}
+
+fn clc(kind: &str, bytes: &[u8]) -> Result<[Case; 2], Error> {
+    let message = clc::Message::parse(bytes)?;
+    let (bytes, mut buffer) = (bytes.to_vec(), [0; clc::MAX_MESSAGE]);
+    Ok([
+        Case::new(format!("CLC {kind}, parse"), move || clc::Message::parse(black_box(&bytes))),
+        Case::new(format!("CLC {kind}, emit"), move || {
+            black_box(&message).emit(black_box(&mut buffer))
+        }),
+    ])
 }
 
 fn cdc() -> Result<[Case; 4], Error> {
