@@ -343,11 +343,12 @@ fn versions(name: &str) -> Result<usize> {
 }
 
 /// What may go wrong at either end, and the function that is made to say so.
-const FAULTS: [(&str, i64, &str); 4] = [
+const FAULTS: [(&str, i64, &str); 5] = [
     ("smc_buf_create", -12, "has no memory for buffers"),
     ("smc_rmb_rtoken_handling", -1, "has no room for the peer's rkey"),
     ("smc_ib_ready_link", -1, "cannot make the queue pair ready"),
     ("smc_llc_eval_conf_link", -1, "does not like CONFIRM_LINK"),
+    ("smc_llc_wait", 0, "waits in vain for CONFIRM_LINK"),
 ];
 
 fn declines(name: &str) -> Result<usize> {
@@ -390,7 +391,12 @@ fn declines(name: &str) -> Result<usize> {
         forced(&lab, n, side, "smcr_lgr_reg_rmbs", -1, why)?;
         n += 1;
     }
-    write(name, &lab, &recording.finish()?, &["decline-v2-03030002", "accept-r-v2"])
+    write(
+        name,
+        &lab,
+        &recording.finish()?,
+        &["decline-v2-03030002", "decline-v2-02010000", "accept-r-v2"],
+    )
 }
 
 fn version_1(name: &str) -> Result<usize> {
