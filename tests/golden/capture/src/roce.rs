@@ -133,3 +133,33 @@ fn line(packet: &Packet, sender: Role, frame: &Frame<'_>, again: bool) -> String
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A SEND with one byte of padding and a checksum.
+    fn send(opcode: u8, psn: u8, data: &[u8]) -> Packet {
+        let mut payload = vec![opcode, 0x90, 0xff, 0xff, 0, 0, 0, 0x11, 0x80, 0, 0, psn];
+        payload.extend_from_slice(data);
+        payload.extend_from_slice(&[0; 1 + ICRC]);
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let carried = Carried::Udp(payload);
+        Packet { step: "a step".into(), from: (address, 1), to: (address, PORT), carried }
+    }
+
+    #[test]
+    fn a_message_in_two_frames_is_put_together_and_a_repeated_frame_is_only_listed() {
+        let packets = [
+            send(0x00, 1, &[0x24, 44, 0]),
+            send(0x00, 1, &[0x24, 44, 0]),
+            send(0x02, 2, &[0x60, 1, 2]),
+        ];
+        let (found, list) = messages(&packets, |_| Role::Server);
+        assert_eq!(found.len(), 1);
+        let (at, message) = found.first().expect("one message");
+        assert_eq!((*at, &*message.what), (2, "delete-link-v2-request-all-orderly"));
+        assert_eq!(message.bytes, [0x24, 44, 0, 0x60, 1, 2]);
+        assert_eq!(list.lines().filter(|line| line.ends_with(" again")).count(), 1, "{list}");
+    }
+}
