@@ -47,6 +47,8 @@ pub(crate) struct Lab {
     _overlay: TempDir,
     steps: RefCell<Vec<String>>,
     device: &'static str,
+    /// The server's and the client's address.
+    addresses: [String; 2],
 }
 
 impl Lab {
@@ -65,7 +67,12 @@ impl Lab {
                 (Vm::boot([spec("a").on(fabric, &net), spec("b").on(fabric, &net)])?.into(), "eth0")
             }
         };
+        let addresses = match guests {
+            Guests::One => ["127.0.0.1", "127.0.0.1"].map(str::to_owned),
+            _ => [1, 2].map(|n| format!("10.77.0.{n}")),
+        };
         let mut lab = Self {
+            addresses,
             vms,
             puppets: Vec::new(),
             _fabric: fabric,
@@ -97,8 +104,13 @@ impl Lab {
     }
 
     /// The server's address as the client sees it.
-    pub(crate) fn address(&self) -> String {
-        if self.vms.len() == 1 { "127.0.0.1".to_owned() } else { self.server().ip() }
+    pub(crate) fn address(&self) -> &str {
+        &self.addresses[0]
+    }
+
+    /// Says that the guests were given other addresses than they booted with.
+    pub(crate) fn readdress(&mut self, server: &str, client: &str) {
+        self.addresses = [server, client].map(str::to_owned);
     }
 
     /// The names of the steps so far, in their order.
@@ -110,7 +122,7 @@ impl Lab {
     pub(crate) fn step(&self, name: &str) -> Result<()> {
         thread::sleep(CALM);
         eprintln!("    {name}");
-        let to = if self.vms.len() == 1 { self.address() } else { self.client().ip() };
+        let to = &self.addresses[1];
         let quoted = name.replace('\'', "'\\''");
         self.server().run(&format!("echo '{quoted}' | socat -u - UDP-SENDTO:{to}:{NOTE_PORT}"))?;
         for vm in &self.vms {

@@ -14,7 +14,7 @@ use super::declines::{attempt, forced};
 use super::{Scenario, everywhere, talk, write};
 use crate::lab::{Guests, Lab, Recording};
 
-pub(super) const SCENARIOS: [Scenario; 12] = [
+pub(super) const SCENARIOS: [Scenario; 13] = [
     ("tcp-option", "who sends the TCP option to whom, and PEERNOSMC", option),
     ("smcr-v2", "SMC-R v2.1, a port in each guest: contacts, data, endings", version_2),
     ("smcr-v2-link-life", "TEST_LINK, devices that are removed, SYNCERR", link_life),
@@ -22,6 +22,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
     ("smcr-v2-two-ports", "two ports in each guest: ADD_LINK, failover, DELETE_LINK", two_ports),
     ("smcr-v2-asymmetric", "two ports at one end, then at both: REQ_ADD_LINK", asymmetric),
     ("smcr-v2-limits", "connections and links limited differently at both ends", limits),
+    ("smcr-v2-routed", "the guests in different subnets: indirect", routed),
     ("smcr-v2-declines", "declines of SMC-R v2", declines),
     ("smcr-v1", "SMC-R v1, which a forced GID choice permits: the same as smcr-v2", version_1),
     ("smcr-v1-idle", "SMC-R v1: TEST_LINK, DELETE_LINK ALL", version_1_idle),
@@ -270,6 +271,23 @@ fn limits(name: &str) -> Result<usize> {
     write(name, &lab, &recording.finish()?, &["accept-r-v2-first-contact"])
 }
 
+/// Each guest is in a subnet of its own, and the other guest is its gateway.
+fn routed(name: &str) -> Result<usize> {
+    let mut lab = boot()?;
+    for (vm, own, other) in [(lab.server(), "78", "79"), (lab.client(), "79", "78")] {
+        let host = if own == "78" { "1" } else { "2" };
+        vm.run(&format!(
+            "ip addr flush dev eth0 && ip addr add 10.{own}.0.{host}/24 dev eth0 &&
+             ip addr add 10.{other}.0.254/32 dev lo && ip route add 10.{other}.0.0/24 via 10.{own}.0.254"
+        ))?;
+    }
+    lab.readdress("10.78.0.1", "10.79.0.2");
+    lab.guests().try_for_each(one_port)?;
+    let recording = lab.record()?;
+    talk::contacts(&lab)?;
+    write(name, &lab, &recording.finish()?, &["accept-r-v2-first-contact"])
+}
+
 /// What may go wrong at either end, and the function that is made to say so.
 const FAULTS: [(&str, i64, &str); 4] = [
     ("smc_buf_create", -12, "has no memory for buffers"),
@@ -354,7 +372,9 @@ fn version_1_ports(name: &str) -> Result<usize> {
     lab.step("the server gets a second port too")?;
     port(lab.server(), 1)?;
     sleep(Duration::from_secs(4));
-    fail_over(&lab, &[1, 2, 3])?;
+    lab.step("a fourth connection, on the new link: c4")?;
+    talk::connect(&lab, 4)?;
+    fail_over(&lab, &[1, 2, 3, 4])?;
     write(name, &lab, &recording.finish()?, &["add-link-cont-v1-response", "cdc-failover"])
 }
 
@@ -365,9 +385,13 @@ fn version_1_declines(name: &str) -> Result<usize> {
     let (client, server) = (lab.client(), lab.server());
     let recording = lab.record()?;
     talk::listen(&lab)?;
+    // A port's GIDs follow its addresses only when they come, so the port is made again.
     let replace = |from: &str, to: &str| {
         let ip = client.ip();
-        client.run(&format!("ip addr add {ip}/{to} dev eth0; ip addr del {ip}/{from} dev eth0"))
+        client.run(&format!(
+            "rdma link del rxe0; ip addr del {ip}/{from} dev eth0; ip addr add {ip}/{to} dev eth0"
+        ))?;
+        one_port(client)
     };
     replace("24", "16")?;
     lab.step("the client's prefix has another length than the server's")?;
