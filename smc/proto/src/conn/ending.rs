@@ -155,7 +155,8 @@ impl Connection {
         if !self.killed {
             self.killed = true;
             self.closing = None;
-            self.due.remove(Due::OUTBOUND);
+            // A CDC that is due may say how this side has closed.
+            self.due.remove(Due::TRANSMIT);
             self.due.remove(Due::FETCH);
             self.due.insert(Due::ABORT_TCP);
             self.due.insert(Due::RELEASE);
@@ -175,7 +176,7 @@ impl Connection {
     /// Takes the table's row for an event.
     pub(super) fn step(&mut self, event: Event) {
         let Some(row) = self.state.row(event) else { return };
-        match row.send {
+        match row.tell {
             Tell::Nothing => {}
             Tell::Done => self.say(ConnectionState::DONE_WRITING),
             Tell::Final => self.say_final(),
@@ -200,6 +201,7 @@ impl Connection {
             peer_closed: self.peer_closed(),
             released: self.released,
             sent_done: self.sent_state.contains(ConnectionState::DONE_WRITING),
+            sent_abort: self.sent_state.contains(ConnectionState::ABORTED),
             sent_final: self
                 .sent_state
                 .intersects(ConnectionState::CLOSED | ConnectionState::ABORTED),

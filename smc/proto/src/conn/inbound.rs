@@ -119,7 +119,8 @@ impl Connection {
         };
         if event == Event::PeerAborted {
             self.error.get_or_insert(Error::Reset);
-            self.due.remove(Due::OUTBOUND);
+            // No more bytes; a CDC that is due may say how this side has closed.
+            self.due.remove(Due::TRANSMIT);
         }
         self.read_shut = true;
         self.step(event);

@@ -19,6 +19,9 @@ impl Connection {
         if self.due.is_empty() && self.wake.is_empty() {
             return None;
         }
+        if self.finished {
+            return None;
+        }
         if self.due.take(Due::FETCH) {
             return Some(Wish::FetchUrgent { at: self.rx.mark.offset(self.rx.ring) });
         }

@@ -144,11 +144,13 @@ impl LinkGroup {
     /// the buffer may be shared again or dropped.
     ///
     /// # Errors
-    /// [`BufferError::State`] if it is not shared, [`BufferError::Gone`] if the group is: the buffer
+    /// [`BufferError::State`] if it is not shared or [`Self::start`] is to come, [`BufferError::Gone`] if the group is: the buffer
     /// is free.
     pub fn unshare_rmb(&mut self, now: Instant, buffer: BufferId) -> Result<(), BufferError> {
-        if !self.is_open() {
-            return Err(BufferError::Gone);
+        match self.phase {
+            Phase::Preparing => return Err(BufferError::State),
+            Phase::Open if self.is_open() => {}
+            _ => return Err(BufferError::Gone),
         }
         let entry = self.core.buffers.get_mut(buffer).ok_or(BufferError::State)?;
         if entry.kind != Kind::Rmb || entry.usage != Usage::InUse {

@@ -225,6 +225,11 @@ impl Outbox {
         next
     }
 
+    /// Nothing more will be posted.
+    pub(super) fn stop(&mut self) {
+        *self = Self::default();
+    }
+
     /// Since when messages wait although nothing was sent.
     pub(super) fn full_since(&self) -> Option<Instant> {
         self.full_since

@@ -86,7 +86,9 @@ pub enum Wish {
         link: LinkId,
     },
     /// The connection's link is gone, use the other one: rewind to what was completed, send a
-    /// validation there first (RFC 7609, 4.6.1), then write and send again.
+    /// validation there first (RFC 7609, 4.6.1), then write and send again. One that sends nothing
+    /// any more only takes the new link, and so does one whose handshake is not over. If `route` has
+    /// none for it, because the peer told no key for the new link, it must be aborted.
     MoveConnection {
         /// Which connection.
         conn: ConnId,

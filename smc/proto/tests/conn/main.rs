@@ -10,5 +10,10 @@
     reason = "a test may panic"
 )]
 
+mod close;
 mod data;
+mod failover;
+mod hostile;
+mod model;
+mod urgent;
 mod world;

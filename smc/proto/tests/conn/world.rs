@@ -306,6 +306,12 @@ impl World {
         self.prompt();
     }
 
+    /// A shutdown of writing that is not carried out yet.
+    pub(crate) fn shutdown_later(&mut self, i: usize) {
+        let now = self.now;
+        self.ends[i].conn.shutdown(now, How::Write, Duration::from_secs(2)).unwrap();
+    }
+
     pub(crate) fn close(&mut self, i: usize) {
         let now = self.now;
         self.ends[i].conn.close(now, Duration::from_secs(2));

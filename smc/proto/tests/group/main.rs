@@ -16,3 +16,4 @@ mod engine;
 mod events;
 mod members;
 mod model;
+mod steps;

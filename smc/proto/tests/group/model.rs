@@ -20,27 +20,8 @@ use smc_proto::smcd::event::{DeviceEvent, EventCode, EventInfo};
 use smc_wire::id::IsmGid;
 use smc_wire::size::BufferSize;
 
-use crate::engine::{Engine, link, native, smcd, smcr};
-
-/// One step. Numbers choose among what is there, modulo how much there is.
-#[derive(Debug, Clone)]
-enum Step {
-    Server(Ask),
-    Client(Ask, bool),
-    Acquire(usize, BufferKind, u32),
-    Leave(usize, Fate),
-    Terminate(usize, Cause),
-    Shutdown(u64, u64, u16),
-    PeerDevice(u64, u64),
-    OwnDevice(u32),
-    SetLink(usize, u8, Option<LinkPeer>),
-    SetOpen(usize, bool),
-    LinksGone(usize),
-    Spoil(usize),
-    Seconds(u64),
-    /// A registration or zeroing that is under way comes to its end.
-    Finish(usize, Option<RegisterError>),
-}
+use crate::engine::Engine;
+use crate::steps::{Step, a_step};
 
 /// A group as the rules have it.
 struct Expected {
@@ -77,6 +58,7 @@ struct World {
     /// Connections whose present wish for a buffer has been counted as downgraded.
     downgraded: BTreeSet<(ConnId, BufferKind)>,
     spoiled: BTreeSet<BufferId>,
+    vlans: BTreeSet<(DeviceId, u16)>,
 }
 
 impl World {
@@ -89,6 +71,7 @@ impl World {
             counts: Counts::default(),
             downgraded: BTreeSet::new(),
             spoiled: BTreeSet::new(),
+            vlans: BTreeSet::new(),
         }
     }
 
@@ -318,11 +301,14 @@ impl World {
     fn pull(&mut self, ended: &dyn Fn(&Expected) -> bool, cause: Cause) {
         let mut kills = BTreeSet::new();
         let mut links = BTreeSet::new();
+        let mut signals = BTreeSet::new();
         for group in self.groups.iter_mut().filter(|group| !group.ending && ended(group)) {
             group.ending = true;
             group.idle_until = None;
             kills.extend(group.members.iter().copied());
-            if !group.ask.peer.is_smcd() {
+            if group.ask.peer.is_smcd() {
+                signals.insert(group.id.0.to_ne_bytes());
+            } else {
                 links.insert(group.id);
             }
         }
@@ -351,10 +337,24 @@ impl World {
                     assert_eq!(why, cause);
                 }
                 Wish::Gone { group } => self.gone(group),
-                Wish::Signal { .. } | Wish::AddVlan { .. } | Wish::RemoveVlan { .. } => {}
+                Wish::Signal { code, info, .. } => {
+                    assert_eq!(code, EventCode::SHUTDOWN);
+                    assert!(cause != Cause::PeerGone);
+                    assert!(signals.remove(&EventInfo::from_bits(info).group));
+                }
+                Wish::AddVlan { device, vlan } => {
+                    assert!(self.vlans.insert((device, vlan)));
+                    self.engine.groups.handle_vlan(device, vlan, true);
+                }
+                Wish::RemoveVlan { device, vlan } => {
+                    assert!(self.vlans.remove(&(device, vlan)));
+                }
             }
         }
         assert!(kills.is_empty() && links.is_empty(), "not told: {kills:?} {links:?}");
+        // an idle group may keep silent for its twin's sake
+        let silent = matches!(cause, Cause::PeerGone | Cause::Idle);
+        assert!(signals.is_empty() || silent, "not signalled: {signals:?}");
         self.check_stats();
     }
 
@@ -395,7 +395,7 @@ impl World {
             self.engine.groups.handle_links_gone(group.id);
         }
         self.pull(&|_| false, Cause::Idle);
-        assert!(self.groups.is_empty() && self.engine.memory.is_empty());
+        assert!(self.groups.is_empty() && self.engine.memory.is_empty() && self.vlans.is_empty());
         assert_eq!(self.engine.groups.infos().count(), 0);
         assert_eq!(self.engine.groups.poll_timeout(), None);
     }
@@ -469,57 +469,6 @@ fn is_over(expected: &Expected, device: u32) -> bool {
 
 fn choose(at: usize, among: usize) -> Option<usize> {
     at.checked_rem(among)
-}
-
-fn a_link() -> impl Strategy<Value = LinkPeer> {
-    (0..2u8, 0..2u8, 0..2u32).prop_map(|(gid, mac, qpn)| link(gid, mac, qpn))
-}
-
-fn an_ask(role: Role) -> impl Strategy<Value = Ask> {
-    let version = prop_oneof![Just(Version::V1), Just(Version::V2)];
-    let limited = move |(version, peer, link, max_conns)| {
-        let mut ask = smcr(role, version, peer, link);
-        if let Peer::Smcr(peer) = &mut ask.peer {
-            peer.max_conns = max_conns;
-        }
-        ask
-    };
-    prop_oneof![
-        (1..3u64, 1..3u64).prop_map(move |(gid, ext)| smcd(role, gid, ext)),
-        (1..3u64, 5..7u16).prop_map(move |(gid, vlan)| native(role, gid, vlan)),
-        (version, 0..2u8, a_link(), prop_oneof![Just(2u8), Just(255)]).prop_map(limited),
-    ]
-}
-
-fn a_step() -> impl Strategy<Value = Step> {
-    let which = 0..1000usize;
-    let kind = prop_oneof![Just(BufferKind::Receive), Just(BufferKind::Send)];
-    let size = prop_oneof![Just(1u32), Just(40_000), Just(65_536), Just(4 << 20)];
-    let fate = prop_oneof![3 => Just(Fate::Reuse), 1 => Just(Fate::Discard)];
-    let cause = prop_oneof![Just(Cause::Operator), Just(Cause::OutOfSync), Just(Cause::PeerGone)];
-    let error = prop_oneof![
-        5 => Just(None),
-        1 => Just(Some(RegisterError::NoSpace)),
-        1 => Just(Some(RegisterError::Refused)),
-        1 => Just(Some(RegisterError::Never)),
-    ];
-    prop_oneof![
-        4 => an_ask(Role::Server).prop_map(Step::Server),
-        2 => (an_ask(Role::Client), any::<bool>()).prop_map(|(ask, first)| Step::Client(ask, first)),
-        10 => (which.clone(), kind, size).prop_map(|(at, kind, size)| Step::Acquire(at, kind, size)),
-        6 => (which.clone(), fate).prop_map(|(at, fate)| Step::Leave(at, fate)),
-        1 => (which.clone(), cause).prop_map(|(at, cause)| Step::Terminate(at, cause)),
-        1 => (1..3u64, 1..3u64, 0..2u16).prop_map(|(gid, ext, vlan)| Step::Shutdown(gid, ext, vlan)),
-        1 => (1..3u64, 1..3u64).prop_map(|(gid, ext)| Step::PeerDevice(gid, ext)),
-        1 => (1..4u32).prop_map(Step::OwnDevice),
-        3 => (which.clone(), 0..3u8, prop::option::weighted(0.8, a_link()))
-            .prop_map(|(at, number, end)| Step::SetLink(at, number, end)),
-        1 => (which.clone(), any::<bool>()).prop_map(|(at, open)| Step::SetOpen(at, open)),
-        2 => which.clone().prop_map(Step::LinksGone),
-        1 => which.clone().prop_map(Step::Spoil),
-        2 => (0..700u64).prop_map(Step::Seconds),
-        12 => (which, error).prop_map(|(at, error)| Step::Finish(at, error)),
-    ]
 }
 
 proptest! {
