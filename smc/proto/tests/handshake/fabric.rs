@@ -20,6 +20,7 @@ pub(crate) struct Fabric {
     qps: BTreeMap<u32, Qp>,
     posted: VecDeque<Posted>,
     keys: u32,
+    last_qpn: u32,
     pub(crate) faults: [RdmaFaults; 2],
 }
 
@@ -97,7 +98,8 @@ impl Pair {
                 endpoint.handle_qp_created(now, group, link, None);
             }
             Wish::CreateQp { link, .. } => {
-                let qpn = fabric.qps.len() as u32 + 17;
+                fabric.last_qpn += 1;
+                let qpn = fabric.last_qpn;
                 fabric.qps.insert(qpn, Qp { end: n, group, link, dest: None });
                 let qp = QueuePair { qpn: Qpn(qpn), psn: Psn(qpn * 3) };
                 endpoint.handle_qp_created(now, group, link, Some(qp));
