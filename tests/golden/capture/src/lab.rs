@@ -11,9 +11,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use base64::Engine as _;
+use anyhow::{Context, Error, Result, ensure};
 use ism_harness::{Fabric, Mode, Net, Running, Vm, VmSpec};
+use smc_golden::Golden;
 use tempfile::TempDir;
 
 use crate::area;
@@ -184,9 +184,8 @@ impl Recording<'_> {
         self.tcpdump.kill(2)?;
         let told = self.tcpdump.wait(PATIENCE)?.stderr;
         ensure!(told.contains("\n0 packets dropped"), "packets are missing: {told}");
-        let text = self.lab.server().run(&format!("base64 {RECORDING}"))?.stdout;
-        let text: String = text.split_whitespace().collect();
-        let pcap = base64::engine::general_purpose::STANDARD.decode(text)?;
+        let hex = self.lab.server().run(&format!("od -A n -v -t x1 {RECORDING}"))?.stdout;
+        let pcap = Golden::parse(RECORDING, &hex).map_err(Error::msg)?.bytes;
         let trace = |vm: &Vm| Ok(vm.run(&format!("cat {TRACING}/trace"))?.stdout);
         let traces = self.lab.guests().map(trace).collect::<Result<_>>()?;
         Ok(Recorded { pcap, traces })

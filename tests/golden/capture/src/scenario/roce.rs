@@ -14,7 +14,7 @@ use super::declines::{attempt, forced};
 use super::{Scenario, everywhere, talk, write};
 use crate::lab::{Guests, Lab, Recording};
 
-pub(super) const SCENARIOS: [Scenario; 13] = [
+pub(super) const SCENARIOS: [Scenario; 15] = [
     ("tcp-option", "who sends the TCP option to whom, and PEERNOSMC", option),
     ("smcr-v2", "SMC-R v2.1, a port in each guest: contacts, data, endings", version_2),
     ("smcr-v2-link-life", "TEST_LINK, devices that are removed, SYNCERR", link_life),
@@ -23,6 +23,8 @@ pub(super) const SCENARIOS: [Scenario; 13] = [
     ("smcr-v2-asymmetric", "two ports at one end, then at both: REQ_ADD_LINK", asymmetric),
     ("smcr-v2-limits", "connections and links limited differently at both ends", limits),
     ("smcr-v2-routed", "the guests in different subnets: indirect", routed),
+    ("smcr-v2-refusals", "negative responses of link control", refusals),
+    ("smcr-versions", "proposals of both versions and both kinds", versions),
     ("smcr-v2-declines", "declines of SMC-R v2", declines),
     ("smcr-v1", "SMC-R v1, which a forced GID choice permits: the same as smcr-v2", version_1),
     ("smcr-v1-idle", "SMC-R v1: TEST_LINK, DELETE_LINK ALL", version_1_idle),
@@ -134,22 +136,28 @@ fn link_life(name: &str) -> Result<usize> {
     attempt(&lab, 3)?;
     lab.step("a new link group: c4")?;
     attempt(&lab, 4)?;
+
+    lab.step("another connection in it: c5")?;
+    talk::connect(&lab, 5)?;
+    lab.step("the server's RoCE device is removed while c5 is open")?;
+    let removing = server.spawn("rdma link del rxe0")?;
+    sleep(Duration::from_secs(4));
+    lab.step("c5 is closed")?;
+    talk::close(&lab, 5)?;
+    removing.succeed(Duration::from_secs(60))?;
+    one_port(server)?;
+    lab.step("the server, which has lost its link group, has a RoCE device again: c6")?;
+    attempt(&lab, 6)?;
+
     server.run("insmod /golden_force.ko answer=smcr_lgr_reg_rmbs:0")?;
     lab.step("the client network is cut again, its RoCE device removed and made again")?;
     client.run(lose)?;
     one_port(client)?;
-    lab.step("the server believes its RMB confirmed (forced: smcr_lgr_reg_rmbs returns 0): c5")?;
-    attempt(&lab, 5)?;
-    server.run("rmmod golden_force")?;
-
-    lab.step("one more link group: c6")?;
-    talk::connect(&lab, 6)?;
-    lab.step("the server's RoCE device is removed while c6 is open")?;
-    let removing = server.spawn("rdma link del rxe0")?;
-    sleep(Duration::from_secs(4));
-    lab.step("c6 is closed")?;
-    talk::close(&lab, 6)?;
-    removing.succeed(Duration::from_secs(60))?;
+    lab.step("the server believes its RMB confirmed (forced: smcr_lgr_reg_rmbs returns 0): c7")?;
+    // The server kills its connection with the link group, so nothing is there to accept (accept()
+    // hangs), while the client has fallen back to TCP.
+    lab.ask(client, &format!("connect c7 {}:7000", lab.address()))?;
+    lab.ask(client, "close c7")?;
     let proves = ["test-link-v2-response", "decline-v2-04000000-out-of-sync"];
     write(name, &lab, &recording.finish()?, &proves)
 }
@@ -288,12 +296,62 @@ fn routed(name: &str) -> Result<usize> {
     write(name, &lab, &recording.finish()?, &["accept-r-v2-first-contact"])
 }
 
+fn refusals(name: &str) -> Result<usize> {
+    let lab = boot()?;
+    let (client, server) = (lab.client(), lab.server());
+    lab.guests().try_for_each(second_netdev)?;
+    port(server, 0)?;
+    port(server, 1)?;
+    port(client, 0)?;
+    let recording = lab.record()?;
+    talk::contacts(&lab)?;
+    forced(&lab, 3, "server", "smc_rtoken_add", -28, "has no room for the rkey in CONFIRM_RKEY")?;
+    server.run("insmod /golden_force.ko answer=smc_rtoken_delete:-2")?;
+    lab.step("c2 is closed, the server does not know the rkey in DELETE_RKEY (forced: smc_rtoken_delete returns -2)")?;
+    talk::close(&lab, 2)?;
+    sleep(Duration::from_secs(3));
+    server.run("rmmod golden_force; insmod /golden_force.ko answer=smcr_buf_map_lgr:-12")?;
+    lab.step("the client gets a second port, the server cannot add a link (forced: smcr_buf_map_lgr returns -12)")?;
+    port(client, 1)?;
+    sleep(Duration::from_secs(4));
+    server.run("rmmod golden_force")?;
+    let proves = [
+        "confirm-rkey-v2-response-negative-retry",
+        "delete-rkey-v2-response-negative",
+        "req-add-link-v2-response",
+    ];
+    write(name, &lab, &recording.finish()?, &proves)
+}
+
+fn versions(name: &str) -> Result<usize> {
+    let lab = boot()?;
+    lab.guests().try_for_each(one_port)?;
+    for vm in lab.guests() {
+        vm.run(&format!("insmod /golden_force.ko roce_v1={}", vm.ip()))?;
+    }
+    let recording = lab.record()?;
+    talk::listen(&lab)?;
+    lab.step("the client offers SMC-R in both versions and the loopback in version 2: c1")?;
+    attempt(&lab, 1)?;
+    everywhere(
+        &lab,
+        "puppet pnet add NET1 eth eth0; puppet pnet add NET1 dev lo; puppet pnet add NET1 dev rxe0",
+    )?;
+    lab.step("one PNETID makes the loopback a device of version 1: c2")?;
+    attempt(&lab, 2)?;
+    everywhere(&lab, "smcd ueid flush")?;
+    lab.step("without a UEID: c3")?;
+    attempt(&lab, 3)?;
+    write(name, &lab, &recording.finish()?, &["proposal-v1r-v2b", "proposal-v1b-v2b"])
+}
+
 /// What may go wrong at either end, and the function that is made to say so.
-const FAULTS: [(&str, i64, &str); 4] = [
+const FAULTS: [(&str, i64, &str); 5] = [
     ("smc_buf_create", -12, "has no memory for buffers"),
     ("smc_rmb_rtoken_handling", -1, "has no room for the peer's rkey"),
     ("smc_ib_ready_link", -1, "cannot make the queue pair ready"),
     ("smc_llc_eval_conf_link", -1, "does not like CONFIRM_LINK"),
+    ("smc_llc_wait", 0, "waits in vain for CONFIRM_LINK"),
 ];
 
 fn declines(name: &str) -> Result<usize> {
@@ -336,7 +394,12 @@ fn declines(name: &str) -> Result<usize> {
         forced(&lab, n, side, "smcr_lgr_reg_rmbs", -1, why)?;
         n += 1;
     }
-    write(name, &lab, &recording.finish()?, &["decline-v2-03030002", "accept-r-v2"])
+    write(
+        name,
+        &lab,
+        &recording.finish()?,
+        &["decline-v2-03030002", "decline-v2-02010000", "accept-r-v2"],
+    )
 }
 
 fn version_1(name: &str) -> Result<usize> {
