@@ -214,7 +214,7 @@ impl Connection {
     }
 
     fn say_final(&mut self) {
-        let unread = self.rx.unread_in_stream() > 0;
+        let unread = self.rx.unread > 0;
         self.say(if unread { ConnectionState::ABORTED } else { ConnectionState::CLOSED });
     }
 }

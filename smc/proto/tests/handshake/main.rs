@@ -10,7 +10,9 @@
 mod choice;
 mod craft;
 mod endings;
+mod fabric;
 mod lies;
 mod offer;
 mod pair;
 mod smcd;
+mod smcr;

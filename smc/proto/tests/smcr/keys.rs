@@ -157,6 +157,28 @@ fn refused_or_unanswered_rmb_is_not_shared() {
     }
 }
 
+// row 62: a command waits at most 20 s for other flows
+#[test]
+fn commands_behind_slow_flows_are_given_up() {
+    let mut world = two_ports(Version::V1);
+    world.tamper = Some(Box::new(|from, _, bytes| from != SERVER || bytes[0] != 6));
+    let now = world.now;
+    for n in 1..=20 {
+        world.group(CLIENT).share_rmb(now, BufferId(n)).unwrap();
+    }
+    world.pump(CLIENT);
+    let answers = |world: &World| {
+        let told = world.hosts[CLIENT].told.iter();
+        told.filter(|wish| matches!(wish, Wish::BufferReady { result: Err(_), .. })).count()
+    };
+    world.run_for(Duration::from_millis(19_999));
+    assert_eq!(answers(&world), 9, "one each 2 s");
+    world.run_for(Duration::from_millis(1));
+    assert!(answers(&world) >= 19, "all but the one that is asked for");
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(answers(&world), 20);
+}
+
 #[test]
 fn late_answer_is_not_taken_for_the_next_rmb() {
     let mut world = two_ports(Version::V1);

@@ -247,6 +247,26 @@ fn operator_deletes_one_link() {
     }
 }
 
+// row 67: what was posted on the link completes before the peer is told
+#[test]
+fn link_is_drained_before_it_is_deleted() {
+    let mut world = World::connected(&two_ports(Version::V1));
+    world.share(CLIENT, BufferId(1));
+    let at = world.send(SERVER, BufferId(1), 1000);
+    let (victim, now) = (world.streams[at].route.link, world.now);
+    let from = world.frames.len();
+    assert!(world.group(SERVER).delete_link(now, victim, DeleteReason::OPERATOR));
+    world.pump(SERVER);
+    world.run();
+    let position = |what: &dyn Fn(&crate::fabric::Frame) -> bool| {
+        world.frames[from..].iter().rposition(what).unwrap()
+    };
+    let told = position(&|frame| frame.from == SERVER && frame.bytes[0] == 4);
+    let last = position(&|frame| frame.link == victim && frame.bytes[0] == 0xFE);
+    assert!(last < told, "DELETE LINK stands before the last CDC of the link");
+    assert!(world.streams[at].is_done() && world.streams[at].moves == 1);
+}
+
 // row 67: the client does not know the link
 #[test]
 fn client_says_that_it_has_no_such_link() {
