@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! TEST LINK: is the peer of an idle link still there?
+//!
+//! Invariant: a link is asked only when nothing came over it for the whole interval, and is lost if
+//! the answer does not come within 2 s (RFC 7609, A.3.8; `smc_llc_testlink_work`).
+
+use std::time::Duration;
+
+use super::WAIT;
+use crate::Instant;
+
+/// What a timer said about a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing to do yet.
+    Fine,
+    /// Send a TEST LINK.
+    Ask,
+    /// The peer did not answer: the link is down.
+    Lost,
+}
+
+/// A link's idle timer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TestLink {
+    /// After how long without a message to ask; `None` while the link is not active, or never.
+    interval: Option<Duration>,
+    last: Instant,
+    asked: Option<Instant>,
+}
+
+impl TestLink {
+    /// The link became active.
+    pub(super) fn start(&mut self, now: Instant, interval: Option<Duration>) {
+        *self = Self { interval, last: now, asked: None };
+    }
+
+    /// The link is no longer active.
+    pub(super) fn stop(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Something came over the link.
+    pub(super) fn traffic(&mut self, now: Instant) {
+        self.last = self.last.max(now);
+    }
+
+    /// The answer came.
+    pub(super) fn answered(&mut self) {
+        self.asked = None;
+    }
+
+    /// When [`Self::check`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let idle = self.last.after(self.interval?);
+        Some(self.asked.map_or(idle, |asked| asked.after(WAIT)))
+    }
+
+    /// The time is `now`.
+    pub(super) fn check(&mut self, now: Instant) -> Verdict {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Verdict::Fine;
+        }
+        if self.asked.is_some() {
+            return Verdict::Lost;
+        }
+        self.asked = Some(now);
+        Verdict::Ask
+    }
+}
