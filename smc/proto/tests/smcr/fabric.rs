@@ -41,6 +41,12 @@ pub(crate) fn port(side: Side, n: u8) -> Port {
     Port { device: DeviceId(id.into()), mac: Mac([id; 6]), gid, mtu }
 }
 
+/// Some end of a side's.
+pub(crate) fn end_of(side: Side) -> PeerEnd {
+    let Port { mac, gid, mtu, .. } = port(side, 1);
+    PeerEnd { qpn: Qpn(77), psn: Psn(88), gid, mac, mtu }
+}
+
 /// What waits in a send queue.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {

@@ -98,12 +98,12 @@ fn rkey_flows_run_both_ways_at_once() {
     world.check_agreement();
 }
 
-// row 62: the key of an unknown or no link is refused, nothing of the message is taken
+// row 62: the key of an unknown or no link, or twice that of one, is refused, nothing of the message is taken
 #[test]
 fn confirm_rkey_for_a_link_that_is_not_there_is_refused() {
-    for number in [0, 9] {
+    for number in [0, 9, 1] {
         let mut world = two_ports(Version::V1);
-        let link = world.active(CLIENT)[0].id;
+        let link = world.active(CLIENT)[0].id; // whose number is 1
         let rtoken = Rtoken { rkey: Rkey(0xABCD), vaddr: 0x1000 };
         let other = LinkRtoken { link: number, rtoken };
         let request = ConfirmRkey::request(rtoken, [other]);

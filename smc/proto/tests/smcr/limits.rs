@@ -29,7 +29,11 @@ fn negotiated_limits_count_from_release_1_on() {
         options.release = release;
         options.max_conns = 16;
         options.max_links = 1;
-        let mut world = World::connected(&options);
+        let mut world = World::new(&options);
+        world.start();
+        world.run();
+        let done = smc_proto::smcr::Wish::FirstContactDone;
+        assert!(world.told(CLIENT, &done), "with one link there is no offer to wait for");
         let Body::ConfirmLink(confirm) = Message::parse(&world.frames[0].bytes).unwrap().body
         else {
             panic!("no CONFIRM LINK")

@@ -12,6 +12,7 @@
     reason = "a test that fails may panic"
 )]
 
+mod ending;
 mod fabric;
 mod failover;
 mod first_contact;
@@ -19,4 +20,5 @@ mod keys;
 mod limits;
 mod links;
 mod random;
+mod refused;
 mod stream;
