@@ -13,7 +13,8 @@ use smc_proto::smcr::{LinkGroup, Params, Role, Wish};
 use smc_wire::id::{Psn, Qpn};
 use smc_wire::llc::{Body, DeleteReason, Message, Version};
 
-use crate::fabric::{CLIENT, Options, SERVER, World, port};
+use crate::fabric::World;
+use crate::host::{CLIENT, Options, SERVER, port};
 
 const WHY: DeleteReason = DeleteReason::PROGRAM;
 
@@ -109,7 +110,7 @@ fn group_without_a_connected_link_ends_at_once() {
         ended[ended.len() - 2..],
         [Wish::DestroyQp { link }, Wish::GroupGone { reason: WHY }]
     );
-    assert!(group.start(now, crate::fabric::end_of(SERVER)).is_err());
+    assert!(group.start(now, crate::host::end_of(SERVER)).is_err());
     group.terminate(now, false, WHY);
     group.handle_timeout(now);
     group.handle_link_failed(now, link);

@@ -10,7 +10,8 @@ use smc_proto::smcr::{Received, Redundancy, Wish};
 use smc_wire::cdc::{ProducerFlags, Smcr};
 use smc_wire::llc::{Body, DeleteReason, Message, Version};
 
-use crate::fabric::{CLIENT, Options, SERVER, World, port};
+use crate::fabric::World;
+use crate::host::{CLIENT, Options, SERVER, port};
 
 const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 const RMB: BufferId = BufferId(1);

@@ -9,7 +9,8 @@ use smc_proto::smcr::link::State;
 use smc_proto::smcr::{Redundancy, Wish};
 use smc_wire::llc::{Body, DeleteLink, DeleteReason, DeleteTarget, Message, Version};
 
-use crate::fabric::{CLIENT, FIRST, Options, SERVER, World};
+use crate::fabric::World;
+use crate::host::{CLIENT, FIRST, Options, SERVER};
 
 const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 
@@ -174,7 +175,7 @@ fn server_answers_a_request_that_it_cannot_serve() {
     let mut world = World::connected(&two_ports(Version::V2));
     let link = world.active(CLIENT)[0].id;
     let from = world.frames.len();
-    let gids = [crate::fabric::port(CLIENT, 3).gid];
+    let gids = [crate::host::port(CLIENT, 3).gid];
     let ask = Body::ReqAddLink(smc_wire::llc::ReqAddLink::new(&gids));
     world.say(CLIENT, link, false, ask);
     world.run();
@@ -263,7 +264,7 @@ fn link_is_drained_before_it_is_deleted() {
     world.pump(SERVER);
     let llc = |world: &World| {
         let queues = world.hosts[SERVER].qps.values().flat_map(|qp| &qp.queue);
-        queues.filter(|(_, item)| matches!(item, crate::fabric::Item::Llc(..))).count()
+        queues.filter(|(_, item)| matches!(item, crate::host::Item::Llc(..))).count()
     };
     while !world.hosts[SERVER].qp(victim).queue.is_empty() {
         assert_eq!(llc(&world), 0, "the client is told too early");

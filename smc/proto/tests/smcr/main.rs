@@ -16,6 +16,7 @@ mod ending;
 mod fabric;
 mod failover;
 mod first_contact;
+mod host;
 mod keys;
 mod limits;
 mod links;

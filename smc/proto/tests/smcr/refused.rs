@@ -10,7 +10,8 @@ use smc_proto::id::{BufferId, ConnId};
 use smc_proto::smcr::{Received, Redundancy, Wish};
 use smc_wire::llc::{AddLink, Body, DeleteReason, Message, RejectReason, Version};
 
-use crate::fabric::{CLIENT, Options, SERVER, World, port};
+use crate::fabric::World;
+use crate::host::{CLIENT, Options, SERVER, port};
 
 fn symmetric(version: Version) -> World {
     World::connected(&Options::new(version, &[1, 2], &[1, 2]))
