@@ -50,8 +50,14 @@ impl Chid {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Eid(pub [u8; 32]);
 
-/// An [`Eid`] that a user defined, with the syntax checked (`smc_clc_ueid_add`): A-Z, 0-9, `.` and
-/// `-`, the first a letter or digit, blanks only at the end.
+impl Eid {
+    /// None was chosen: what an accept or confirm carries then.
+    pub const NONE: Self = Self([0; 32]);
+}
+
+/// An [`Eid`] that a user defined, with the syntax checked (`smc_clc_ueid_valid`): A-Z, 0-9, `.` and
+/// `-`, the first a letter or digit, blanks only at the end. Linux also takes the capitals of
+/// Latin-1, and tabs and newlines for the blanks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ueid(Eid);
 

@@ -21,8 +21,8 @@ use crate::bytes::{Reader, Writer};
 ///
 /// The peer may write while this side reads. So the area is not parsed as bytes but as its two
 /// halves, each of which must be one 8-byte load: [`Smcd::parse_halves`]. Linux writes all 32 bytes
-/// with one signalled `move_data` ([`Smcd::emit`]); who writes them himself into shared memory stores
-/// [`Smcd::to_halves`], the producer half last.
+/// with one signalled `move_data` ([`Smcd::emit`]); who shares the memory with the peer stores
+/// [`Smcd::to_halves`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Smcd {
     /// How far the peer has written this DMB's ring.

@@ -7,7 +7,7 @@
 
 use super::{ConnectionState, Cursor, ProducerFlags, TYPE};
 use crate::Error;
-use crate::bytes::{Reader, Writer};
+use crate::bytes::Writer;
 use crate::id::AlertToken;
 
 /// A CDC message (RFC 7609, A.4; `struct smc_cdc_msg`).
@@ -55,23 +55,29 @@ impl Smcr {
     /// [`Error::Short`] below 26 bytes, [`Error::Field`] if it is no CDC or its length field is not
     /// 44. Linux drops such messages silently.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let mut reader = Reader::new(WHAT, bytes);
-        let head: [u8; Self::MIN_RECEIVED] = reader.array()?;
-        let mut reader = Reader::new(WHAT, &head);
-        let (kind, len) = (reader.u8()?, reader.u8()?);
+        let Some(head) = bytes.first_chunk::<{ Self::MIN_RECEIVED }>() else {
+            return Err(Error::Short { what: WHAT, need: Self::MIN_RECEIVED, have: bytes.len() });
+        };
+        // The whole layout in one pattern: this is parsed for every message of every connection.
+        let [kind, len, s0, s1, t0, t1, t2, t3, rest @ ..] = *head;
+        let [_, _, w0, w1, c0, c1, c2, c3, _, _, v0, v1, d0, d1, d2, d3, flags, state] = rest;
         if kind != TYPE {
             return Err(Error::Field { field: "cdc.type", value: kind.into(), allowed: "0xfe" });
         }
         if usize::from(len) != Self::LEN {
             return Err(Error::Field { field: "cdc.len", value: len.into(), allowed: "44" });
         }
+        let cursor = |wrap, count| Cursor {
+            wrap: u16::from_be_bytes(wrap),
+            count: u32::from_be_bytes(count),
+        };
         Ok(Self {
-            seqno: reader.u16()?,
-            token: AlertToken(reader.u32()?),
-            prod: cursor(&mut reader)?,
-            cons: cursor(&mut reader)?,
-            flags: ProducerFlags(reader.u8()?),
-            state: ConnectionState(reader.u8()?),
+            seqno: u16::from_be_bytes([s0, s1]),
+            token: AlertToken(u32::from_be_bytes([t0, t1, t2, t3])),
+            prod: cursor([w0, w1], [c0, c1, c2, c3]),
+            cons: cursor([v0, v1], [d0, d1, d2, d3]),
+            flags: ProducerFlags(flags),
+            state: ConnectionState(state),
         })
     }
 
@@ -97,10 +103,4 @@ impl Smcr {
         writer.put(&message)?;
         Ok(writer.position())
     }
-}
-
-/// Two reserved bytes, wrap count, offset.
-fn cursor(reader: &mut Reader) -> Result<Cursor, Error> {
-    reader.u16()?;
-    Ok(Cursor { wrap: reader.u16()?, count: reader.u32()? })
 }

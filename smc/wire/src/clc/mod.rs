@@ -18,22 +18,23 @@
 //! "IBM Shared Memory Communications Version 2" and in Linux's `net/smc/smc_clc.h`.
 
 mod accept;
+mod confirm;
 mod decline;
 mod diagnosis;
 mod first_contact;
 mod frame;
 mod header;
 mod message;
+mod offer_v2;
 mod proposal;
 
-pub use accept::{AcceptConfirm, Body, Confirm, Contact, MAX_GIDS, Smcd, Smcr};
+pub use accept::{Accept, AcceptConfirm, Body, Contact, Smcd, Smcr};
+pub use confirm::{Confirm, MAX_GIDS};
 pub use decline::Decline;
 pub use diagnosis::Diagnosis;
 pub use first_contact::{Features, FirstContact, HOSTNAME, Os, hostname};
-pub use frame::{Frame, frame};
+pub use frame::{Frame, MAX_MESSAGE, frame};
 pub use header::{Modes, Version};
 pub use message::Message;
-pub use proposal::{
-    IsmArea, IsmEntry, MAX_ISM_ENTRIES, MAX_PREFIXES_V6, MAX_UEIDS, OfferV1, OfferV2, PrefixV4,
-    PrefixV6, Prefixes, Proposal, SmcdOffer, SmcrOffer,
-};
+pub use offer_v2::{IsmEntry, MAX_ISM_ENTRIES, MAX_UEIDS, OfferV2, SmcdOffer, SmcrOffer};
+pub use proposal::{IsmArea, MAX_PREFIXES_V6, OfferV1, PrefixV4, PrefixV6, Prefixes, Proposal};
