@@ -24,7 +24,7 @@ use crate::id::{BufferId, DeviceId};
 const MAX_RECEIVED: usize = 8192;
 
 impl LinkGroup {
-    /// [`Wish::CreateQp`](super::super::Wish::CreateQp) was carried out; `None` if it failed.
+    /// [`Wish::CreateQp`] was carried out; `None` if it failed.
     pub fn handle_qp_created(&mut self, now: Instant, link: LinkId, qp: Option<QueuePair>) {
         let Some(qp) = qp else { return self.handle_qp_failed(now, link) };
         let Some(entry) = self.core.link_mut(link) else { return };
@@ -44,7 +44,7 @@ impl LinkGroup {
         self.lose(now, link, Event::Failed(link));
     }
 
-    /// [`Wish::RegisterMr`](super::super::Wish::RegisterMr) was carried out; `None` if it failed.
+    /// [`Wish::RegisterMr`] was carried out; `None` if it failed.
     pub fn handle_mr_registered(
         &mut self,
         now: Instant,
@@ -62,7 +62,7 @@ impl LinkGroup {
         self.settle(now);
     }
 
-    /// A send that [`Wish::PostSend`](super::super::Wish::PostSend) asked for has completed, well or not.
+    /// A send that [`Wish::PostSend`] asked for has completed, well or not.
     pub fn handle_sent(&mut self, now: Instant, link: LinkId, work: WorkId, ok: bool) {
         if let Phase::Ending(ending) = &mut self.phase
             && !ending.sent(&mut self.core, now, link, work, ok)
@@ -82,7 +82,7 @@ impl LinkGroup {
         self.lose(now, link, Event::Down(link));
     }
 
-    /// [`Wish::Drain`](super::super::Wish::Drain) was carried out.
+    /// [`Wish::Drain`] was carried out.
     pub fn handle_drained(&mut self, now: Instant, link: LinkId) {
         self.feed(now, &Event::Drained(link));
         self.settle(now);
