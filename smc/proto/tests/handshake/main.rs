@@ -11,6 +11,7 @@ mod choice;
 mod craft;
 mod endings;
 mod fabric;
+mod golden;
 mod lies;
 mod offer;
 mod pair;
