@@ -23,7 +23,7 @@ use smc_proto::smcd::dmb::Dmb;
 use smc_proto::smcr::qp::QueuePair;
 use smc_proto::smcr::{self, LinkId, Rtoken};
 use smc_wire::clc::{AcceptConfirm, Body, Message};
-use smc_wire::id::{Chid, IsmGid, Mac, RoceGid, Ueid};
+use smc_wire::id::{Chid, IsmGid, Mac, Rkey, RoceGid, Ueid};
 use smc_wire::llc;
 use smc_wire::size::PathMtu;
 
@@ -187,6 +187,10 @@ impl Dice {
         match message.body {
             llc::Body::AddLink(it) if it.rejected.is_none() => {
                 self.qps.push_back(QueuePair { qpn: it.qpn, psn: it.psn });
+                // In version 1 nobody learns the first buffer's key on a link that was rejected.
+                if it.tail.is_none() {
+                    self.keys.push_back(Rtoken { rkey: Rkey(0), vaddr: 0 });
+                }
                 for update in it.tail.iter().flat_map(|tail| tail.rkeys.iter()) {
                     self.keys.push_back(Rtoken { rkey: update.new, vaddr: update.vaddr });
                 }
