@@ -15,5 +15,6 @@ mod golden;
 mod lies;
 mod offer;
 mod pair;
+mod random;
 mod smcd;
 mod smcr;
