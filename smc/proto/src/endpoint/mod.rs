@@ -60,6 +60,10 @@ pub const CLC_WAIT: Duration = Duration::from_secs(6);
 /// (`CLC_WAIT_TIME_SHORT`).
 pub const CLC_WAIT_SHORT: Duration = Duration::from_secs(1);
 
+/// Handshakes as a server beyond which [`Config::limit_hs`] counts: those that Linux's work queue
+/// runs at a time (`WQ_DFL_ACTIVE`).
+const MAX_HANDSHAKES: usize = 1024;
+
 /// A host's end of SMC.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -269,6 +273,11 @@ impl Endpoint {
     /// Handshakes under way.
     pub fn handshakes(&self) -> usize {
         self.handshakes.len()
+    }
+
+    /// Whether listeners should offer SMC in their SYN-ACKs now (`smc_hs_congested`).
+    pub fn offers(&self) -> bool {
+        !self.config.limit_hs || self.handshakes.len() < MAX_HANDSHAKES
     }
 
     /// What names this host to SMC-R peers.

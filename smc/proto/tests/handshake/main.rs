@@ -18,3 +18,4 @@ mod pair;
 mod random;
 mod smcd;
 mod smcr;
+mod tables;

@@ -266,6 +266,56 @@ fn a_client_that_does_not_know_the_group_or_the_link_declines() {
     assert_eq!(pair.declined(0, stream), Diagnosis::SYNCERR);
 }
 
+/// A client that has a group with the server gets an Accept for a later connection: why it
+/// declines, if it does.
+fn later_accept(lie: fn(&mut smc_wire::clc::Smcr)) -> Option<Diagnosis> {
+    let mut pair = version_2(1);
+    pair.establish();
+    let mut accept = last_accept(&pair);
+    let Contact::V2 { first, .. } = &mut accept.contact else { panic!() };
+    *first = None;
+    let Body::Smcr(body) = &mut accept.body else { panic!() };
+    body.rkey.0 += 1000;
+    lie(body);
+    let (stream, _) = pair.offer();
+    pair.inject_accept(stream, accept);
+    match pair.outcome(0, stream) {
+        Some(Outcome::Smc(_)) => None,
+        _ => Some(pair.declined(0, stream)),
+    }
+}
+
+// rows 18, 19
+#[test]
+fn a_later_accept_must_name_a_link_of_the_group() {
+    assert_eq!(later_accept(|_| {}), None);
+    assert_eq!(later_accept(|it| it.qpn.0 += 1), Some(Diagnosis::SYNCERR));
+    assert_eq!(later_accept(|it| it.gid.0[15] += 1), Some(Diagnosis::SYNCERR));
+    assert_eq!(later_accept(|it| it.peer.0[0] += 1), Some(Diagnosis::SYNCERR));
+}
+
+// row 18
+#[test]
+fn a_queue_pair_that_cannot_be_made_ready_declines() {
+    for n in [0, 1] {
+        let mut pair = version_2(1);
+        pair.fabric.faults[n].no_rtr = true;
+        let stream = pair.begin();
+        pair.run();
+        for _ in 0..6 {
+            pair.pass(SECOND);
+        }
+        let Some(Outcome::Tcp(reason)) = pair.outcome(n, stream) else {
+            panic!("{:?}", pair.outcome(n, stream))
+        };
+        assert_eq!(reason.diagnosis, Diagnosis::ERR_RDYLNK);
+        let Some(Outcome::Tcp(reason)) = pair.outcome(1 - n, stream) else {
+            panic!("{:?}", pair.outcome(1 - n, stream))
+        };
+        assert_eq!(reason.peer, Some(Diagnosis::ERR_RDYLNK));
+    }
+}
+
 // row 46
 #[test]
 fn a_cdc_message_before_the_confirm_is_kept() {
