@@ -4,11 +4,12 @@
 
 use smc_proto::handshake::inventory::{Address, IsmDevice};
 use smc_proto::handshake::pnet::{Named, PnetId};
+use smc_proto::handshake::reason::Failure;
 use smc_proto::id::DeviceId;
 use smc_wire::clc::{Diagnosis, Modes, Proposal};
 use smc_wire::id::{Chid, IsmGid};
 
-use crate::pair::{IF, Pair, config, interface, ism};
+use crate::pair::{IF, Outcome, Pair, config, interface, ism};
 
 fn device(n: u32, chid: u16) -> IsmDevice {
     let gid = IsmGid { gid: n.into(), ext: u64::from(n) << 8 };
@@ -194,5 +195,34 @@ fn a_device_that_refuses_the_vlan_is_not_offered_under_version_1() {
         let proposal = pair.offer().1.unwrap();
         assert_eq!(v1_modes(&proposal), (!refused).then_some(Modes::D));
         assert_eq!(proposal.v2.unwrap().modes(), Some(Modes::D));
+    }
+}
+
+// row 29
+#[test]
+fn a_device_that_found_no_line_cannot_be_chosen() {
+    let mut pair = Pair::bare();
+    for n in 1..=5 {
+        pair.ends[0].endpoint.add_ism(device(n, 0xFF00 + n as u16));
+    }
+    let (stream, _) = pair.offer();
+    let mut accept = crate::craft::accept();
+    let smc_wire::clc::Body::Smcd(body) = &mut accept.body else { panic!() };
+    body.chid = Chid(0xFF01);
+    pair.inject_accept(stream, accept);
+    let lie = Failure::Lie("Accept.chid");
+    assert_eq!(pair.outcome(0, stream), Some(Outcome::Dead(lie)));
+}
+
+#[test]
+fn smc_r_version_2_needs_a_ueid() {
+    for ueids in [true, false] {
+        let mut pair = Pair::roce();
+        if !ueids {
+            pair.ends[0].endpoint.configure(smc_proto::config::Config::default()).unwrap();
+        }
+        let proposal = pair.offer().1.unwrap();
+        assert_eq!(v1_modes(&proposal), Some(Modes::R));
+        assert_eq!(proposal.v2.is_some(), ueids);
     }
 }

@@ -367,6 +367,68 @@ fn a_buffer_is_zeroed_when_the_peer_has_forgotten_its_key() {
     assert_eq!(third[1].receive.id, server.receive.id);
 }
 
+// row 62
+#[test]
+fn a_buffer_is_not_zeroed_while_the_peer_has_its_key() {
+    let mut pair = version_2(1);
+    let [client, _] = pair.establish();
+    pair.establish();
+    pair.fabric.faults[0].mute = true;
+    pair.release(0, client.conn);
+    let zeroed = |wish: &Wish| {
+        matches!(wish, Wish::Group(smc_proto::group::Wish::Zero { buffer, .. })
+            if *buffer == client.receive.id)
+    };
+    assert!(!pair.ends[0].log.iter().any(zeroed));
+    for _ in 0..3 {
+        pair.pass(SECOND);
+    }
+    // A peer that does not answer is not waited for longer than LLC's time.
+    assert!(pair.ends[0].log.iter().any(zeroed));
+}
+
+// row 18
+#[test]
+fn a_group_that_ends_during_its_first_contact_declines() {
+    for n in [0, 1] {
+        let mut pair = version_2(1);
+        pair.fabric.faults[1].mute = true;
+        let stream = pair.begin();
+        pair.run();
+        let group = pair.ends[n].endpoint.groups().infos().next().unwrap().id;
+        pair.ends[n].endpoint.terminate(pair.now, group);
+        pair.run();
+        assert_eq!(pair.outcome(n, stream), None);
+        for _ in 0..5 {
+            pair.pass(SECOND);
+        }
+        let Some(Outcome::Tcp(reason)) = pair.outcome(n, stream) else {
+            panic!("{:?}", pair.outcome(n, stream))
+        };
+        let own = n == 1 || reason.diagnosis == Diagnosis::PEERDECL;
+        assert!(own || reason.diagnosis == Diagnosis::TIMEOUT_CL, "{reason}");
+    }
+}
+
+#[test]
+fn a_port_that_comes_later_gives_the_group_a_second_link() {
+    let mut pair = version_2(1);
+    pair.establish();
+    let created = |pair: &Pair, n: usize| {
+        let create = |wish: &&Wish| {
+            matches!(wish, Wish::Links { wish: smcr::Wish::CreateQp { port, .. }, .. }
+                if port.device == self::port(1, 2).id)
+        };
+        pair.ends[n].log.iter().filter(create).count()
+    };
+    assert_eq!([0, 1].map(|n| created(&pair, n)), [0, 0]);
+    for n in [1, 0] {
+        pair.ends[n].endpoint.set_port(pair.now, port(n as u8 + 1, 2));
+        pair.run();
+    }
+    assert!([0, 1].map(|n| created(&pair, n)).iter().all(|it| *it > 0));
+}
+
 #[test]
 fn a_second_port_gives_a_second_link_and_its_loss_moves_connections() {
     let mut pair = version_2(1);
