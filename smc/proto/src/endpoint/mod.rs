@@ -84,7 +84,7 @@ pub struct Endpoint {
     /// SMC-R buffers that are being made reachable.
     sharing: BTreeSet<BufferId>,
     /// SMC-R buffers to be zeroed when the peer has forgotten them.
-    leaving: BTreeMap<BufferId, GroupId>,
+    leaving: BTreeSet<BufferId>,
     wishes: VecDeque<Wish>,
     last: u32,
     now: Instant,
@@ -109,7 +109,7 @@ impl Endpoint {
             links: BTreeMap::new(),
             events: VecDeque::new(),
             sharing: BTreeSet::new(),
-            leaving: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             wishes: VecDeque::new(),
             last: 0,
             now: Instant::default(),

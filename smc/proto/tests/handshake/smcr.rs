@@ -531,3 +531,87 @@ fn an_end_of_tcp_during_the_first_contact_ends_the_group() {
     let Body::Smcr(body) = accept.body else { panic!() };
     assert_ne!(body.qpn, Qpn(0));
 }
+
+// row 18
+#[test]
+fn a_later_connections_buffer_that_cannot_be_shared_is_given_back() {
+    let mut pair = version_2(1);
+    pair.establish();
+    pair.fabric.faults[1].no_mr = true;
+    assert_eq!(pair.fall_back(), [Diagnosis::PEERDECL, Diagnosis::ERR_REGBUF]);
+    let freed = |wish: &Wish| matches!(wish, Wish::Group(smc_proto::group::Wish::Free { .. }));
+    assert!(pair.ends[1].log.iter().any(freed));
+    pair.fabric.faults[1].no_mr = false;
+    assert!(pair.establish().iter().all(|end| !end.first_contact));
+}
+
+// row 62
+#[test]
+fn a_handshake_that_ends_while_its_key_is_told_zeroes_the_buffer_afterwards() {
+    let mut pair = version_2(1);
+    pair.establish();
+    pair.fabric.faults[1].mute = true;
+    let stream = pair.begin();
+    pair.run();
+    let server = pair.streams[stream].conns[1].unwrap();
+    pair.ends[1].endpoint.handle_tcp_end(pair.now, server);
+    pair.run();
+    let zeroed = |pair: &Pair| {
+        let zero = |wish: &&Wish| matches!(wish, Wish::Group(smc_proto::group::Wish::Zero { .. }));
+        pair.ends[1].log.iter().filter(zero).count()
+    };
+    // The send buffer at once; the RMB not while CONFIRM_RKEY is under way.
+    assert_eq!(zeroed(&pair), 1);
+    for _ in 0..3 {
+        pair.pass(SECOND);
+    }
+    let spoiled = |wish: &Wish| matches!(wish, Wish::Group(smc_proto::group::Wish::Free { .. }));
+    assert!(zeroed(&pair) == 2 || pair.ends[1].log.iter().any(spoiled));
+}
+
+#[test]
+fn links_that_come_and_go_leave_the_group_to_be_found() {
+    let mut pair = version_2(1);
+    for n in [0, 1] {
+        pair.ends[n].endpoint.set_port(pair.now, port(n as u8 + 1, 2));
+    }
+    pair.establish();
+    for _ in 0..4 {
+        for id in [1, 2] {
+            for active in [false, true] {
+                for n in [0, 1] {
+                    let port = port(n as u8 + 1, id);
+                    let port = smc_proto::handshake::inventory::RocePort { active, ..port };
+                    pair.ends[n].endpoint.set_port(pair.now, port);
+                    pair.run();
+                    pair.pass(SECOND);
+                }
+            }
+            assert!(pair.establish().iter().all(|end| !end.first_contact));
+        }
+    }
+}
+
+#[test]
+fn the_first_active_port_names_the_host() {
+    let mut pair = Pair::bare();
+    let down = smc_proto::handshake::inventory::RocePort { active: false, ..port(1, 2) };
+    pair.ends[0].endpoint.set_port(pair.now, down);
+    assert_eq!(pair.ends[0].endpoint.peer_id().0, [0; 8]);
+    pair.ends[0].endpoint.set_port(pair.now, port(1, 1));
+    assert_eq!(pair.ends[0].endpoint.peer_id().0, [0x5A, 0xA5, 2, 0, 0, 0, 1, 1]);
+}
+
+// row 17
+#[test]
+fn a_decline_is_of_the_accepts_version() {
+    for (mut pair, len) in [(version_1(), 28), (version_2(1), 44)] {
+        pair.fabric.faults[0].no_qp = true;
+        pair.fall_back();
+        let last = pair.ends[0].log.iter().rev().find_map(|wish| match wish {
+            Wish::SendClc { message, .. } => Some(message.len()),
+            _ => None,
+        });
+        assert_eq!(last, Some(len));
+    }
+}
