@@ -190,6 +190,12 @@ impl World {
         n
     }
 
+    /// SMC-R: what end `i` posted is lost.
+    pub(crate) fn drop_posted(&mut self, i: usize) {
+        self.ends[i].posted.clear();
+        self.ends[i].uncompleted.clear();
+    }
+
     /// SMC-R: completes up to `n` of the messages that end `i` posted.
     pub(crate) fn complete(&mut self, i: usize, n: usize) {
         for _ in 0..n {
