@@ -65,7 +65,7 @@ impl World {
                 let part = &now[at..now.len().min(at + range.len())];
                 at += part.len();
                 match &smc.established.path {
-                    Path::Copied { .. } => {
+                    Path::Copied { .. } | Path::Rdma { .. } => {
                         smc.send[range.start..range.start + part.len()].copy_from_slice(part);
                     }
                     Path::Mapped { peer, .. } => {
@@ -122,12 +122,12 @@ impl World {
                 let mut got = Vec::new();
                 for range in chunks.ranges() {
                     let len = range.len().min(n as usize - got.len());
-                    let token = smc.established.receive.dmb.token;
-                    match self.ism.read(token, 32 + range.start, len) {
-                        Ok(part) => got.extend(part),
-                        Err(_) => break,
+                    match self.ring(conn, side, range.start, len) {
+                        Some(part) => got.extend(part),
+                        None => break,
                     }
                 }
+                let Some(smc) = self.pairs[conn].sides[side].smc() else { return };
                 if !peek {
                     smc.conn.consume(got.len() as u32);
                 }
@@ -143,7 +143,7 @@ impl World {
             }
             Phase::Handshake | Phase::Over => return,
         };
-        let judged = pair.streams[1 - side].received(&got, peek);
+        let judged = self.pairs[conn].streams[1 - side].received(&got, peek);
         self.judge(conn, judged.map_err(|what| format!("side {side}: {what}")));
         match end {
             Some(End::Reset) => self.reset(conn, side),

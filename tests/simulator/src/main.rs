@@ -32,6 +32,9 @@ struct Options {
     /// Most steps of a script.
     #[arg(long, default_value_t = 80)]
     steps: usize,
+    /// Print all that happens in the simplest script that fails.
+    #[arg(long)]
+    trace: bool,
     /// Nothing goes wrong but what applications do.
     #[arg(long)]
     no_faults: bool,
@@ -51,8 +54,9 @@ fn case(options: &Options, run: u64) -> Result<impl ValueTree<Value = Case>, Str
     cases.new_tree(&mut runner).map_err(|reason| reason.to_string())
 }
 
-fn play((setups, seed, script): &Case, coverage: &mut Coverage) -> Result<(), String> {
+fn play((setups, seed, script): &Case, coverage: &mut Coverage, trace: bool) -> Result<(), String> {
     let mut world = World::new(setups, *seed)?;
+    world.trace = trace;
     let outcome = world.run(script);
     coverage.add(world.coverage());
     outcome
@@ -63,7 +67,7 @@ fn shrink(tree: &mut impl ValueTree<Value = Case>, mut why: String) -> (Case, St
     let mut simplest = tree.current();
     let mut ignored = Coverage::default();
     for _ in 0..10_000 {
-        let failed = play(&tree.current(), &mut ignored);
+        let failed = play(&tree.current(), &mut ignored, false);
         let moved = match failed {
             Err(error) => {
                 simplest = tree.current();
@@ -92,9 +96,12 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-        if let Err(error) = play(&tree.current(), &mut coverage) {
+        if let Err(error) = play(&tree.current(), &mut coverage, false) {
             failures += 1;
             let (simplest, error) = shrink(&mut tree, error);
+            if options.trace {
+                let _ = play(&simplest, &mut Coverage::default(), true);
+            }
             println!("run {run} of seed {}: {error}\n{simplest:#?}", options.seed);
         }
     }

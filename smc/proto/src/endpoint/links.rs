@@ -140,6 +140,13 @@ impl Endpoint {
         }
     }
 
+    /// An established connection's way to its peer's RMB, after [`smcr::Wish::MoveConnection`]; `index`
+    /// is the one of its [`super::Path::Rdma`]. `None` if the peer told no key for the link.
+    pub fn route(&self, conn: ConnId, index: smcr::RtokenIndex) -> Option<smcr::Route> {
+        let group = self.established.get(&conn)?;
+        self.links.get(group)?.machine.route(conn, index)
+    }
+
     /// Keeps a CDC message for a connection in its handshake (`smc_cdc_rx_handler` finds it by its
     /// token already).
     fn keep(&mut self, group: GroupId, message: cdc::Smcr) -> bool {
