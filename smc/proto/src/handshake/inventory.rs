@@ -88,7 +88,7 @@ pub struct IsmDevice {
     pub vlans: bool,
     /// Whether a peer's DMB can be mapped here and written in place (`support_mmapped_rdmb`).
     pub mapped: bool,
-    /// The largest DMB it takes, in bytes, header included.
+    /// The largest DMB it takes, in bytes, header included; a power of two from 16 KiB.
     pub max_dmb: u32,
 }
 
