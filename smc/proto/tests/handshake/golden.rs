@@ -30,13 +30,13 @@ use smc_wire::size::PathMtu;
 const ETH0: InterfaceId = InterfaceId(2);
 
 /// What a capture's end was configured with.
-struct Inputs {
+struct Inputs<'a> {
     all: BTreeMap<String, String>,
     side: &'static str,
-    scenario: &'static str,
+    scenario: &'a str,
 }
 
-impl Inputs {
+impl Inputs<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.all.get(&format!("{}.{key}", self.side)).map(String::as_str)
     }
@@ -113,7 +113,8 @@ impl Inputs {
 
     /// Soft-RoCE has GIDs of version 2 only; for `smcr-v1` the capture made them version 1's.
     fn port(&self) -> Option<RocePort> {
-        let version = if self.scenario == "smcr-v1" { RoceVersion::V1 } else { RoceVersion::V2 };
+        let version =
+            if self.scenario.starts_with("smcr-v1") { RoceVersion::V1 } else { RoceVersion::V2 };
         let gids = self.list("roce.rxe0.gid").into_iter().map(|gid| {
             let gid: std::net::Ipv6Addr = gid.parse().unwrap();
             PortGid { gid: RoceGid(gid.octets()), version, interface: ETH0 }
@@ -153,6 +154,10 @@ impl Dice {
         let mut dice = Self::default();
         for golden in messages {
             match Message::parse(&golden.bytes) {
+                Ok(Message::Decline(decline)) => {
+                    let [a, b, ..] = decline.peer.0;
+                    dice.instance = [a, b];
+                }
                 Ok(Message::Accept(accept)) => dice.answer(&accept.0),
                 Ok(Message::Confirm(confirm)) => dice.answer(&confirm.common),
                 _ => dice.control(&golden.bytes),
@@ -222,17 +227,18 @@ struct StandIn {
 const NOW: Instant = Instant(1);
 
 impl StandIn {
-    fn new(scenario: &'static str, side: &'static str, messages: &[Golden]) -> Self {
+    fn new(scenario: &str, side: &'static str, messages: &[Golden]) -> Self {
         let inputs = Inputs { all: smc_golden::inputs(scenario), side, scenario };
         let own: Vec<Golden> = messages.iter().filter(|it| from(it) == side).cloned().collect();
         let dice = Dice::of(&own);
         let mut endpoint = Endpoint::new(inputs.config(dice.instance)).unwrap();
         let interface = inputs.interface();
-        let local = interface.addresses.iter().map(|it| it.ip).find(IpAddr::is_ipv4).unwrap();
+        let local = interface.addresses.iter().map(|it| it.ip).find(IpAddr::is_ipv4);
+        let local = local.unwrap_or(IpAddr::from([127, 0, 0, 1]));
         endpoint.set_interface(interface);
         for (id, name) in [(1, "lo"), (2, "ism-virtio2")] {
             // Two captures kept SMC-D out of the way.
-            let away = ["smcr-v1", "smcr-v2-limits"].contains(&scenario);
+            let away = scenario.starts_with("smcr-v1") || scenario == "smcr-v2-limits";
             if let Some(device) = inputs.ism(id, name).filter(|_| !away) {
                 endpoint.add_ism(device);
             }
@@ -418,4 +424,56 @@ fn smcr_version_2_with_limits() {
 #[test]
 fn smcr_version_1() {
     stand_in("smcr-v1", 3, 3);
+}
+
+/// Changes what the inputs say, which is how the scenario ended.
+type Prepare = fn(&mut StandIn);
+
+fn ueids(end: &mut StandIn, names: &[&str]) {
+    let mut config = end.endpoint.config().clone();
+    config.eids.flush();
+    for name in names {
+        config.eids.add(Ueid::new(name).unwrap()).unwrap();
+    }
+    end.endpoint.configure(config).unwrap();
+}
+
+fn without_port(end: &mut StandIn) {
+    end.endpoint.remove_port(NOW, DeviceId(9));
+}
+
+/// The capture began before the port was there, which names the host for good.
+fn never_a_port(end: &mut StandIn) {
+    let interface = end.endpoint.inventory().interface(ETH0).cloned().unwrap();
+    end.endpoint = Endpoint::new(end.endpoint.config().clone()).unwrap();
+    end.endpoint.set_interface(interface);
+}
+
+// rows 17, 18
+#[test]
+fn a_server_declines_what_linux_declines() {
+    let cases: [(&str, &str, Prepare); 9] = [
+        ("smcd-declines", "the client has no UEID", |_| {}),
+        ("smcd-declines", "the client has another UEID", |_| {}),
+        ("smcd-declines", "the server has no UEID", |it| ueids(it, &[])),
+        ("smcd-v1", "the only device is one of version 1", |it| {
+            ueids(it, &["VHOST-USER-ISM"]);
+            it.reachable = false;
+        }),
+        ("smcr-v1-declines", "the client's prefix has another length", |_| {}),
+        ("smcr-v1-declines", "the server has no RoCE device", without_port),
+        ("smcr-v2-declines", "the server has no RoCE device", never_a_port),
+        ("smcr-v2-declines", "the server has another UEID", |it| ueids(it, &["OTHER"])),
+        ("smcr-v2-declines", "the server does not find the network device", |it| {
+            it.endpoint.remove_interface(ETH0);
+        }),
+    ];
+    for (scenario, step, prepare) in cases {
+        let mut messages = messages(scenario, usize::MAX);
+        messages.retain(|it| it.note("step").unwrap().starts_with(step));
+        assert_eq!(messages.len(), 2, "{scenario}: {step}");
+        let mut end = StandIn::new(scenario, "server", &messages);
+        prepare(&mut end);
+        end.replay(&messages);
+    }
 }
