@@ -362,30 +362,43 @@ fn from(golden: &Golden) -> &str {
     golden.note("from").unwrap().split(',').next().unwrap()
 }
 
-/// CLC and LLC messages of a scenario's first `handshakes`.
+/// CLC and LLC messages of a scenario's first `handshakes`, up to where connections end.
 fn messages(scenario: &str, handshakes: usize) -> Vec<Golden> {
     let all = smc_golden::names(&format!("{scenario}/")).into_iter();
-    let all = all.map(|name| smc_golden::get(&name)).filter(|golden| {
-        let clc = Message::parse(&golden.bytes).is_ok();
-        clc || llc::Message::parse(&golden.bytes)
-            .is_ok_and(|it| golden.bytes.len() >= 44 && !matches!(it.body, llc::Body::Unknown(_)))
-    });
+    let all = all.map(|name| smc_golden::get(&name));
+    let all = all.filter(|golden| Message::parse(&golden.bytes).is_ok() || control(golden));
     let mut proposals = 0;
     let within = all.take_while(|golden| {
         let proposal = matches!(Message::parse(&golden.bytes), Ok(Message::Proposal(_)));
         proposals += usize::from(proposal);
-        proposals <= handshakes
+        proposals <= handshakes && (handshakes == usize::MAX || !deletes(golden))
     });
-    let mut within: Vec<Golden> = within.collect();
-    let last = within.iter().rposition(|golden| Message::parse(&golden.bytes).is_ok());
-    within.truncate(last.map_or(0, |last| last + 1));
-    within
+    within.collect()
 }
 
-fn stand_in(scenario: &'static str, handshakes: usize, established: usize) {
+/// Whether it is an LLC message.
+fn control(golden: &Golden) -> bool {
+    let message = llc::Message::parse(&golden.bytes);
+    message.is_ok_and(|it| golden.bytes.len() >= 44 && !matches!(it.body, llc::Body::Unknown(_)))
+}
+
+fn deletes(golden: &Golden) -> bool {
+    let message = llc::Message::parse(&golden.bytes);
+    control(golden) && message.is_ok_and(|it| matches!(it.body, llc::Body::DeleteRkey(_)))
+}
+
+/// Changes what the inputs say, which is how the scenario ended.
+type Prepare = fn(&mut StandIn);
+
+fn stand_in(scenario: &str, handshakes: usize, established: usize) {
+    stand_in_as(scenario, handshakes, established, |_| {});
+}
+
+fn stand_in_as(scenario: &str, handshakes: usize, established: usize, prepare: Prepare) {
     for side in ["client", "server"] {
         let messages = messages(scenario, handshakes);
         let mut end = StandIn::new(scenario, side, &messages);
+        prepare(&mut end);
         end.replay(&messages);
         assert_eq!(end.established, established, "{scenario} {side}");
     }
@@ -426,9 +439,6 @@ fn smcr_version_1() {
     stand_in("smcr-v1", 3, 3);
 }
 
-/// Changes what the inputs say, which is how the scenario ended.
-type Prepare = fn(&mut StandIn);
-
 fn ueids(end: &mut StandIn, names: &[&str]) {
     let mut config = end.endpoint.config().clone();
     config.eids.flush();
@@ -447,6 +457,19 @@ fn never_a_port(end: &mut StandIn) {
     let interface = end.endpoint.inventory().interface(ETH0).cloned().unwrap();
     end.endpoint = Endpoint::new(end.endpoint.config().clone()).unwrap();
     end.endpoint.set_interface(interface);
+}
+
+// row 23
+#[test]
+fn smcr_offered_in_both_versions() {
+    stand_in_as("smcr-versions", 1, 1, |end| {
+        ueids(end, &["VHOST-USER-ISM"]);
+        let mut port = end.endpoint.inventory().ports()[0].clone();
+        let v1 = port.gids.clone().into_iter().filter(|it| it.gid.0.starts_with(&[0; 10]));
+        let v1: Vec<_> = v1.map(|it| PortGid { version: RoceVersion::V1, ..it }).collect();
+        port.gids.extend(v1);
+        end.endpoint.set_port(NOW, port);
+    });
 }
 
 // rows 17, 18
