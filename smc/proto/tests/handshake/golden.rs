@@ -17,6 +17,7 @@ use smc_proto::group::{self, BufferKind};
 use smc_proto::handshake::inventory::{
     Address, Interface, InterfaceId, IsmDevice, PortGid, RocePort, RoceVersion,
 };
+use smc_proto::handshake::pnet::{Named, PnetId};
 use smc_proto::handshake::route::{NextHop, Route};
 use smc_proto::id::{BufferId, ConnId, DeviceId, GroupId};
 use smc_proto::smcd::dmb::Dmb;
@@ -38,7 +39,9 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.all.get(&format!("{}.{key}", self.side)).map(String::as_str)
+        let of = |side: &str| self.all.get(&format!("{side}.{key}"));
+        // A guest that talks to itself is called the server.
+        of(self.side).or_else(|| of("server")).map(String::as_str)
     }
 
     /// The values of `key.0`, `key.1` and so on.
@@ -222,6 +225,8 @@ struct StandIn {
     established: usize,
     /// The peer's ISM devices are there.
     reachable: bool,
+    /// The peer is the same host: loopback reaches nobody else.
+    alone: bool,
 }
 
 const NOW: Instant = Instant(1);
@@ -265,6 +270,7 @@ impl StandIn {
             links: BTreeMap::new(),
             established: 0,
             reachable: scenario != "smcd-strangers" && !scenario.starts_with("smcr"),
+            alone: scenario == "smcd-v1",
         }
     }
 
@@ -310,8 +316,7 @@ impl StandIn {
             match wish {
                 Wish::SendClc { message, .. } => self.sent.push_back(message.into()),
                 Wish::QueryRemoteGid { conn, device, .. } => {
-                    // Loopback reaches nobody but itself.
-                    let reached = self.reachable && device != DeviceId(1);
+                    let reached = self.reachable && (device != DeviceId(1) || self.alone);
                     self.endpoint.handle_remote_gid(NOW, conn, reached);
                 }
                 Wish::ResolveNextHop { conn, .. } => {
@@ -457,6 +462,53 @@ fn never_a_port(end: &mut StandIn) {
     let interface = end.endpoint.inventory().interface(ETH0).cloned().unwrap();
     end.endpoint = Endpoint::new(end.endpoint.config().clone()).unwrap();
     end.endpoint.set_interface(interface);
+}
+
+/// The loopback is a device of version 1 of the network that TCP's interface is in.
+fn loopback_of_version_1(end: &mut StandIn) {
+    let mut config = end.endpoint.config().clone();
+    let id = PnetId::new("NET1").unwrap();
+    config.pnet.add(Named::Interface("eth0".into()), id).unwrap();
+    config.pnet.add(Named::Device { name: "lo".into(), port: 1 }, id).unwrap();
+    end.endpoint.configure(config).unwrap();
+    let mut interface = end.endpoint.inventory().interface(ETH0).cloned().unwrap();
+    interface.addresses = vec![Address { ip: [127, 0, 0, 1].into(), prefix_len: 8 }];
+    end.endpoint.set_interface(interface);
+}
+
+// row 12
+#[test]
+fn smcd_version_1_in_a_group_of_version_2() {
+    let all = messages("smcd-v1", usize::MAX);
+    let of = |steps: &[&str]| {
+        let is = |it: &&Golden| {
+            let step = it.note("step").unwrap();
+            steps.iter().any(|wanted| step.starts_with(wanted))
+        };
+        all.iter().filter(is).cloned().collect::<Vec<_>>()
+    };
+    let first = of(&["the GID query forced to succeed"]);
+    let later = of(&["without a UEID", "the client connects again"]);
+    let mut end = StandIn::new("smcd-v1", "server", &[first.clone(), later.clone()].concat());
+    loopback_of_version_1(&mut end);
+    ueids(&mut end, &["VHOST-USER-ISM"]);
+    end.replay(&first);
+    ueids(&mut end, &[]);
+    end.replay(&later);
+    assert_eq!(end.established, 3);
+}
+
+// row 24
+#[test]
+fn smcd_version_1_of_another_subnet() {
+    let mut messages = messages("smcd-v1", usize::MAX);
+    messages.retain(|it| it.note("step").unwrap().starts_with("the server sees another prefix"));
+    let mut end = StandIn::new("smcd-v1", "server", &messages);
+    loopback_of_version_1(&mut end);
+    let mut interface = end.endpoint.inventory().interface(ETH0).cloned().unwrap();
+    interface.addresses.clear();
+    end.endpoint.set_interface(interface);
+    end.replay(&messages);
 }
 
 // row 23
