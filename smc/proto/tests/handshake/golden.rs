@@ -57,6 +57,11 @@ impl Inputs<'_> {
         }
     }
 
+    /// The interface of TCP: a bridge where RoCE needs more than one port.
+    fn tcp(&self) -> &'static str {
+        if self.get("net.br0.mac").is_some() { "br0" } else { "eth0" }
+    }
+
     fn mac(&self) -> Mac {
         let bytes = self.get("net.eth0.mac").unwrap().split(':');
         let bytes: Vec<u8> = bytes.map(|it| u8::from_str_radix(it, 16).unwrap()).collect();
@@ -92,7 +97,11 @@ impl Inputs<'_> {
             pnetid: None,
             up: true,
             vlan: 0,
-            addresses: self.list("net.eth0.address").into_iter().map(address).collect(),
+            addresses: self
+                .list(&format!("net.{}.address", self.tcp()))
+                .into_iter()
+                .map(address)
+                .collect(),
         }
     }
 
@@ -509,6 +518,35 @@ fn smcd_version_1_of_another_subnet() {
     interface.addresses.clear();
     end.endpoint.set_interface(interface);
     end.replay(&messages);
+}
+
+/// Two RoCE ports of one network; the capture lost the server's second one before its end.
+fn two_ports(end: &mut StandIn) {
+    let mut config = end.endpoint.config().clone();
+    let id = PnetId::new("NET1").unwrap();
+    config.pnet.add(Named::Interface("eth0".into()), id).unwrap();
+    for name in ["rxe0", "rxe1"] {
+        config.pnet.add(Named::Device { name: name.into(), port: 1 }, id).unwrap();
+    }
+    end.endpoint.configure(config).unwrap();
+    let (mac, last) = match end.side {
+        "client" => (Mac([0x9E, 0xDD, 0x06, 0x5E, 0xC3, 0x4A]), 12),
+        _ => (Mac([0xB2, 0x43, 0x5B, 0xC0, 0xFB, 0x48]), 11),
+    };
+    let mut port = end.endpoint.inventory().ports()[0].clone();
+    (port.id, port.adapter, port.mac) = (DeviceId(10), "rxe1".into(), mac);
+    port.gids = vec![PortGid {
+        gid: crate::craft::gid_of([10, 77, 0, last]),
+        version: RoceVersion::V2,
+        interface: ETH0,
+    }];
+    end.endpoint.set_port(NOW, port);
+}
+
+// row 16
+#[test]
+fn smcr_with_two_ports() {
+    stand_in_as("smcr-v2-two-ports", 1, 1, two_ports);
 }
 
 // row 23
