@@ -10,7 +10,7 @@
 # is on; without one the same targets run without it.
 set -euo pipefail
 
-targets="control moves vhost_user_stream"
+targets="cdc clc control llc moves vhost_user_stream"
 target=${1:-} seconds=${2:-}
 if [[ " $targets " != *" $target "* || -z $target || ! $seconds =~ ^[0-9]+$ ]]; then
     echo "usage: ${0##*/} TARGET SECONDS [libFuzzer options]; targets: $targets" >&2

@@ -61,6 +61,7 @@ fn edges() -> Vec<(u32, u32, bool)> {
     offsets.into_iter().flat_map(row).collect()
 }
 
+// row 88
 #[test]
 fn offset_and_length_are_checked_to_the_byte() {
     let (_daemon, mut a, mut b) = pair(mode::COPIED);

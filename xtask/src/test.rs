@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::bench;
 use crate::repo::{self, cargo};
 use crate::steps::{Steps, run};
 
@@ -18,7 +19,7 @@ const CARGO_DENY: &str = "0.20.2";
 /// Packages whose tests boot VMs.
 const VM_TESTS: &str = "ism-vm-tests";
 /// The fuzz targets, each with its corpus in fuzz/corpus.
-const FUZZ_TARGETS: [&str; 3] = ["control", "moves", "vhost_user_stream"];
+const FUZZ_TARGETS: [&str; 6] = ["cdc", "clc", "control", "llc", "moves", "vhost_user_stream"];
 
 /// What to run.
 #[derive(Args)]
@@ -43,6 +44,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     ];
     if !options.fast {
         plan.push(("licences and sources", Box::new(deny)));
+        plan.push(("instructions of the protocol", Box::new(bench::instructions)));
         plan.push(("fuzzing", Box::new(|| fuzz(options.fuzz))));
         plan.push(("QEMU, guest kernel and userland", Box::new(guest)));
         plan.push(("tests in VMs", Box::new(vm_tests)));
@@ -54,7 +56,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     }
     steps.summary();
     if options.fast {
-        eprintln!("Not run (--fast): licences, fuzzing, everything in VMs.");
+        eprintln!("Not run (--fast): licences, instructions, fuzzing, everything in VMs.");
     }
     Ok(())
 }
@@ -70,9 +72,12 @@ fn tests() -> Result<()> {
 
 /// In a target folder of its own: the flag would make cargo rebuild everything else each time.
 fn loom() -> Result<()> {
-    run(cargo(&["test", "--release", "--package", "ism-emulator", "--test", "loom"])
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("CARGO_TARGET_DIR", repo::root().join("target/loom")))
+    for package in ["ism-emulator", "smc-ring"] {
+        run(cargo(&["test", "--release", "--package", package, "--test", "loom"])
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("CARGO_TARGET_DIR", repo::root().join("target/loom")))?;
+    }
+    Ok(())
 }
 
 fn deny() -> Result<()> {

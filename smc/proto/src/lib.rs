@@ -22,11 +22,24 @@
 //! | Module | What | Source |
 //! |---|---|---|
 //! | [`conn`] | one connection: cursors, windows, urgent data, the close states | RFC 7609, 4.4–4.8; `smc_tx.c`, `smc_rx.c`, `smc_cdc.c`, `smc_close.c` |
+//! | [`endpoint`] | a host's devices, handshakes and link groups, driven as one | `af_smc.c` |
+//! | [`handshake`] | what is offered, taken and checked | RFC 7609, 3; `smc_clc.c`, `smc_pnet.c` |
+//! | [`group`] | link groups: members, life, buffers | RFC 7609, 2.2, 4.2; `smc_core.c` |
+//! | [`smcd`] | SMC-D: DMB tokens and indices, events | `smc_ism.c` |
+//! | [`stats`] | what is counted | `smc_stats.c` |
+//! | [`smcr`] | one SMC-R link group: links, LLC flows, keys, failover | RFC 7609, 3.5, 4.5, A.3; `smc_llc.c`, `smc_core.c` |
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod conn;
+pub mod endpoint;
+pub mod group;
+pub mod handshake;
 pub mod id;
+pub mod smcd;
+pub mod smcr;
+pub mod stats;
 pub mod time;
 
 pub use time::Instant;

@@ -50,8 +50,14 @@ impl Chid {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Eid(pub [u8; 32]);
 
-/// An [`Eid`] that a user defined, with the syntax checked (`smc_clc_ueid_add`): A-Z, 0-9, `.` and
-/// `-`, the first a letter or digit, blanks only at the end.
+impl Eid {
+    /// None was chosen: what an accept or confirm carries then.
+    pub const NONE: Self = Self([0; 32]);
+}
+
+/// An [`Eid`] that a user defined, with the syntax checked (`smc_clc_ueid_valid`): A-Z, 0-9, `.` and
+/// `-`, the first a letter or digit, blanks only at the end. Linux also takes the capitals of
+/// Latin-1, and tabs and newlines for the blanks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ueid(Eid);
 
@@ -128,3 +134,7 @@ pub struct AlertToken(pub u32);
 /// What names a DMB within its fabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct DmbToken(pub u64);
+
+/// A link group's name, chosen by its server or client for itself (`smc_lgr_list.num`, host order).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LinkGroupId(pub [u8; 4]);

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Buffer sizes as messages carry them: a power of two from 16 KiB, compressed into 4 bits.
+//! Sizes as messages carry them: buffers, a power of two from 16 KiB, and packets, one from 256;
+//! both are compressed into 4 bits.
 //!
-//! Invariant: `bytes = 2^(14 + n)`, `n` from 0 to 15 (`smc_compress_bufsize`).
+//! Invariant: a buffer's `n` is from 0 to 15 and means `2^(14 + n)` bytes (`smc_compress_bufsize`); a
+//! packet's is from 1 to 5 and means `2^(7 + n)` (`enum ib_mtu`).
+
+use crate::Error;
 
 /// A buffer's size in its compressed form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,5 +47,39 @@ impl BufferSize {
     /// The next smaller size, if there is one: a step of degradation.
     pub const fn smaller(self) -> Option<Self> {
         if self.0 == 0 { None } else { Some(Self(self.0 - 1)) }
+    }
+}
+
+/// The largest packet of a path, as InfiniBand numbers the five that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathMtu(u8);
+
+impl PathMtu {
+    /// 256 bytes.
+    pub const MIN: Self = Self(1);
+    /// 1024 bytes: what an Ethernet of 1500 bytes carries.
+    pub const M1024: Self = Self(3);
+    /// 4096 bytes.
+    pub const MAX: Self = Self(5);
+
+    /// Checks the low four bits of `bits`, which `field` holds.
+    ///
+    /// # Errors
+    /// [`Error::Field`] if they are not 1 to 5.
+    pub const fn from_bits(field: &'static str, bits: u8) -> Result<Self, Error> {
+        match bits & 0xF {
+            n @ 1..=5 => Ok(Self(n)),
+            n => Err(Error::Field { field, value: n as u64, allowed: "1 (256 bytes) to 5 (4096)" }),
+        }
+    }
+
+    /// The four bits.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Bytes: 256 to 4096.
+    pub const fn bytes(self) -> u32 {
+        1 << (7 + self.0)
     }
 }

@@ -7,7 +7,10 @@
 //! order of its work may differ, not what it is given.
 
 pub mod bytes;
+pub mod cdc;
+pub mod clc;
 pub mod control;
+pub mod llc;
 pub mod moves;
 pub mod vhost_user_stream;
 
@@ -15,8 +18,11 @@ pub mod vhost_user_stream;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 6] = [
+    ("cdc", cdc::run),
+    ("clc", clc::run),
     ("control", control::run),
+    ("llc", llc::run),
     ("moves", moves::run),
     ("vhost_user_stream", vhost_user_stream::run),
 ];

@@ -63,6 +63,7 @@ fn daemon_killed_under_traffic() -> Result<()> {
     pair.expect_healthy()
 }
 
+// row 90
 #[test]
 fn module_unloaded_and_loaded_under_traffic() -> Result<()> {
     let pair = Pair::boot(Mode::Mapped)?;

@@ -39,6 +39,7 @@ fn talk_in_every_way(pair: &Pair) -> Result<()> {
     pair.expect_healthy()
 }
 
+// row 85
 #[test]
 fn splice_and_sendfile_go_through_the_dmb() -> Result<()> {
     for mode in [Mode::Mapped, Mode::Copied] {

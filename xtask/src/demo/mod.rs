@@ -31,6 +31,10 @@ pub(crate) struct Options {
     /// How the VMs exchange data.
     #[arg(long, value_enum, default_value_t = ModeOption::Mapped)]
     mode: ModeOption,
+    /// Let senders write into the peer's buffer without copying first: for VMs that trust each
+    /// other's kernels (spec/decisions/0003-nocopy-is-off.md). Mapped mode only.
+    #[arg(long)]
+    nocopy: bool,
     /// Seconds that each program measures.
     #[arg(long, default_value_t = 5, value_name = "N")]
     seconds: u32,
@@ -56,15 +60,25 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
         ModeOption::Mapped => Mode::Mapped,
         ModeOption::Copied => Mode::Copied,
     };
+    ensure!(
+        !options.nocopy || matches!(options.mode, ModeOption::Mapped),
+        "--nocopy needs --mode mapped: in copied mode there is no peer's buffer to write into"
+    );
     let fabric = Fabric::new(mode).member("a", &["demo"]).member("b", &["demo"]).start()?;
     let net = Net::create()?;
     eprintln!("booting two VMs ({mode} mode; TCP over {})", net.describe());
-    let specs =
-        ["a", "b"].map(|name| VmSpec::new(name).on(&fabric, &net).with(&["--smcbuf", SMC_BUFFER]));
+    let specs = ["a", "b"].map(|name| {
+        let spec = VmSpec::new(name).on(&fabric, &net).with(&["--smcbuf", SMC_BUFFER]);
+        if options.nocopy { spec.with(&["--append", "ism.module=nocopy=1"]) } else { spec }
+    });
     let [a, b] = Vm::boot(specs)?;
-    eprintln!("both are up, accelerator {}; SMC buffers {SMC_BUFFER} bytes", a.accel());
+    eprintln!(
+        "both are up, accelerator {}; SMC buffers {SMC_BUFFER} bytes{}",
+        a.accel(),
+        if options.nocopy { "; nocopy" } else { "" }
+    );
 
-    let report = measure(&a, &b, mode, &net, options.seconds);
+    let report = measure(&a, &b, mode, &net, options);
     let report = match report {
         Ok(report) => report,
         Err(error) if options.keep => {
@@ -85,12 +99,12 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(a: &Vm, b: &Vm, mode: Mode, net: &Net, seconds: u32) -> Result<Report> {
+fn measure(a: &Vm, b: &Vm, mode: Mode, net: &Net, options: &Options) -> Result<Report> {
     let mut rows: Vec<Row> = Vec::new();
     let mut intact = true;
     let start = Proof::take(a, b)?;
     for transport in [Transport::Tcp, Transport::SmcdKernel] {
-        let pair = Pair { server: a, client: b, transport, seconds };
+        let pair = Pair { server: a, client: b, transport, seconds: options.seconds };
         let before = Proof::take(a, b)?;
         for case in [Pair::ping_pong, Pair::throughput, Pair::iperf3] {
             let row = case(&pair)?;
@@ -101,7 +115,9 @@ fn measure(a: &Vm, b: &Vm, mode: Mode, net: &Net, seconds: u32) -> Result<Report
         let carried = Proof::take(a, b)?.since(&before);
         match transport {
             Transport::Tcp => carried.expect_no_smcd().context("the TCP rows")?,
-            Transport::SmcdKernel => carried.expect_smcd().context("the SMC-D rows")?,
+            Transport::SmcdKernel => {
+                carried.expect_smcd(options.nocopy).context("the SMC-D rows")?
+            }
         }
     }
     ensure!(intact, "a stream arrived with another SHA-256 than it was sent with");
@@ -110,6 +126,7 @@ fn measure(a: &Vm, b: &Vm, mode: Mode, net: &Net, seconds: u32) -> Result<Report
     Ok(Report {
         accel: a.accel().to_owned(),
         mode: mode.to_string(),
+        nocopy: options.nocopy,
         network: net.describe().to_owned(),
         rows,
         smcd_connections: proof.connections(),

@@ -65,17 +65,27 @@ impl Proof {
         self.ends.iter().map(|end| end.moved).sum()
     }
 
-    /// Fails unless SMC-D over our device carried everything.
-    pub(crate) fn expect_smcd(&self) -> Result<()> {
+    /// Fails unless SMC-D over our device carried everything, with `nocopy` or without.
+    pub(crate) fn expect_smcd(&self, nocopy: bool) -> Result<()> {
         ensure!(self.connections() > 0, "no connection used SMC-D: {}", self.words());
         ensure!(self.fallbacks() == 0, "connections fell back to TCP: {}", self.words());
         ensure!(self.fabric.is_some(), "no link group is on our fabric");
-        // Every byte that SMC received was moved by a driver of ours, and cursors besides.
-        ensure!(
-            self.moved() >= self.received() && self.received() > 0,
-            "our device moved fewer bytes than SMC received: {}",
-            self.words()
-        );
+        ensure!(self.received() > 0, "SMC received nothing: {}", self.words());
+        if nocopy {
+            // SMC wrote the data; the drivers moved the cursors alone.
+            ensure!(
+                (1..self.received()).contains(&self.moved()),
+                "our device moved the data in spite of nocopy: {}",
+                self.words()
+            );
+        } else {
+            // Every byte that SMC received was moved by a driver of ours, and cursors besides.
+            ensure!(
+                self.moved() >= self.received(),
+                "our device moved fewer bytes than SMC received: {}",
+                self.words()
+            );
+        }
         Ok(())
     }
 

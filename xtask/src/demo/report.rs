@@ -44,6 +44,8 @@ pub(crate) struct Report {
     pub(crate) accel: String,
     /// "mapped" or "copied".
     pub(crate) mode: String,
+    /// Whether senders wrote into the peer's buffer without copying first.
+    pub(crate) nocopy: bool,
     /// How the TCP side travels.
     pub(crate) network: String,
     pub(crate) rows: Vec<Row>,
@@ -85,6 +87,7 @@ mod tests {
         Report {
             accel: "tcg".into(),
             mode: "mapped".into(),
+            nocopy: false,
             network: "tap + bridge".into(),
             rows: vec![row(Transport::Tcp, 5.0), row(Transport::SmcdKernel, 15.0)],
             smcd_connections: 2,

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! CLC messages that come.
+//!
+//! Invariant: takes whole messages out of the stream, one at a time, and nothing that follows
+//! (`smc_clc_wait_msg`).
+
+use smc_wire::clc::{Decline, Frame, Message, frame};
+
+use super::Endpoint;
+use super::state::{Handshake, State};
+use crate::Instant;
+use crate::group::Cause;
+use crate::handshake::reason::{End, Failure, Kind, Reason};
+use crate::id::ConnId;
+
+impl Endpoint {
+    /// Bytes lie in the connection's TCP stream: `peeked` begins with the first of them. Returns
+    /// how many to take out; with 0, call again when there are more, or after the next wish of this
+    /// connection if no message is [expected](Self::expects_clc).
+    pub fn handle_clc(&mut self, now: Instant, conn: ConnId, peeked: &[u8]) -> usize {
+        self.now = now;
+        if peeked.is_empty() || !self.expects_clc(conn) {
+            return 0;
+        }
+        let whole = match frame(peeked) {
+            Ok(Frame::More { .. }) => return 0,
+            Ok(Frame::Message { len }) => peeked.get(..len).unwrap_or(peeked),
+            Err(error) => {
+                if let Some(hs) = self.take(conn) {
+                    self.end(hs, Failure::from(error).into());
+                }
+                return 0;
+            }
+        };
+        let message = Message::parse(whole);
+        if let Some(hs) = self.take(conn) {
+            match message {
+                Ok(message) => self.message(hs, message),
+                Err(error) => self.end(hs, Failure::from(error).into()),
+            }
+        }
+        whole.len()
+    }
+
+    /// The peer ended the TCP connection, or it broke, before the handshake's end.
+    pub fn handle_tcp_end(&mut self, now: Instant, conn: ConnId) {
+        self.now = now;
+        if let Some(hs) = self.take(conn) {
+            self.end(hs, Failure::Reset.into());
+        }
+    }
+
+    fn message(&mut self, mut hs: Box<Handshake>, message: Message) {
+        let came = Kind::of(&message);
+        let due = hs.due().unwrap_or(Kind::Decline);
+        let state = std::mem::replace(&mut hs.state, State::Listening);
+        match (state, message) {
+            (_, Message::Decline(decline)) => self.declined(hs, &decline),
+            (State::Proposed(offer), Message::Accept(accept)) => {
+                self.accepted(hs, offer, &accept.0);
+            }
+            (State::Listening, Message::Proposal(proposal)) => self.proposed(hs, proposal),
+            (State::Answered(way, wants, terms), Message::Confirm(confirm)) => {
+                self.confirmed(hs, &way, wants, &terms, &confirm);
+            }
+            _ => self.end(hs, Failure::OutOfTurn { came, due }.into()),
+        }
+    }
+
+    /// The peer declined; perhaps because it does not know our link group, which then is of no use.
+    fn declined(&mut self, hs: Box<Handshake>, decline: &Decline) {
+        let held = hs.held;
+        self.end(hs, End::Fallback(Reason::declined(decline.diagnosis)));
+        if let Some(held) = held.filter(|_| decline.out_of_sync) {
+            self.groups.terminate(held.group, Cause::OutOfSync);
+        }
+    }
+}

@@ -1,3 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-
-//! llc (types follow).
