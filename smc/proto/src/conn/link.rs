@@ -40,6 +40,10 @@ impl Link {
         Self { token, autocork, seqno: 0, completed: 0, number: 0, pending: 0, is_full: false }
     }
 
+    pub(super) fn was_switched(&self) -> bool {
+        self.number != 0
+    }
+
     fn receipt(&mut self, sent: u32, seqno: u16) -> Receipt {
         self.pending = self.pending.saturating_add(1);
         Receipt { sent, seqno, link: self.number }

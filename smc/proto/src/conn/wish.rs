@@ -34,7 +34,8 @@ pub enum Wish {
     ShutdownTcp(How),
     /// Reset the TCP connection below (`tcp_abort`).
     AbortTcp,
-    /// The rings are not touched any more: buffers and the TCP connection can go. The last wish.
+    /// The rings are not touched any more: buffers and the TCP connection can go, and may be used
+    /// again if [`is_ring_reusable`](super::Connection::is_ring_reusable). The last wish.
     Release,
 }
 
