@@ -7,7 +7,7 @@
 
 use smc_wire::id::Rkey;
 
-use super::link::{SLOTS, Slot};
+use super::link::{LinkId, SLOTS, Slot};
 use super::rtoken::{MAX_RMBS, Rtoken};
 use super::wish::BufferError;
 use crate::Instant;
@@ -53,6 +53,8 @@ pub(super) struct Buffer {
     pub(super) usage: Usage,
     /// Whether Accept or Confirm tells the peer, so that CONFIRM_RKEY need not.
     pub(super) implicit: bool,
+    /// Over which link the peer shall be told.
+    pub(super) carrier: Option<LinkId>,
     mrs: [Mr; SLOTS],
 }
 
@@ -130,7 +132,7 @@ impl Buffers {
             return Err(BufferError::Full);
         }
         let mrs = Default::default();
-        self.list.push(Buffer { id, kind, usage, implicit: false, mrs });
+        self.list.push(Buffer { id, kind, usage, implicit: false, carrier: None, mrs });
         self.list.last_mut().ok_or(BufferError::Full)
     }
 
@@ -159,13 +161,14 @@ impl Buffers {
         all
     }
 
-    /// The RMBs that the peer knows by `carrier`'s keys, as they are on `new`.
+    /// The RMBs that the peer knows by `carrier`'s keys, as they are on `new`; the last one first, as
+    /// Linux lists those of a size.
     pub(super) fn known_to_peer(
         &self,
         carrier: Slot,
         new: Slot,
     ) -> impl Iterator<Item = (Rkey, Rtoken)> {
-        let rmbs = self.list.iter().filter(|b| b.kind == Kind::Rmb && b.is_used());
+        let rmbs = self.list.iter().rev().filter(|b| b.kind == Kind::Rmb && b.is_used());
         rmbs.filter_map(move |b| Some((b.rtoken(carrier)?.rkey, b.rtoken(new)?)))
     }
 }

@@ -112,7 +112,21 @@ impl LinkGroup {
     /// [`BufferError::Full`] with 255 RMBs, [`BufferError::State`] if it is shared already or a
     /// command for it is under way, [`BufferError::Gone`] if the group is.
     pub fn share_rmb(&mut self, now: Instant, buffer: BufferId) -> Result<(), BufferError> {
-        self.enter(now, buffer, Kind::Rmb)
+        self.enter(now, buffer, Kind::Rmb, None)
+    }
+
+    /// [`Self::share_rmb`], the peer being told over `link` if that is active: Linux takes the link of
+    /// the connection that the buffer is for (`smcr_lgr_reg_rmbs`).
+    ///
+    /// # Errors
+    /// Those of [`Self::share_rmb`].
+    pub fn share_rmb_over(
+        &mut self,
+        now: Instant,
+        buffer: BufferId,
+        link: LinkId,
+    ) -> Result<(), BufferError> {
+        self.enter(now, buffer, Kind::Rmb, Some(link))
     }
 
     /// Registers a send buffer on each link, also on those to come. Answered by
@@ -121,15 +135,23 @@ impl LinkGroup {
     /// # Errors
     /// Those of [`Self::share_rmb`].
     pub fn register_sndbuf(&mut self, now: Instant, buffer: BufferId) -> Result<(), BufferError> {
-        self.enter(now, buffer, Kind::Sndbuf)
+        self.enter(now, buffer, Kind::Sndbuf, None)
     }
 
-    fn enter(&mut self, now: Instant, buffer: BufferId, kind: Kind) -> Result<(), BufferError> {
+    fn enter(
+        &mut self,
+        now: Instant,
+        buffer: BufferId,
+        kind: Kind,
+        carrier: Option<LinkId>,
+    ) -> Result<(), BufferError> {
         let preparing = matches!(self.phase, Phase::Preparing);
         if !preparing && !self.is_open() {
             return Err(BufferError::Gone);
         }
-        self.core.buffers.enter(now, buffer, kind)?.implicit = preparing && kind == Kind::Rmb;
+        let entry = self.core.buffers.enter(now, buffer, kind)?;
+        entry.implicit = preparing && kind == Kind::Rmb;
+        entry.carrier = carrier;
         if preparing || kind == Kind::Sndbuf {
             let links: Vec<_> = self.core.links().map(|link| link.id).collect();
             links.into_iter().for_each(|link| self.core.register(link, buffer));
