@@ -273,6 +273,18 @@ fn bytes_of_a_peer_that_aborted_can_still_be_read() {
     }
 }
 
+#[test]
+fn a_peer_that_aborted_gets_no_more_bytes() {
+    let mut world = World::new([Kind::Rdma(64); 2], (64, 64));
+    world.conn(A).handle_slots(false);
+    world.send(A, b"x", PLAIN);
+    world.conn(B).abort();
+    world.settle();
+    world.conn(A).handle_slots(true);
+    world.settle();
+    assert_eq!((world.conn(A).unsent(), world.ends[A].cdcs.len()), (1, 0));
+}
+
 // row 55
 #[test]
 fn a_close_waits_for_its_bytes_but_not_for_ever() {
