@@ -62,10 +62,10 @@ impl Inputs<'_> {
         if self.get("net.br0.mac").is_some() { "br0" } else { "eth0" }
     }
 
-    fn mac(&self) -> Mac {
-        let bytes = self.get("net.eth0.mac").unwrap().split(':');
+    fn mac(&self, of: &str) -> Option<Mac> {
+        let bytes = self.get(&format!("net.{of}.mac"))?.split(':');
         let bytes: Vec<u8> = bytes.map(|it| u8::from_str_radix(it, 16).unwrap()).collect();
-        Mac(bytes.try_into().unwrap())
+        Some(Mac(bytes.try_into().unwrap()))
     }
 
     fn config(&self, instance: [u8; 2]) -> Config {
@@ -139,7 +139,7 @@ impl Inputs<'_> {
             id: DeviceId(9),
             adapter: "rxe0".into(),
             port: 1,
-            mac: self.mac(),
+            mac: self.mac("eth0").unwrap(),
             interface: Some(ETH0),
             pnetid: None,
             active: true,
@@ -230,8 +230,10 @@ struct StandIn {
     conn: Option<ConnId>,
     sent: VecDeque<Vec<u8>>,
     kinds: BTreeMap<BufferId, BufferKind>,
-    links: BTreeMap<u32, (GroupId, LinkId)>,
+    links: Vec<(u32, GroupId, LinkId)>,
     established: usize,
+    /// The MAC of the second RoCE port's interface.
+    second: Option<Mac>,
     /// The peer's ISM devices are there.
     reachable: bool,
     /// The peer is the same host: loopback reaches nobody else.
@@ -276,8 +278,9 @@ impl StandIn {
             conn: None,
             sent: VecDeque::new(),
             kinds: BTreeMap::new(),
-            links: BTreeMap::new(),
+            links: Vec::new(),
             established: 0,
+            second: inputs.mac("veth1"),
             reachable: scenario != "smcd-strangers" && !scenario.starts_with("smcr"),
             alone: scenario == "smcd-v1",
         }
@@ -316,7 +319,11 @@ impl StandIn {
         }
         let carrier = golden.note("carried by").unwrap();
         let qpn = carrier.rsplit_once("0x").unwrap().1;
-        let (group, link) = self.links[&u32::from_str_radix(qpn, 16).unwrap()];
+        let qpn = u32::from_str_radix(qpn, 16).unwrap();
+        // Two devices may give their queue pairs the same number; the second ports are .11 and .12.
+        let second = golden.note("sent from").is_some_and(|ip| ip.len() > "10.77.0.1".len());
+        let links: Vec<_> = self.links.iter().filter(|(it, ..)| *it == qpn).collect();
+        let &(_, group, link) = links[usize::from(second && links.len() > 1)];
         self.endpoint.handle_recv(NOW, group, link, &golden.bytes);
     }
 
@@ -352,7 +359,7 @@ impl StandIn {
             smcr::Wish::CreateQp { link, .. } => {
                 let qp = self.dice.qps.pop_front();
                 if let Some(qp) = qp {
-                    self.links.insert(qp.qpn.0, (group, link));
+                    self.links.push((qp.qpn.0, group, link));
                 }
                 self.endpoint.handle_qp_created(NOW, group, link, qp);
             }
@@ -529,10 +536,8 @@ fn two_ports(end: &mut StandIn) {
         config.pnet.add(Named::Device { name: name.into(), port: 1 }, id).unwrap();
     }
     end.endpoint.configure(config).unwrap();
-    let (mac, last) = match end.side {
-        "client" => (Mac([0x9E, 0xDD, 0x06, 0x5E, 0xC3, 0x4A]), 12),
-        _ => (Mac([0xB2, 0x43, 0x5B, 0xC0, 0xFB, 0x48]), 11),
-    };
+    let last = if end.side == "client" { 12 } else { 11 };
+    let mac = end.second.unwrap();
     let mut port = end.endpoint.inventory().ports()[0].clone();
     (port.id, port.adapter, port.mac) = (DeviceId(10), "rxe1".into(), mac);
     port.gids = vec![PortGid {
