@@ -167,8 +167,13 @@ impl Connection {
             self.step(Event::Terminate);
         }
         if !tell {
-            self.due.remove(Due::OUTBOUND);
             self.link.pending = 0;
+        }
+        // A peer that was told the end has closed perhaps, and its ring serves another connection;
+        // but not if it knows that bytes are missing.
+        let knows = self.said_final && self.tx.unsent == 0;
+        if !tell || knows {
+            self.due.remove(Due::OUTBOUND);
             self.step(Event::AbortSent);
         }
     }

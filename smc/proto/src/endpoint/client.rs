@@ -127,7 +127,7 @@ impl Endpoint {
     ) -> Result<Wants, End> {
         let (peer, over) = match chosen.means {
             Means::Smcd(ism, peer) => {
-                let device = self.inventory.ism_device(ism.device).ok_or(Failure::GroupGone)?;
+                let device = self.inventory.ism_device(ism.device).ok_or(Diagnosis::NOSMCDDEV)?;
                 let emulated = ism.chid.is_emulated();
                 let peer = SmcdPeer { device: ism.device, emulated, gid: peer.gid };
                 (Peer::Smcd(peer), Over::Ism { device: ism.device, mapped: device.mapped })

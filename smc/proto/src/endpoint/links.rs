@@ -255,9 +255,6 @@ impl Endpoint {
             Event::Gone(group) => {
                 self.links.remove(&group);
                 self.groups.terminate(group, Cause::NoLink);
-                let left: Vec<_> =
-                    self.leaving.iter().filter(|(_, of)| **of == group).map(|(b, _)| *b).collect();
-                left.into_iter().for_each(|buffer| self.forgotten(group, buffer));
                 self.groups.handle_links_gone(group);
             }
         }
@@ -327,7 +324,7 @@ impl Endpoint {
         if !ok {
             self.groups.spoil(buffer);
         }
-        if self.leaving.remove(&buffer).is_some() {
+        if self.leaving.remove(&buffer) {
             // Its connection has left meanwhile.
             return self.zero(group, buffer);
         }
@@ -338,7 +335,7 @@ impl Endpoint {
     pub(super) fn zero(&mut self, group: GroupId, buffer: BufferId) {
         let told = self.with_links(group, |links, now| links.unshare_rmb(now, buffer).is_ok());
         if told == Some(true) || self.sharing.contains(&buffer) {
-            self.leaving.insert(buffer, group);
+            self.leaving.insert(buffer);
         } else {
             self.wishes.push_back(Wish::Group(group::Wish::Zero { group, buffer }));
         }
@@ -346,7 +343,7 @@ impl Endpoint {
 
     fn forgotten(&mut self, group: GroupId, buffer: BufferId) {
         self.sharing.remove(&buffer);
-        if self.leaving.remove(&buffer).is_some() {
+        if self.leaving.remove(&buffer) {
             self.wishes.push_back(Wish::Group(group::Wish::Zero { group, buffer }));
         }
     }

@@ -60,6 +60,10 @@ pub const CLC_WAIT: Duration = Duration::from_secs(6);
 /// (`CLC_WAIT_TIME_SHORT`).
 pub const CLC_WAIT_SHORT: Duration = Duration::from_secs(1);
 
+/// Handshakes as a server beyond which [`Config::limit_hs`] counts: those that Linux's work queue
+/// runs at a time (`WQ_DFL_ACTIVE`).
+const MAX_HANDSHAKES: usize = 1024;
+
 /// A host's end of SMC.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -80,7 +84,7 @@ pub struct Endpoint {
     /// SMC-R buffers that are being made reachable.
     sharing: BTreeSet<BufferId>,
     /// SMC-R buffers to be zeroed when the peer has forgotten them.
-    leaving: BTreeMap<BufferId, GroupId>,
+    leaving: BTreeSet<BufferId>,
     wishes: VecDeque<Wish>,
     last: u32,
     now: Instant,
@@ -105,7 +109,7 @@ impl Endpoint {
             links: BTreeMap::new(),
             events: VecDeque::new(),
             sharing: BTreeSet::new(),
-            leaving: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             wishes: VecDeque::new(),
             last: 0,
             now: Instant::default(),
@@ -269,6 +273,11 @@ impl Endpoint {
     /// Handshakes under way.
     pub fn handshakes(&self) -> usize {
         self.handshakes.len()
+    }
+
+    /// Whether listeners should offer SMC in their SYN-ACKs now (`smc_hs_congested`).
+    pub fn offers(&self) -> bool {
+        !self.config.limit_hs || self.handshakes.len() < MAX_HANDSHAKES
     }
 
     /// What names this host to SMC-R peers.

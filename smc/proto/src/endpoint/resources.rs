@@ -159,9 +159,7 @@ impl Endpoint {
     /// The device must be in the VLAN that the group will have.
     fn hold_vlan(&mut self, mut hs: Box<Handshake>, purpose: Purpose, wants: Wants) {
         let ask = &wants.ask;
-        let counts = ask.version == Version::V1 || ask.role == Role::Client;
         if let Over::Ism { device, .. } = wants.over
-            && counts
             && ask.vlan != 0
             && !hs.vlans.contains(&(device, ask.vlan))
         {

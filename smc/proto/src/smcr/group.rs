@@ -87,7 +87,7 @@ impl LinkGroup {
     }
 
     /// Connects the first link to the queue pair that Accept or Confirm named, and begins the first
-    /// contact. It ends with [`Wish::FirstContactDone`] or [`Wish::FirstContactFailed`].
+    /// contact. It ends with [`Wish::FirstContactDone`](super::Wish::FirstContactDone) or [`Wish::FirstContactFailed`](super::Wish::FirstContactFailed).
     ///
     /// # Errors
     /// [`NotReady`] if the queue pair does not exist yet or the first contact began already.
@@ -106,7 +106,7 @@ impl LinkGroup {
 
     /// Makes one of our RMBs reachable to the peer: registers it on each link and tells its keys by
     /// CONFIRM RKEY; before [`Self::start`] only registers it, since CLC tells the key. Answered by
-    /// [`Wish::BufferReady`]. A buffer that could not be shared has left the group.
+    /// [`Wish::BufferReady`](super::Wish::BufferReady). A buffer that could not be shared has left the group.
     ///
     /// # Errors
     /// [`BufferError::Full`] with 255 RMBs, [`BufferError::State`] if it is shared already or a
@@ -116,7 +116,7 @@ impl LinkGroup {
     }
 
     /// Registers a send buffer on each link, also on those to come. Answered by
-    /// [`Wish::BufferReady`].
+    /// [`Wish::BufferReady`](super::Wish::BufferReady).
     ///
     /// # Errors
     /// Those of [`Self::share_rmb`].
@@ -140,7 +140,7 @@ impl LinkGroup {
         Ok(())
     }
 
-    /// Tells the peer by DELETE RKEY that an RMB is no more. Answered by [`Wish::BufferFree`]; then
+    /// Tells the peer by DELETE RKEY that an RMB is no more. Answered by [`Wish::BufferFree`](super::Wish::BufferFree); then
     /// the buffer may be shared again or dropped.
     ///
     /// # Errors
@@ -246,7 +246,7 @@ impl LinkGroup {
         found
     }
 
-    /// Ends the group: connections are killed, the peer is told, then [`Wish::GroupGone`].
+    /// Ends the group: connections are killed, the peer is told, then [`Wish::GroupGone`](super::Wish::GroupGone).
     ///
     /// `orderly` says that no connection is left (`smc_lgr_free_work`).
     pub fn terminate(&mut self, now: Instant, orderly: bool, reason: DeleteReason) {

@@ -2,7 +2,7 @@
 
 //! One link: a queue pair of ours connected to one of the peer's.
 //!
-//! Invariant: a link changes its state by [`State::next`] only; its [`LinkId`] is never given to
+//! Invariant: a link changes its state by the table of [`State`] only; its [`LinkId`] is never given to
 //! another link, its slot and its number may be.
 
 use std::collections::VecDeque;

@@ -26,15 +26,15 @@ pub enum Wish {
         /// Where.
         port: Port,
     },
-    /// Make the queue pair ready to receive, with receive buffers posted; tell `handle_link_failed`
-    /// if it does not work.
+    /// Make the queue pair ready to receive, with receive buffers posted; tell `handle_qp_failed` if
+    /// it does not work.
     ModifyRtr {
         /// Whose queue pair.
         link: LinkId,
         /// With what.
         attributes: Rtr,
     },
-    /// Make the queue pair ready to send; tell `handle_link_failed` if it does not work.
+    /// Make the queue pair ready to send; tell `handle_qp_failed` if it does not work.
     ModifyRts {
         /// Whose queue pair.
         link: LinkId,

@@ -523,3 +523,63 @@ fn an_abort_resets_the_peer() {
         assert!(world.ends[A].released);
     }
 }
+
+#[test]
+fn after_the_last_word_nothing_is_written_into_the_peers_ring() {
+    for mut world in worlds() {
+        world.send(B, &stream(0, 64), PLAIN);
+        // SHUT_RDWR, and then the rest is read: no update, the peer may be gone.
+        world.recv(A, 1);
+        world.shutdown(A, How::Both);
+        assert_eq!(world.last(A).state, ABORTED, "there were unread bytes");
+        let cdcs = world.ends[A].cdcs.len();
+        assert_eq!(world.recv(A, 99).len(), 63);
+        world.conn(A).handle_gone(Gone::Group);
+        world.settle();
+        assert_eq!(world.ends[A].cdcs.len(), cdcs);
+        assert!(world.ends[A].released && world.ends[A].tcp_aborted);
+    }
+}
+
+#[test]
+fn a_peer_that_misses_bytes_is_told_of_an_abort_behind_the_close() {
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.send(A, &stream(0, 40), PLAIN);
+    world.conn(A).close(Instant(0), Duration::ZERO);
+    world.settle();
+    assert_eq!((world.last(A).state, world.conn(A).unsent()), (CLOSED, 8));
+    world.conn(A).handle_gone(Gone::Group);
+    world.settle();
+    assert_eq!(world.last(A).state, CLOSED | ABORTED);
+    assert_eq!(world.conn(B).error(), Some(Error::Reset));
+}
+
+#[test]
+fn a_ring_is_reusable_when_its_writer_has_said_its_last_word() {
+    for mut world in worlds() {
+        assert!(!world.conn(A).is_ring_reusable());
+        world.shutdown(B, How::Write);
+        assert!(!world.conn(A).is_ring_reusable(), "done writing, but not with updates");
+        world.close(B);
+        world.close(A);
+        assert!(world.ends[A].reused && world.ends[B].reused);
+    }
+    // The writer was blocked when it closed: it may go on.
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.send(A, &stream(0, 40), PLAIN);
+    world.conn(A).close(Instant(0), Duration::ZERO);
+    world.settle();
+    assert!(!world.conn(B).is_ring_reusable());
+    // We aborted: it may not know yet.
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.conn(A).abort();
+    world.settle();
+    assert!(world.ends[A].released && !world.ends[A].reused);
+    // The link was switched: it may repeat itself.
+    let mut world = World::new([Kind::Rdma(64); 2], (32, 32));
+    world.conn(A).switch_link();
+    world.settle();
+    world.close(B);
+    world.close(A);
+    assert!(world.ends[A].released && !world.ends[A].reused);
+}

@@ -29,6 +29,8 @@ pub(crate) struct Fabric {
 pub(crate) struct RdmaFaults {
     pub(crate) no_qp: bool,
     pub(crate) no_mr: bool,
+    /// Queue pairs cannot be made ready to receive.
+    pub(crate) no_rtr: bool,
     /// Sends vanish.
     pub(crate) mute: bool,
 }
@@ -103,6 +105,9 @@ impl Pair {
                 fabric.qps.insert(qpn, Qp { end: n, group, link, dest: None });
                 let qp = QueuePair { qpn: Qpn(qpn), psn: Psn(qpn * 3) };
                 endpoint.handle_qp_created(now, group, link, Some(qp));
+            }
+            Wish::ModifyRtr { link, .. } if fabric.faults[n].no_rtr => {
+                endpoint.handle_qp_failed(now, group, link);
             }
             Wish::ModifyRtr { link, attributes } => {
                 let qps = fabric.qps.values_mut();

@@ -266,6 +266,56 @@ fn a_client_that_does_not_know_the_group_or_the_link_declines() {
     assert_eq!(pair.declined(0, stream), Diagnosis::SYNCERR);
 }
 
+/// A client that has a group with the server gets an Accept for a later connection: why it
+/// declines, if it does.
+fn later_accept(lie: fn(&mut smc_wire::clc::Smcr)) -> Option<Diagnosis> {
+    let mut pair = version_2(1);
+    pair.establish();
+    let mut accept = last_accept(&pair);
+    let Contact::V2 { first, .. } = &mut accept.contact else { panic!() };
+    *first = None;
+    let Body::Smcr(body) = &mut accept.body else { panic!() };
+    body.rkey.0 += 1000;
+    lie(body);
+    let (stream, _) = pair.offer();
+    pair.inject_accept(stream, accept);
+    match pair.outcome(0, stream) {
+        Some(Outcome::Smc(_)) => None,
+        _ => Some(pair.declined(0, stream)),
+    }
+}
+
+// rows 18, 19
+#[test]
+fn a_later_accept_must_name_a_link_of_the_group() {
+    assert_eq!(later_accept(|_| {}), None);
+    assert_eq!(later_accept(|it| it.qpn.0 += 1), Some(Diagnosis::SYNCERR));
+    assert_eq!(later_accept(|it| it.gid.0[15] += 1), Some(Diagnosis::SYNCERR));
+    assert_eq!(later_accept(|it| it.peer.0[0] += 1), Some(Diagnosis::SYNCERR));
+}
+
+// row 18
+#[test]
+fn a_queue_pair_that_cannot_be_made_ready_declines() {
+    for n in [0, 1] {
+        let mut pair = version_2(1);
+        pair.fabric.faults[n].no_rtr = true;
+        let stream = pair.begin();
+        pair.run();
+        for _ in 0..6 {
+            pair.pass(SECOND);
+        }
+        let Some(Outcome::Tcp(reason)) = pair.outcome(n, stream) else {
+            panic!("{:?}", pair.outcome(n, stream))
+        };
+        assert_eq!(reason.diagnosis, Diagnosis::ERR_RDYLNK);
+        let Some(Outcome::Tcp(reason)) = pair.outcome(1 - n, stream) else {
+            panic!("{:?}", pair.outcome(1 - n, stream))
+        };
+        assert_eq!(reason.peer, Some(Diagnosis::ERR_RDYLNK));
+    }
+}
+
 // row 46
 #[test]
 fn a_cdc_message_before_the_confirm_is_kept() {
@@ -315,6 +365,68 @@ fn a_buffer_is_zeroed_when_the_peer_has_forgotten_its_key() {
     let third = pair.establish();
     assert_eq!(third[0].receive.id, client.receive.id);
     assert_eq!(third[1].receive.id, server.receive.id);
+}
+
+// row 62
+#[test]
+fn a_buffer_is_not_zeroed_while_the_peer_has_its_key() {
+    let mut pair = version_2(1);
+    let [client, _] = pair.establish();
+    pair.establish();
+    pair.fabric.faults[0].mute = true;
+    pair.release(0, client.conn);
+    let zeroed = |wish: &Wish| {
+        matches!(wish, Wish::Group(smc_proto::group::Wish::Zero { buffer, .. })
+            if *buffer == client.receive.id)
+    };
+    assert!(!pair.ends[0].log.iter().any(zeroed));
+    for _ in 0..3 {
+        pair.pass(SECOND);
+    }
+    // A peer that does not answer is not waited for longer than LLC's time.
+    assert!(pair.ends[0].log.iter().any(zeroed));
+}
+
+// row 18
+#[test]
+fn a_group_that_ends_during_its_first_contact_declines() {
+    for n in [0, 1] {
+        let mut pair = version_2(1);
+        pair.fabric.faults[1].mute = true;
+        let stream = pair.begin();
+        pair.run();
+        let group = pair.ends[n].endpoint.groups().infos().next().unwrap().id;
+        pair.ends[n].endpoint.terminate(pair.now, group);
+        pair.run();
+        assert_eq!(pair.outcome(n, stream), None);
+        for _ in 0..5 {
+            pair.pass(SECOND);
+        }
+        let Some(Outcome::Tcp(reason)) = pair.outcome(n, stream) else {
+            panic!("{:?}", pair.outcome(n, stream))
+        };
+        let own = n == 1 || reason.diagnosis == Diagnosis::PEERDECL;
+        assert!(own || reason.diagnosis == Diagnosis::TIMEOUT_CL, "{reason}");
+    }
+}
+
+#[test]
+fn a_port_that_comes_later_gives_the_group_a_second_link() {
+    let mut pair = version_2(1);
+    pair.establish();
+    let created = |pair: &Pair, n: usize| {
+        let create = |wish: &&Wish| {
+            matches!(wish, Wish::Links { wish: smcr::Wish::CreateQp { port, .. }, .. }
+                if port.device == self::port(1, 2).id)
+        };
+        pair.ends[n].log.iter().filter(create).count()
+    };
+    assert_eq!([0, 1].map(|n| created(&pair, n)), [0, 0]);
+    for n in [1, 0] {
+        pair.ends[n].endpoint.set_port(pair.now, port(n as u8 + 1, 2));
+        pair.run();
+    }
+    assert!([0, 1].map(|n| created(&pair, n)).iter().all(|it| *it > 0));
 }
 
 #[test]
@@ -418,4 +530,88 @@ fn an_end_of_tcp_during_the_first_contact_ends_the_group() {
     let accept = last_accept(&pair);
     let Body::Smcr(body) = accept.body else { panic!() };
     assert_ne!(body.qpn, Qpn(0));
+}
+
+// row 18
+#[test]
+fn a_later_connections_buffer_that_cannot_be_shared_is_given_back() {
+    let mut pair = version_2(1);
+    pair.establish();
+    pair.fabric.faults[1].no_mr = true;
+    assert_eq!(pair.fall_back(), [Diagnosis::PEERDECL, Diagnosis::ERR_REGBUF]);
+    let freed = |wish: &Wish| matches!(wish, Wish::Group(smc_proto::group::Wish::Free { .. }));
+    assert!(pair.ends[1].log.iter().any(freed));
+    pair.fabric.faults[1].no_mr = false;
+    assert!(pair.establish().iter().all(|end| !end.first_contact));
+}
+
+// row 62
+#[test]
+fn a_handshake_that_ends_while_its_key_is_told_zeroes_the_buffer_afterwards() {
+    let mut pair = version_2(1);
+    pair.establish();
+    pair.fabric.faults[1].mute = true;
+    let stream = pair.begin();
+    pair.run();
+    let server = pair.streams[stream].conns[1].unwrap();
+    pair.ends[1].endpoint.handle_tcp_end(pair.now, server);
+    pair.run();
+    let zeroed = |pair: &Pair| {
+        let zero = |wish: &&Wish| matches!(wish, Wish::Group(smc_proto::group::Wish::Zero { .. }));
+        pair.ends[1].log.iter().filter(zero).count()
+    };
+    // The send buffer at once; the RMB not while CONFIRM_RKEY is under way.
+    assert_eq!(zeroed(&pair), 1);
+    for _ in 0..3 {
+        pair.pass(SECOND);
+    }
+    let spoiled = |wish: &Wish| matches!(wish, Wish::Group(smc_proto::group::Wish::Free { .. }));
+    assert!(zeroed(&pair) == 2 || pair.ends[1].log.iter().any(spoiled));
+}
+
+#[test]
+fn links_that_come_and_go_leave_the_group_to_be_found() {
+    let mut pair = version_2(1);
+    for n in [0, 1] {
+        pair.ends[n].endpoint.set_port(pair.now, port(n as u8 + 1, 2));
+    }
+    pair.establish();
+    for _ in 0..4 {
+        for id in [1, 2] {
+            for active in [false, true] {
+                for n in [0, 1] {
+                    let port = port(n as u8 + 1, id);
+                    let port = smc_proto::handshake::inventory::RocePort { active, ..port };
+                    pair.ends[n].endpoint.set_port(pair.now, port);
+                    pair.run();
+                    pair.pass(SECOND);
+                }
+            }
+            assert!(pair.establish().iter().all(|end| !end.first_contact));
+        }
+    }
+}
+
+#[test]
+fn the_first_active_port_names_the_host() {
+    let mut pair = Pair::bare();
+    let down = smc_proto::handshake::inventory::RocePort { active: false, ..port(1, 2) };
+    pair.ends[0].endpoint.set_port(pair.now, down);
+    assert_eq!(pair.ends[0].endpoint.peer_id().0, [0; 8]);
+    pair.ends[0].endpoint.set_port(pair.now, port(1, 1));
+    assert_eq!(pair.ends[0].endpoint.peer_id().0, [0x5A, 0xA5, 2, 0, 0, 0, 1, 1]);
+}
+
+// row 17
+#[test]
+fn a_decline_is_of_the_accepts_version() {
+    for (mut pair, len) in [(version_1(), 28), (version_2(1), 44)] {
+        pair.fabric.faults[0].no_qp = true;
+        pair.fall_back();
+        let last = pair.ends[0].log.iter().rev().find_map(|wish| match wish {
+            Wish::SendClc { message, .. } => Some(message.len()),
+            _ => None,
+        });
+        assert_eq!(last, Some(len));
+    }
 }
