@@ -124,7 +124,7 @@ impl Connection {
         self.step(event);
         if self.is_mute() {
             // A CDC that is due may say how this side has closed.
-            self.due.remove(if self.said_final { Due::OUTBOUND } else { Due::TRANSMIT });
+            self.due.remove(Due::TRANSMIT);
         }
         self.read_shut = true;
         self.wake |= Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED;

@@ -101,7 +101,7 @@ impl Endpoint {
 
     /// The time of a waiting handshake is over.
     pub(super) fn timed_out(&mut self, hs: Box<Handshake>) {
-        if hs.waits_for_first_contact() {
+        if hs.state.is_first_contact() {
             return self.resume_anyway(hs);
         }
         match hs.state {

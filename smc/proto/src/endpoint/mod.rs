@@ -321,6 +321,16 @@ impl Endpoint {
         Some(hs)
     }
 
+    /// Takes a handshake out if `waits` says that it waits for what has come; else nobody asked.
+    fn take_if(
+        &mut self,
+        conn: ConnId,
+        waits: impl FnOnce(&State) -> bool,
+    ) -> Option<Box<Handshake>> {
+        let asked = self.handshakes.get(&conn).is_some_and(|hs| waits(&hs.state));
+        if asked { self.take(conn) } else { None }
+    }
+
     /// Lets a handshake wait, for `time` at most.
     fn park(&mut self, mut hs: Box<Handshake>, state: State, time: Option<Duration>) {
         hs.state = state;
@@ -366,9 +376,7 @@ impl Endpoint {
         let from = (group, ConnId(0))..=(group, ConnId(u32::MAX));
         let waiting: Vec<_> = self.waiting.range(from).map(|(_, conn)| *conn).collect();
         for conn in waiting {
-            let waits = self.handshakes.get(&conn).is_some_and(|hs| hs.waits_for_first_contact());
-            let taken = if waits { self.take(conn) } else { None };
-            if let Some(hs) = taken {
+            if let Some(hs) = self.take_if(conn, State::is_first_contact) {
                 self.resume(hs);
             }
         }

@@ -220,9 +220,9 @@ impl Endpoint {
     /// The first contact over the fabric has come to its end.
     pub(super) fn first_contact_ended(&mut self, group: GroupId, result: Result<(), Diagnosis>) {
         for conn in self.waiting_for(group) {
-            let waits = self.handshakes.get(&conn).is_some_and(|hs| !hs.waits_for_first_contact());
-            let taken = if waits { self.take(conn) } else { None };
-            let Some(mut hs) = taken else { continue };
+            let Some(mut hs) = self.take_if(conn, |state| !state.is_first_contact()) else {
+                continue;
+            };
             match (std::mem::replace(&mut hs.state, State::TAKEN), result) {
                 (State::Linking(agreed, remote, since), Ok(())) => {
                     self.linked(hs, &agreed, remote, since);

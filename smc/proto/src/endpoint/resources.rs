@@ -42,7 +42,7 @@ impl Endpoint {
         self.now = now;
         let registered = self.groups.handle_registered(buffer, outcome, &mut self.stats);
         let Some(Registered { conn, kind, acquired, .. }) = registered else { return };
-        let Some(mut hs) = self.take(conn) else { return };
+        let Some(mut hs) = self.take_if(conn, State::is_buffering) else { return };
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Getting(purpose, wants, Phase::Buffers) => {
                 self.acquired(hs, purpose, wants, kind, acquired);
@@ -87,7 +87,7 @@ impl Endpoint {
         len: Option<u64>,
     ) {
         self.now = now;
-        let Some(mut hs) = self.take(conn) else {
+        let Some(mut hs) = self.take_if(conn, State::is_attaching) else {
             if len.is_some() {
                 self.wishes.push_back(Wish::Detach { device, token });
             }
@@ -200,13 +200,25 @@ impl Endpoint {
             (None, _) if wants.over.copies() => {
                 (BufferKind::Send, hs.route.sndbuf.unwrap_or(self.config.wmem))
             }
-            (_, None) => (BufferKind::Receive, hs.route.rcvbuf.unwrap_or(self.config.rmem)),
+            (_, None) => {
+                let bytes = hs.route.rcvbuf.unwrap_or(self.config.rmem);
+                (BufferKind::Receive, bytes.min(self.largest(&wants)))
+            }
             _ => return self.had(hs, purpose, wants),
         };
         match self.groups.acquire(held.group, hs.conn, kind, bytes, &mut self.stats) {
             Ok(acquired) => self.acquired(hs, purpose, wants, kind, acquired),
             Err(_) => self.end(hs, Failure::GroupGone.into()),
         }
+    }
+
+    /// Bytes of the largest receive buffer that can be had.
+    fn largest(&self, wants: &Wants) -> u32 {
+        let device = match wants.over {
+            Over::Ism { device, .. } => self.inventory.ism_device(device),
+            Over::Roce { .. } => None,
+        };
+        device.map_or(u32::MAX, |device| device.max_dmb)
     }
 
     fn acquired(

@@ -33,7 +33,7 @@ impl Endpoint {
     /// [`Wish::QueryRemoteGid`] was carried out.
     pub fn handle_remote_gid(&mut self, now: Instant, conn: ConnId, reached: bool) {
         self.now = now;
-        let Some(mut hs) = self.take(conn) else { return };
+        let Some(mut hs) = self.take_if(conn, State::is_asking) else { return };
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Choosing(mut choice) => {
                 let step = choice.reached(&self.host(), reached);
@@ -46,7 +46,7 @@ impl Endpoint {
     /// [`Wish::ResolveNextHop`] was carried out; `None` if there is no route.
     pub fn handle_next_hop(&mut self, now: Instant, conn: ConnId, hop: Option<NextHop>) {
         self.now = now;
-        let Some(mut hs) = self.take(conn) else { return };
+        let Some(mut hs) = self.take_if(conn, State::is_asking) else { return };
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Choosing(mut choice) => {
                 let step = choice.hop(&self.host(), hop);

@@ -200,11 +200,6 @@ impl Handshake {
         }
     }
 
-    /// Whether it waits for another handshake's first contact.
-    pub(super) fn waits_for_first_contact(&self) -> bool {
-        matches!(self.state, State::Getting(_, _, Phase::FirstContact(_)))
-    }
-
     /// The CLC message that is due, if one is.
     pub(super) fn due(&self) -> Option<Kind> {
         match self.state {
@@ -220,4 +215,24 @@ impl Handshake {
 impl State {
     /// What is left of a state that was taken out.
     pub(super) const TAKEN: Self = Self::Listening;
+
+    /// Another handshake's first contact.
+    pub(super) fn is_first_contact(&self) -> bool {
+        matches!(self, Self::Getting(_, _, Phase::FirstContact(_)))
+    }
+
+    /// The peer's DMB.
+    pub(super) fn is_attaching(&self) -> bool {
+        matches!(self, Self::Mapping(..) | Self::Attaching(..))
+    }
+
+    /// A buffer.
+    pub(super) fn is_buffering(&self) -> bool {
+        matches!(self, Self::Getting(_, _, Phase::Buffers))
+    }
+
+    /// A GID, or a next hop.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self, Self::Choosing(_) | Self::Resolving(..))
+    }
 }

@@ -88,7 +88,7 @@ pub struct IsmDevice {
     pub vlans: bool,
     /// Whether a peer's DMB can be mapped here and written in place (`support_mmapped_rdmb`).
     pub mapped: bool,
-    /// The largest DMB it takes, in bytes, header included.
+    /// The largest DMB it takes, in bytes, header included; a power of two from 16 KiB.
     pub max_dmb: u32,
 }
 
@@ -141,6 +141,8 @@ pub struct Inventory {
     interfaces: Vec<Interface>,
     ism: Vec<IsmDevice>,
     ports: Vec<RocePort>,
+    /// The first active port's, also after it has gone.
+    first_mac: Option<Mac>,
     v2: bool,
 }
 
@@ -178,6 +180,9 @@ impl Inventory {
 
     /// Adds a RoCE port, or replaces what is known of it.
     pub fn set_port(&mut self, port: RocePort) {
+        if port.active {
+            self.first_mac.get_or_insert(port.mac);
+        }
         match self.ports.iter_mut().find(|it| it.id == port.id) {
             Some(known) => *known = port,
             None => self.ports.push(port),
@@ -236,10 +241,10 @@ impl Inventory {
         })
     }
 
-    /// The MAC that makes this host's peer id unique: the first active port's
+    /// The MAC that makes this host's peer id unique: the first active port's, for good
     /// (`smc_ib_define_local_systemid`).
     pub(crate) fn first_mac(&self) -> Option<Mac> {
-        self.ports.iter().find(|it| it.active).map(|it| it.mac)
+        self.first_mac
     }
 }
 

@@ -192,6 +192,37 @@ fn an_urgent_byte_that_came_and_was_passed_is_done() {
     assert_eq!(world.recv_all(B), b"x");
 }
 
+// row 68
+#[test]
+fn bytes_are_not_repeated_to_a_peer_that_closed() {
+    let mut world = world();
+    world.send(A, b"bye", PLAIN);
+    world.close(A);
+    world.deliver(A, 9);
+    assert_eq!(world.recv(B, 9), b"bye");
+    world.close(B);
+    world.deliver(B, 9);
+    world.complete(B, 9);
+    assert!(world.ends[B].reused && !world.ends[A].released, "A waits for its completions");
+    // World::deliver() watches that nothing is written into B's ring now.
+    world.break_link([0, 0]);
+    world.settle();
+    assert!(world.ends[A].released && !world.ends[A].reused);
+    assert_eq!(world.last(A).state, ConnectionState::CLOSED);
+}
+
+// row 68
+#[test]
+fn a_new_link_is_not_full() {
+    let mut world = world();
+    world.conn(A).handle_slots(false);
+    world.send(A, b"x", PLAIN);
+    assert_eq!(world.ends[A].cdcs.len(), 0);
+    world.break_link([0, 0]);
+    world.settle();
+    assert_eq!(world.recv(B, 9), b"x");
+}
+
 // row 60
 #[test]
 fn old_messages_are_dropped() {

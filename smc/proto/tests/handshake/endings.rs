@@ -276,6 +276,36 @@ fn a_released_handshake_gives_everything_back() {
 }
 
 #[test]
+fn outcomes_that_nobody_asked_for_do_not_stop_the_clock() {
+    let mut pair = Pair::ism();
+    let (client, _) = pair.offer();
+    let server = pair.propose(&proposal());
+    for (n, stream) in [(0, client), (1, server)] {
+        let conn = pair.streams[stream].conns[n].unwrap();
+        let (now, end) = (pair.now, &mut pair.ends[n].endpoint);
+        let due = end.poll_timeout();
+        end.handle_remote_gid(now, conn, true);
+        end.handle_next_hop(now, conn, None);
+        end.handle_attached(now, conn, DeviceId(1), Default::default(), Some(65536));
+        assert_eq!(end.poll_timeout(), due);
+        assert!(end.expects_clc(conn));
+    }
+}
+
+#[test]
+fn no_dmb_is_asked_for_that_is_larger_than_the_devices_largest() {
+    let mut pair = Pair::bare();
+    for n in [0, 1] {
+        let max_dmb = 32768;
+        pair.ends[n].endpoint.add_ism(IsmDevice { max_dmb, ..ism(n as u64 + 1) });
+    }
+    let ends = pair.establish();
+    assert!(ends.iter().all(|end| end.receive.size.bytes() == 32768));
+    let counted = &pair.ends[0].endpoint.stats().smcd.rx;
+    assert_eq!((counted.buffers_allocated, counted.buffers_downgraded), (1, 0));
+}
+
+#[test]
 fn a_buffer_that_a_lost_peer_may_still_write_is_not_used_again() {
     let mut pair = Pair::ism();
     let [_, server] = pair.establish();

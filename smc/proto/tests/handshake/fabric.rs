@@ -31,6 +31,8 @@ pub(crate) struct RdmaFaults {
     pub(crate) no_mr: bool,
     /// Queue pairs cannot be made ready to receive.
     pub(crate) no_rtr: bool,
+    /// What CONFIRM LINK says is cleared: the peer has eyecatchers in its RMBEs.
+    pub(crate) eyecatchers: bool,
     /// Sends vanish.
     pub(crate) mute: bool,
 }
@@ -124,6 +126,10 @@ impl Pair {
             Wish::PostSend { link, work, message } => {
                 let own = |(_, qp): &(&u32, &Qp)| (qp.end, qp.group, qp.link) == (n, group, link);
                 let from = *fabric.qps.iter().find(own).unwrap().0;
+                let mut message = message;
+                if fabric.faults[n].eyecatchers && matches!(message[0], 0x01 | 0x21) {
+                    message[3] &= 0x80;
+                }
                 if !fabric.faults[n].mute {
                     fabric.posted.push_back(Posted { from, work, message });
                 }

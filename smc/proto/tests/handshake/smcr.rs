@@ -615,3 +615,40 @@ fn a_decline_is_of_the_accepts_version() {
         assert_eq!(last, Some(len));
     }
 }
+
+// rows 18, 59
+#[test]
+fn eyecatchers_in_rmbes_are_declined() {
+    for (n, expected) in [
+        (0, [Diagnosis::PEERDECL, Diagnosis::RMBE_EC]),
+        (1, [Diagnosis::RMBE_EC, Diagnosis::PEERDECL]),
+    ] {
+        let mut pair = version_2(1);
+        pair.fabric.faults[n].eyecatchers = true;
+        assert_eq!(pair.fall_back(), expected);
+    }
+}
+
+// row 18
+#[test]
+fn a_256th_rmb_of_the_peer_has_no_room() {
+    let mut pair = version_2(1);
+    pair.establish();
+    let mut accept = last_accept(&pair);
+    let Contact::V2 { first, .. } = &mut accept.contact else { panic!() };
+    *first = None;
+    // The server never deletes a key, and has told one already.
+    for key in 0..255 {
+        let Body::Smcr(body) = &mut accept.body else { panic!() };
+        body.rkey.0 = 2000 + key;
+        let (stream, _) = pair.offer();
+        pair.inject_accept(stream, accept);
+        match pair.outcome(0, stream) {
+            Some(Outcome::Smc(established)) if key < 254 => pair.release(0, established.conn),
+            outcome => {
+                assert_eq!(key, 254, "{outcome:?}");
+                assert_eq!(pair.declined(0, stream), Diagnosis::ERR_RTOK);
+            }
+        }
+    }
+}

@@ -77,6 +77,25 @@ fn there_are_255_rmbs_each_way() {
     world.check_agreement();
 }
 
+// row 71: an idle RMB makes room for a new one
+#[test]
+fn idle_rmbs_do_not_count() {
+    let mut world = World::connected(&Options::new(Version::V1, &[1], &[1]));
+    for n in 1..300 {
+        world.share(CLIENT, BufferId(n));
+        let now = world.now;
+        world.group(CLIENT).unshare_rmb(now, BufferId(n)).unwrap();
+        world.pump(CLIENT);
+        world.run();
+    }
+    let link = world.active(CLIENT)[0].id;
+    let registered =
+        (0..300).filter(|&n| world.hosts[CLIENT].group.local_rtoken(BufferId(n), link).is_some());
+    assert_eq!(registered.count(), 255);
+    assert_eq!(world.group(SERVER).rtoken_count(), 1);
+    world.check_agreement();
+}
+
 #[test]
 fn client_follows_the_server_to_its_link() {
     let mut world = World::connected(&Options::new(Version::V1, &[1, 2], &[1, 2]));

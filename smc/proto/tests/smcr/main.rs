@@ -22,4 +22,5 @@ mod limits;
 mod links;
 mod random;
 mod refused;
+mod replay;
 mod stream;
