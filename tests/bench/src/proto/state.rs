@@ -24,8 +24,9 @@ use crate::report::Row;
 
 /// Bytes of state that a connection may take.
 const TARGET_BYTES: u64 = 512;
-/// Things of a kind that are made to count one.
-const MANY: u8 = 200;
+/// Things of a kind that are made to count one: with the one before them as many connections as an
+/// SMC-R link group has.
+const MANY: u8 = 254;
 
 /// What is kept for a connection and for a link group, and how often memory is asked for.
 ///
@@ -60,7 +61,7 @@ fn number(name: &str, count: u64) -> Row {
 /// Allocations in one of many repetitions.
 fn allocations(case: &mut Case) -> u64 {
     case.repeat(MANY.into());
-    heap::growth(|| case.repeat(MANY.into())).1.allocations / u64::from(MANY)
+    heap::growth(|| case.repeat(MANY.into())).1.allocations.div_ceil(MANY.into())
 }
 
 /// Heap that an established connection takes at one end.
