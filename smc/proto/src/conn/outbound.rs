@@ -6,7 +6,7 @@
 //! them; wake-ups; TCP; release. What goes to the peer waits while its link is full, and TCP and
 //! release wait with it.
 
-use smc_wire::cdc::Smcd;
+use smc_wire::cdc::{ConnectionState, Smcd};
 
 use super::Connection;
 use super::close::{Event, State};
@@ -74,6 +74,8 @@ impl Connection {
                 state: self.sent_state,
             })
         };
+        self.said_final =
+            self.sent_state.intersects(ConnectionState::CLOSED | ConnectionState::ABORTED);
         self.rx.published();
         self.opening(|conn| conn.tx.published());
         if self.state == State::PeerAbortWait {

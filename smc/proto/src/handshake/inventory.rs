@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smc_wire::id::{Chid, IsmGid, Mac, RoceGid};
+use smc_wire::size::PathMtu;
 
 use super::pnet::{PnetId, PnetTable};
 use crate::id::DeviceId;
@@ -130,16 +131,8 @@ pub struct RocePort {
     pub active: bool,
     /// Its GIDs, in the order of the port's table.
     pub gids: Vec<PortGid>,
-    /// Its MTU, as the wire encodes it: 1 (256 bytes) to 5 (4096).
-    pub mtu: u8,
-}
-
-/// A RoCE port and the GID of it that a connection uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChosenPort {
-    pub(crate) port: DeviceId,
-    pub(crate) gid: RoceGid,
-    pub(crate) mac: Mac,
+    /// The largest packet that it sends now.
+    pub mtu: PathMtu,
 }
 
 /// The devices and interfaces of this host.

@@ -222,7 +222,6 @@ fn both_sides_close() {
         assert_eq!(world.conn(B).state(), AppCloseWait1);
         let ready = world.conn(B).readiness();
         assert!(ready.contains(Ready::READABLE | Ready::READ_CLOSED));
-        assert!(!world.conn(B).send_room().is_ok(), "the peer has closed");
         assert_eq!(world.conn(B).send_room(), Err(SendError::Reset));
         assert_eq!(world.recv_all(B), b"bye");
         assert!(world.conn(B).is_read_shut());
@@ -330,6 +329,59 @@ fn a_process_that_exits_while_a_shutdown_waits_closes_at_once() {
     world.conn(A).close(Instant(5), Duration::ZERO);
     world.settle();
     assert_eq!(world.last(A).state, CLOSED);
+}
+
+// row 55
+#[test]
+fn nobody_waits_for_a_peer_that_closed() {
+    for kind in [Kind::Copied(128), Kind::Rdma(128)] {
+        let mut world = World::new([kind; 2], (32, 32));
+        world.prompt = false;
+        assert_eq!(world.send(A, &stream(0, 128), PLAIN), 128);
+        world.look_or_deliver(A);
+        assert_eq!(world.recv(B, 32).len(), 32);
+        world.close(B);
+        world.look_or_deliver(B);
+        assert_eq!((world.conn(A).state(), world.conn(A).unsent()), (AppCloseWait1, 64));
+        world.close(A);
+        assert_eq!(world.conn(A).state(), Closed);
+    }
+}
+
+// row 54
+#[test]
+fn crossing_aborts_are_both_said() {
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.prompt = false;
+    world.send(B, b"unread", PLAIN);
+    world.send(A, &stream(0, 40), PLAIN);
+    world.look(A);
+    world.look(B);
+    world.close(A);
+    assert_eq!(world.conn(A).state(), Active);
+    // B reads, so that A's bytes fit, and aborts, all in one area.
+    world.recv(B, 31);
+    world.close(B);
+    world.look(A);
+    assert_eq!((world.conn(A).state(), world.conn(A).error()), (Closed, Some(Error::Reset)));
+    assert_eq!(world.last(A).state, ABORTED);
+    world.look(B);
+    assert!(world.ends[A].released && world.ends[B].released);
+}
+
+// row 57
+#[test]
+fn a_last_word_that_waits_for_its_link_outlives_the_group() {
+    let mut world = World::new([Kind::Rdma(64); 2], (64, 64));
+    world.close(A);
+    world.conn(B).handle_slots(false);
+    world.close(B);
+    assert_eq!(world.conn(B).state(), Closed);
+    world.conn(B).handle_gone(Gone::Group);
+    assert!(!world.ends[B].released);
+    world.conn(B).handle_slots(true);
+    world.settle();
+    assert!(world.ends[A].released && world.ends[B].released);
 }
 
 // row 55
@@ -470,4 +522,64 @@ fn an_abort_resets_the_peer() {
         assert_eq!(world.conn(A).take_error(), Some(Error::Aborted));
         assert!(world.ends[A].released);
     }
+}
+
+#[test]
+fn after_the_last_word_nothing_is_written_into_the_peers_ring() {
+    for mut world in worlds() {
+        world.send(B, &stream(0, 64), PLAIN);
+        // SHUT_RDWR, and then the rest is read: no update, the peer may be gone.
+        world.recv(A, 1);
+        world.shutdown(A, How::Both);
+        assert_eq!(world.last(A).state, ABORTED, "there were unread bytes");
+        let cdcs = world.ends[A].cdcs.len();
+        assert_eq!(world.recv(A, 99).len(), 63);
+        world.conn(A).handle_gone(Gone::Group);
+        world.settle();
+        assert_eq!(world.ends[A].cdcs.len(), cdcs);
+        assert!(world.ends[A].released && world.ends[A].tcp_aborted);
+    }
+}
+
+#[test]
+fn a_peer_that_misses_bytes_is_told_of_an_abort_behind_the_close() {
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.send(A, &stream(0, 40), PLAIN);
+    world.conn(A).close(Instant(0), Duration::ZERO);
+    world.settle();
+    assert_eq!((world.last(A).state, world.conn(A).unsent()), (CLOSED, 8));
+    world.conn(A).handle_gone(Gone::Group);
+    world.settle();
+    assert_eq!(world.last(A).state, CLOSED | ABORTED);
+    assert_eq!(world.conn(B).error(), Some(Error::Reset));
+}
+
+#[test]
+fn a_ring_is_reusable_when_its_writer_has_said_its_last_word() {
+    for mut world in worlds() {
+        assert!(!world.conn(A).is_ring_reusable());
+        world.shutdown(B, How::Write);
+        assert!(!world.conn(A).is_ring_reusable(), "done writing, but not with updates");
+        world.close(B);
+        world.close(A);
+        assert!(world.ends[A].reused && world.ends[B].reused);
+    }
+    // The writer was blocked when it closed: it may go on.
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.send(A, &stream(0, 40), PLAIN);
+    world.conn(A).close(Instant(0), Duration::ZERO);
+    world.settle();
+    assert!(!world.conn(B).is_ring_reusable());
+    // We aborted: it may not know yet.
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.conn(A).abort();
+    world.settle();
+    assert!(world.ends[A].released && !world.ends[A].reused);
+    // The link was switched: it may repeat itself.
+    let mut world = World::new([Kind::Rdma(64); 2], (32, 32));
+    world.conn(A).switch_link();
+    world.settle();
+    world.close(B);
+    world.close(A);
+    assert!(world.ends[A].released && !world.ends[A].reused);
 }
