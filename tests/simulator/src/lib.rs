@@ -12,6 +12,7 @@
 //! | `application`, `wishes`, `links` | the two sides of a socket library: calls, and the protocol's wishes |
 //! | [`ism`], `roce` | the fabrics |
 //! | [`coverage`] | what was seen |
+//! | [`runs`] | numbered cases, and their shrinking |
 
 mod application;
 pub mod coverage;
@@ -20,6 +21,7 @@ pub mod ism;
 mod links;
 pub mod model;
 mod roce;
+pub mod runs;
 pub mod schedule;
 pub mod script;
 mod socket;

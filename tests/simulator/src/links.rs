@@ -57,7 +57,13 @@ impl World {
                 }
                 self.drained(place(link));
             }
-            Wish::DestroyQp { link } => self.roce.destroy(place(link)),
+            Wish::DestroyQp { link } => {
+                // The connections that have posted there are told; the group has forgotten the link.
+                if let Some(qpn) = self.roce.number(place(link)) {
+                    self.fail(qpn);
+                }
+                self.roce.destroy(place(link));
+            }
             Wish::MoveConnection { conn, .. } => self.move_connection(host, conn),
             other => {
                 self.wrong.get_or_insert(format!("a wish that nobody should see: {other:?}"));
@@ -100,6 +106,8 @@ impl World {
         let place = (host, smc.established.group, route.link);
         let mut bytes = vec![0; Smcr::LEN];
         if message.emit(&mut bytes).is_err() || self.roce.qp(place).is_none() {
+            // The link is gone already.
+            smc.conn.handle_flushed(receipt);
             return;
         }
         self.post(place, Work::Cdc { conn, side, receipt, bytes });
@@ -176,16 +184,16 @@ impl World {
     /// A queue pair fails with all that is posted on it.
     pub(crate) fn fail(&mut self, qpn: u32) {
         let Some(qp) = self.roce.qps.get_mut(&qpn) else { return };
-        if std::mem::replace(&mut qp.failed, true) {
-            return;
-        }
         let place = qp.place;
+        let known = std::mem::replace(&mut qp.failed, true);
         let rest: Vec<_> = qp.queue.drain(..).collect();
         for work in rest {
             self.complete_later(qpn, work, false);
         }
-        let delay = self.delay();
-        self.schedule.after(delay, Event::LinkFailed { place });
+        if !known {
+            let delay = self.delay();
+            self.schedule.after(delay, Event::LinkFailed { place });
+        }
     }
 
     fn complete_later(&mut self, qpn: u32, work: Work, ok: bool) {
@@ -199,23 +207,20 @@ impl World {
     /// A work request completes.
     pub(crate) fn complete(&mut self, qpn: u32, work: &Work, ok: bool) {
         let now = self.now();
+        if let Work::Cdc { conn, side, receipt, .. } = *work
+            && let Some(smc) = self.pairs[conn].sides[side].smc()
+        {
+            match ok {
+                true => smc.conn.handle_completion(receipt),
+                false => smc.conn.handle_flushed(receipt),
+            }
+        }
         let Some(qp) = self.roce.qps.get_mut(&qpn) else { return };
         let place = qp.place;
         let (host, group, link) = place;
         qp.sends -= usize::from(!matches!(work, Work::Write { .. }));
-        match *work {
-            Work::Llc { work, .. } => {
-                self.hosts[host].endpoint.handle_sent(now, group, link, work, ok);
-            }
-            Work::Cdc { conn, side, receipt, .. } => {
-                if let Some(smc) = self.pairs[conn].sides[side].smc() {
-                    match ok {
-                        true => smc.conn.handle_completion(receipt),
-                        false => smc.conn.handle_flushed(receipt),
-                    }
-                }
-            }
-            Work::Write { .. } => {}
+        if let Work::Llc { work, .. } = *work {
+            self.hosts[host].endpoint.handle_sent(now, group, link, work, ok);
         }
         self.slots(place);
         self.drained(place);

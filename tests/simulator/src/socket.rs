@@ -5,8 +5,8 @@
 //! Invariant: has rings only while it is [`Phase::Smc`]; what the application is told is judged by
 //! the [`Stream`]s at once.
 
-use smc_proto::conn::close::State;
 use smc_proto::conn::Connection;
+use smc_proto::conn::close::State;
 use smc_proto::endpoint::{Established, Path};
 use smc_proto::id::ConnId;
 use smc_proto::smcr::{Route, RtokenIndex};
@@ -79,6 +79,8 @@ pub(crate) struct Socket {
     pub(crate) phase: Phase,
     /// What TCP brought and nobody has taken.
     pub(crate) tcp: Vec<u8>,
+    /// This side declined: the peer's Decline may have crossed its own.
+    pub(crate) declined: bool,
     /// The application has closed.
     pub(crate) closed: bool,
     /// The application was told of the end of what it receives.
@@ -88,7 +90,8 @@ pub(crate) struct Socket {
 impl Socket {
     /// A side whose handshake begins.
     pub(crate) fn new(host: usize, id: ConnId) -> Self {
-        Self { host, id, phase: Phase::Handshake, tcp: Vec::new(), closed: false, ended: false }
+        let (declined, closed, ended) = (false, false, false);
+        Self { host, id, phase: Phase::Handshake, tcp: Vec::new(), declined, closed, ended }
     }
 
     /// The side on SMC, if it is.

@@ -7,12 +7,12 @@
 use smc_proto::conn::{self, Gone};
 use smc_proto::endpoint::{Established, Path, Wish};
 use smc_proto::group::{self, BufferKind, Fate, RegisterError};
+use smc_proto::handshake::route::NextHop;
 use smc_proto::id::ConnId;
 use smc_proto::smcd::dmb::Dmb;
 use smc_proto::smcd::event::DeviceEvent;
 use smc_wire::cdc::Smcd;
 use smc_wire::clc::Message;
-use smc_proto::handshake::route::NextHop;
 use smc_wire::id::{DmbToken, IsmGid, Mac};
 
 use crate::coverage::Kind;
@@ -65,8 +65,9 @@ impl World {
         let now = self.now();
         match wish {
             Wish::SendClc { conn, message } => {
-                self.saw_clc(&message);
+                let decline = self.saw_clc(&message);
                 if let Some((conn, side)) = self.find(host, conn) {
+                    self.pairs[conn].sides[side].declined |= decline;
                     self.tcp_send(conn, side, message.into());
                 }
             }
@@ -261,7 +262,8 @@ impl World {
         let Some(smc) = pair.sides[side].smc() else { return };
         match wish {
             conn::Wish::FetchUrgent { at } => {
-                let byte = self.ring(conn, side, at as usize, 1).and_then(|byte| byte.first().copied());
+                let byte =
+                    self.ring(conn, side, at as usize, 1).and_then(|byte| byte.first().copied());
                 if let Some(smc) = self.pairs[conn].sides[side].smc() {
                     smc.conn.handle_urgent_byte(byte.unwrap_or_default());
                 }
@@ -378,8 +380,8 @@ impl World {
 
     /// TCP brings bytes to a side.
     pub(crate) fn tcp_came(&mut self, conn: usize, side: usize, bytes: &[u8]) {
-        let now = self.now();
-        let socket = &mut self.pairs[conn].sides[side];
+        let pair = &mut self.pairs[conn];
+        let socket = &mut pair.sides[side];
         if !self.hosts[socket.host].alive {
             return;
         }
@@ -388,9 +390,22 @@ impl World {
                 socket.tcp.extend(bytes);
                 self.feed(conn, side);
             }
-            Phase::Plain(inbox) => inbox.extend(bytes),
+            Phase::Plain(inbox) => {
+                inbox.extend(bytes);
+                // Both sides declined at once: the other one's word is not the application's.
+                if socket.declined && matches!(Message::parse(inbox), Ok(Message::Decline(_))) {
+                    inbox.clear();
+                    socket.declined = false;
+                    self.coverage.saw(Kind::Ending, "declines crossed");
+                }
+            }
+            // The peer declined after all: its answer in the first contact, or ours, was lost.
+            Phase::Smc(_) if pair.streams[side].broken().is_some() => {
+                self.coverage.saw(Kind::Ending, "declined by a peer when on SMC");
+                self.gone(conn, side, Gone::Unreachable);
+            }
             Phase::Smc(_) => {
-                self.wrong.get_or_insert(format!("connection {conn}: TCP brings bytes at {now:?}"));
+                self.wrong.get_or_insert(format!("connection {conn}: TCP brings bytes on SMC"));
             }
             Phase::Over => {}
         }
@@ -428,7 +443,8 @@ impl World {
         }
     }
 
-    fn saw_clc(&mut self, message: &[u8]) {
+    /// Notes a message; whether it is a Decline.
+    fn saw_clc(&mut self, message: &[u8]) -> bool {
         let name = match Message::parse(message) {
             Ok(Message::Proposal(_)) => "CLC: proposal".into(),
             Ok(Message::Accept(_)) => "CLC: accept".into(),
@@ -436,10 +452,12 @@ impl World {
             Ok(Message::Decline(decline)) => format!("CLC: decline, {}", decline.diagnosis),
             Err(error) => {
                 self.wrong.get_or_insert(format!("an endpoint sent what is no CLC: {error}"));
-                return;
+                return false;
             }
         };
+        let decline = name.starts_with("CLC: decline");
         self.coverage.saw(Kind::Message, name);
+        decline
     }
 
     /// Notes a change of a connection's state.
