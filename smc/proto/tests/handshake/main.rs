@@ -10,7 +10,12 @@
 mod choice;
 mod craft;
 mod endings;
+mod fabric;
+mod golden;
 mod lies;
 mod offer;
 mod pair;
+mod random;
 mod smcd;
+mod smcr;
+mod tables;
