@@ -162,9 +162,12 @@ impl Connection {
         }
     }
 
-    /// Whether bytes and cursors need not be told to the peer any more: one of the two has aborted.
+    /// Whether bytes and cursors must not be told to the peer any more: one of the two has aborted, or
+    /// both have closed, and then the peer's ring may serve another connection.
     fn is_mute(&self) -> bool {
-        self.killed || self.rx.state.contains(ConnectionState::ABORTED)
+        self.killed
+            || self.rx.state.contains(ConnectionState::ABORTED)
+            || (self.said_final && self.peer_closed())
     }
 
     /// The flags beside our producer cursor.
