@@ -78,7 +78,7 @@ impl World {
             // Only the last piece has the urgent byte.
             let oob = flags.oob && later.is_empty();
             let more = flags.more || !later.is_empty();
-            smc.conn.commit(n as u32, SendFlags { more, oob });
+            smc.conn.commit(u32::try_from(n).unwrap_or(u32::MAX), SendFlags { more, oob });
             pair.streams[side].accepted(n, oob);
             rest = later;
             self.pump();
@@ -129,7 +129,7 @@ impl World {
                 }
                 let Some(smc) = self.pairs[conn].sides[side].smc() else { return };
                 if !peek {
-                    smc.conn.consume(got.len() as u32);
+                    smc.conn.consume(u32::try_from(got.len()).unwrap_or(u32::MAX));
                 }
                 let none_left = got.is_empty() && chunks.total() == 0;
                 let end = match smc.conn.take_error() {

@@ -286,8 +286,8 @@ impl World {
             conn::Wish::Wake(_) | conn::Wish::ShutdownTcp(_) => {}
             conn::Wish::AbortTcp => self.tcp_abort(conn, side),
             conn::Wish::Release => {
-                let fate =
-                    if pair.streams[side].broken().is_some() { Fate::Discard } else { Fate::Reuse };
+                let reusable = smc.conn.is_ring_reusable();
+                let fate = if reusable { Fate::Reuse } else { Fate::Discard };
                 self.release(conn, side, fate);
                 self.pairs[conn].sides[side].phase = Phase::Over;
             }

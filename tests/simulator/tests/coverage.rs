@@ -4,6 +4,7 @@
 //!
 //! Invariant: the scripts are those of `smc-simulator --seed 1`, run after run the same.
 
+use proptest::strategy::ValueTree;
 use smc_simulator::coverage::{Coverage, Kind};
 use smc_simulator::runs::{Options, case};
 
