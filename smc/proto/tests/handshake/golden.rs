@@ -213,8 +213,15 @@ impl Dice {
                 }
             }
             llc::Body::ConfirmRkey(it) if !message.response => {
-                let rtoken = Rtoken { rkey: it.this_link.rkey, vaddr: it.this_link.vaddr };
-                self.keys.push_back(rtoken);
+                // The carrier is the link that is not among the others; its number is 1 or 2.
+                let others = it.others().into_iter().flatten();
+                let others: Vec<_> = others.map(|it| (it.link, it.rtoken)).collect();
+                let carrier = if others.iter().any(|(link, _)| *link == 1) { 2 } else { 1 };
+                let mut keys = others;
+                keys.push((carrier, it.this_link));
+                keys.sort_by_key(|(link, _)| *link);
+                let keys = keys.into_iter();
+                self.keys.extend(keys.map(|(_, it)| Rtoken { rkey: it.rkey, vaddr: it.vaddr }));
             }
             _ => {}
         }
@@ -405,7 +412,9 @@ fn control(golden: &Golden) -> bool {
 
 fn deletes(golden: &Golden) -> bool {
     let message = llc::Message::parse(&golden.bytes);
-    control(golden) && message.is_ok_and(|it| matches!(it.body, llc::Body::DeleteRkey(_)))
+    control(golden)
+        && message
+            .is_ok_and(|it| matches!(it.body, llc::Body::DeleteRkey(_) | llc::Body::DeleteLink(_)))
 }
 
 /// Changes what the inputs say, which is how the scenario ended.
@@ -551,7 +560,7 @@ fn two_ports(end: &mut StandIn) {
 // row 16
 #[test]
 fn smcr_with_two_ports() {
-    stand_in_as("smcr-v2-two-ports", 1, 1, two_ports);
+    stand_in_as("smcr-v2-two-ports", 4, 4, two_ports);
 }
 
 // row 23
