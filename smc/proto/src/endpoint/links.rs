@@ -297,10 +297,12 @@ impl Endpoint {
 
 /// SMC-R's buffers.
 impl Endpoint {
-    /// Makes a connection's buffers reachable, those that are not already.
+    /// Makes a connection's buffers reachable, those that are not already; the peer is told over the
+    /// connection's link.
     pub(super) fn share(
         &mut self,
         group: GroupId,
+        link: LinkId,
         send: BufferId,
         receive: BufferId,
     ) -> Result<(), Diagnosis> {
@@ -311,7 +313,7 @@ impl Endpoint {
             if !known {
                 links.register_sndbuf(now, send)?;
             }
-            links.share_rmb(now, receive).map(|()| !known)
+            links.share_rmb_over(now, receive, link).map(|()| !known)
         });
         match shared {
             Some(Ok(sending)) => {

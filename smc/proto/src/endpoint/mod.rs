@@ -107,10 +107,10 @@ impl Endpoint {
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
             links: BTreeMap::new(),
-            events: VecDeque::new(),
+            events: VecDeque::with_capacity(8),
             sharing: BTreeSet::new(),
             leaving: BTreeSet::new(),
-            wishes: VecDeque::new(),
+            wishes: VecDeque::with_capacity(16),
             last: 0,
             now: Instant::default(),
         })

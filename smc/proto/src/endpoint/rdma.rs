@@ -50,10 +50,13 @@ impl Endpoint {
 
     /// Makes the buffers reachable for both sides.
     pub(super) fn share_buffers(&mut self, hs: Box<Handshake>, purpose: Purpose, wants: Wants) {
-        let Some(Held { group, send: Some(send), receive: Some(receive), .. }) = hs.held else {
+        let Some(Held {
+            group, send: Some(send), receive: Some(receive), link: Some(link), ..
+        }) = hs.held
+        else {
             return self.end(hs, Diagnosis::INTERR.into());
         };
-        match self.share(group, send.id, receive.id) {
+        match self.share(group, link, send.id, receive.id) {
             Ok(()) if self.reachable(&hs) => self.ready(hs, purpose, wants),
             Ok(()) => self.park(hs, State::Getting(purpose, wants, Phase::Links), None),
             Err(diagnosis) => self.not_had(hs, purpose, diagnosis),

@@ -147,7 +147,8 @@ pub enum Path {
         /// The peer's element.
         peer: PeerElement,
     },
-    /// SMC-D: in the peer's DMB itself, which is attached.
+    /// SMC-D: in the peer's DMB itself, which is attached; to be detached when the connection is
+    /// released.
     Mapped {
         /// Our device.
         device: DeviceId,
