@@ -68,7 +68,7 @@ pub fn cases(steps: usize, faults: bool) -> impl Strategy<Value = Case> {
 ///
 /// # Errors
 /// If no case can be made.
-pub fn case(options: &Options, run: u64) -> Result<impl ValueTree<Value = Case>, String> {
+pub fn case(options: &Options, run: u64) -> Result<impl ValueTree<Value = Case> + use<>, String> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&options.seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&run.to_le_bytes());
