@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`driver`] | [`Device`]: what programs use. DMBs, signals, events, sleep |
 //! | [`port`] | the trait below it: a member's way to its fabric |
+//! | [`vhost`] | a port through the daemon: a vhost-user front-end within the process |
 //! | [`loopback`] | a port within the process: a fabric of its own, for tests and for itself |
 //! | [`bell`] | how a process wakes another without the daemon |
 //!
@@ -34,6 +35,7 @@ pub mod driver;
 pub mod error;
 pub mod loopback;
 pub mod port;
+pub mod vhost;
 
 pub use driver::{Device, Dmb, Event, Remote};
 pub use error::{Error, Result};
