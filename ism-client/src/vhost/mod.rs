@@ -37,7 +37,8 @@ use window::Window;
 /// How long the daemon may take for an answer; it waits for peers for 2 s at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an event's buffer.
-const EVENT_LEN: u32 = EVENT_SIZE as u32;
+const EVENT_LEN: u32 = 64;
+const _: () = assert!(EVENT_LEN as usize == EVENT_SIZE, "the longest event fits");
 /// Bytes kept for a request, and for its reply.
 const CONTROL_ROOM: u32 = 256;
 
