@@ -205,7 +205,8 @@ impl Carrier for Port {
     }
 
     fn arm(&self) -> Result<bool> {
-        self.check()?;
+        // A hang-up makes the socket readable, so it need not be asked for.
+        self.is_gone()?;
         let queue = lock(&self.events);
         queue.want_call(true)?;
         queue.is_quiet()
