@@ -35,8 +35,6 @@
 #define SOL_TCP 6
 #define TCP_SAVE_SYN 27
 
-#define EEXIST 17
-
 #define FLAG_SYN 0x02
 #define FLAG_ACK 0x10
 
@@ -189,13 +187,9 @@ INLINE void write_option(struct bpf_sock_ops *ops)
 {
 	__u8 option[OPTION_LEN] = OPTION;
 	__u32 *state = marked(ops);
-	long error;
 
-	if (!carries(ops, state))
-		return;
-	error = bpf_store_hdr_opt(ops, option, sizeof(option), 0);
-	/* If it is there already, then by a second run of these programs. */
-	if (state && (!error || error == -EEXIST))
+	/* It fails if the option is there already, by a second run of these programs: then that knows. */
+	if (carries(ops, state) && bpf_store_hdr_opt(ops, option, sizeof(option), 0) == 0 && state)
 		*state |= OFFERED;
 }
 

@@ -286,6 +286,22 @@ fn a_mark_that_is_taken_off_is_off_for_new_connections() {
 }
 
 #[test]
+fn a_client_whose_mark_is_taken_off_offers_nothing() {
+    let _fixture = fixture();
+    let namespace = Namespace::new();
+    namespace.enter();
+    let sniffer = Sniffer::new();
+    let (client, listener) = (tcp(LOCAL4), tcp(LOCAL4));
+    assert!(mark(&client).expect("a socket") && mark(&listener).expect("a socket"));
+    assert!(unmark(&client).expect("a socket"));
+    let to = listening(&listener, LOCAL4);
+    let server = connected(&client, &listener, to);
+    let (syn, syn_ack) = sniffer.handshake(to.port());
+    assert_eq!((is_offered(&syn), is_offered(&syn_ack)), (false, false));
+    assert_eq!((said(&client), said(&server)), (Some(false), Some(false)));
+}
+
+#[test]
 fn a_listener_is_known_only_while_it_listens() {
     let fixture = fixture();
     let namespace = Namespace::new();
