@@ -281,7 +281,7 @@ int discovery_sockops(struct bpf_sock_ops *ops)
 
 /*
  * Makes a socket that listens already (inherited, or passed by an init system) a marked listener. Its callback flags can
- * be set from here since Linux 6.14; before, it stays with TCP.
+ * be set from here since Linux 6.12; before, it stays with TCP.
  */
 INLINE void mark_listener(struct bpf_sockopt *ctx, struct bpf_sock *sk, __u32 *state)
 {

@@ -17,6 +17,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::rendezvous::Namespace;
+
 /// The level of the options: "SMCd", no protocol's number.
 pub const LEVEL: libc::c_int = 0x534d_4364;
 /// setsockopt, a 32-bit 1 or 0: the socket's owner speaks SMC, or does not.
@@ -27,6 +29,9 @@ pub const STATE: libc::c_int = 2;
 /// The size of both options' values.
 const VALUE_LEN: libc::socklen_t = 4;
 const _: () = assert!(size_of::<u32>() == 4, "the options' values");
+
+/// The size of `SO_NETNS_COOKIE`'s.
+const COOKIE_LEN: libc::socklen_t = 8;
 
 /// What is known about a socket and its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +72,7 @@ impl State {
     }
 }
 
-/// Marks a TCP socket: its owner speaks SMC. Before connect(2) or listen(2); on Linux 6.14 and newer, a listener also
+/// Marks a TCP socket: its owner speaks SMC. Before connect(2) or listen(2); on Linux 6.12 and newer, a listener also
 /// later. Returns whether `smc-discovery` serves this socket; if not, nothing has changed.
 ///
 /// # Errors
@@ -120,6 +125,33 @@ pub fn state(socket: impl AsFd) -> io::Result<Option<State>> {
     };
     // A kernel that answers with another size is not answering us.
     Ok(served(result)?.then_some(State(value)).filter(|_| len == VALUE_LEN))
+}
+
+/// The network namespace of a socket, for the [rendezvous](crate::rendezvous). Needs Linux 5.14.
+///
+/// # Errors
+///
+/// If `socket` is no socket, or the kernel has no `SO_NETNS_COOKIE` or does not say its `boot_id`.
+pub fn namespace(socket: impl AsFd) -> io::Result<Namespace> {
+    let mut cookie = 0_u64;
+    let mut len = COOKIE_LEN;
+    // SAFETY: `cookie` and `len` are ours and live on; `len` is `cookie`'s size, beyond which nothing is written.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let kernel =
+        u128::from_str_radix(&boot_id.trim().replace('-', ""), 16).map_err(io::Error::other)?;
+    Ok(Namespace { kernel, cookie })
 }
 
 fn set(socket: impl AsFd, value: u32) -> io::Result<bool> {

@@ -37,9 +37,9 @@ Examples:
   smc-discovery --cgroup /sys/fs/cgroup/web.slice
       for the programs of one slice
 
-A socket belongs to the cgroup in which it was made. Without these programs nothing breaks: connections find their peer
-by the fabric's rendezvous, or stay with TCP. Nothing that it attaches outlives it. Sockets that were marked before the programs ended stay with TCP from then
-on; a listener is marked again by its program's restart.";
+A socket belongs to the cgroup in which it was made. Without these programs nothing breaks: connections \
+find their peer by the fabric's rendezvous, or stay with TCP. Nothing that it attaches outlives it. Sockets that \
+were marked before it ended stay with TCP from then on; a listener is marked again when its program is restarted.";
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {

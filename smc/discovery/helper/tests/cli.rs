@@ -73,6 +73,24 @@ fn without_capabilities_it_says_which() {
     assert!(said.contains("CAP_NET_ADMIN: missing"), "{said}");
 }
 
+/// What the systemd unit gives it.
+#[test]
+fn two_capabilities_are_enough() {
+    let cgroup = Cgroup::enter();
+    let mut child = Command::new("setpriv")
+        .args(["--bounding-set=-all,+bpf,+net_admin", "--no-new-privs"])
+        .args([env!("CARGO_BIN_EXE_smc-discovery"), "--cgroup"])
+        .arg(&cgroup.path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run setpriv, of util-linux");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    assert!(line.starts_with("serves the sockets"), "{line}");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("kill");
+    assert!(child.wait().expect("wait").success());
+}
+
 #[test]
 fn a_path_that_is_no_cgroup_is_refused() {
     let said = complaint(program().args(["--cgroup", "/tmp"]));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Cgroup, Namespace, Segment, Sniffer, bound, connected, listening, run, tcp};
 use rustix::net::{AddressFamily, SocketType, acceptfrom, connect, connect_unspec, listen, socket};
-use smc_discovery::sockopt::{mark, peer_speaks_smc, state, unmark};
+use smc_discovery::sockopt::{mark, namespace, peer_speaks_smc, state, unmark};
 use smc_discovery_helper::Attached;
 use smc_wire::tcp_option::{self, is_offered};
 
@@ -340,6 +340,19 @@ fn sockets_from_outside_the_cgroup_are_not_served() {
         "served: another smc-discovery serves this machine's root cgroup; end it for these tests"
     );
     assert_eq!(said(&fixture.0.outside), None);
+}
+
+/// By this the rendezvous tells 127.0.0.1 in one container from 127.0.0.1 in another.
+#[test]
+fn network_namespaces_are_told_apart() {
+    let of_a_socket_in = |place: &Namespace| {
+        place.enter();
+        namespace(tcp(LOCAL4)).expect("SO_NETNS_COOKIE, of Linux 5.14 and newer")
+    };
+    let (one, other) = (Namespace::new(), Namespace::new());
+    assert_eq!(of_a_socket_in(&one), of_a_socket_in(&one));
+    assert_ne!(of_a_socket_in(&one).cookie, of_a_socket_in(&other).cookie);
+    assert_eq!(of_a_socket_in(&one).kernel, of_a_socket_in(&other).kernel);
 }
 
 #[test]

@@ -54,12 +54,12 @@ fn a_listener_of_an_earlier_run_stays_with_tcp_until_it_is_marked_again() {
 
     assert!(mark(&listener).expect("a socket"));
     if state(&listener).expect("a socket").is_some_and(|state| state.is_listening()) {
-        assert_eq!(outcome(&listener, to), ([Some(true); 2], [true; 2]), "Linux 6.14 and newer");
+        assert_eq!(outcome(&listener, to), ([Some(true); 2], [true; 2]), "Linux 6.12 and newer");
     } else {
         assert_eq!(
             outcome(&listener, to),
             ([Some(false); 2], [true, false]),
-            "older than Linux 6.14"
+            "older than Linux 6.12"
         );
     }
 
