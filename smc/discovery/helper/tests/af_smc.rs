@@ -60,7 +60,7 @@ fn marked_sockets_and_the_kernels_find_each_other() {
     assert!(mark(&listener).expect("a socket"));
     let to = listening(&listener, LOCAL);
     std::thread::scope(|scope| {
-        scope.spawn(|| connect(&smc(), &to));
+        scope.spawn(|| connect(smc(), &to));
         let server = acceptfrom(&listener).expect("accept").0;
         assert_eq!(peer_speaks_smc(&server).expect("a socket"), Some(true));
         let mut bytes = [0; 5];
