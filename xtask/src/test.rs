@@ -72,9 +72,12 @@ fn tests() -> Result<()> {
 
 /// In a target folder of its own: the flag would make cargo rebuild everything else each time.
 fn loom() -> Result<()> {
-    run(cargo(&["test", "--release", "--package", "ism-emulator", "--test", "loom"])
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("CARGO_TARGET_DIR", repo::root().join("target/loom")))
+    for package in ["ism-emulator", "smc-ring"] {
+        run(cargo(&["test", "--release", "--package", package, "--test", "loom"])
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("CARGO_TARGET_DIR", repo::root().join("target/loom")))?;
+    }
+    Ok(())
 }
 
 fn deny() -> Result<()> {

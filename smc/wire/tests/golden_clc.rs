@@ -22,13 +22,14 @@ use smc_wire::size::{BufferSize, PathMtu};
 
 /// Scenarios whose configuration stays the same to the end, and what their clients offer under
 /// version 1 and version 2. A device of SMC-D's version 1 is offered as the native one.
-const STEADY: [(&str, Option<Modes>, Option<Modes>); 6] = [
+const STEADY: [(&str, Option<Modes>, Option<Modes>); 7] = [
     ("smcd-loopback", None, Some(Modes::D)),
     ("smcd-pair", None, Some(Modes::D)),
     ("smcd-strangers", None, Some(Modes::D)),
     ("smcd-two-ueids", None, Some(Modes::D)),
     ("smcr-v1", Some(Modes::R), None),
     ("smcr-v2", None, Some(Modes::Both)),
+    ("smcr-v2-limits", None, Some(Modes::R)),
 ];
 
 /// Linux 7.3 speaks release 1 and offers its one supplemental feature, emulated ISM.
@@ -82,6 +83,11 @@ impl End {
     fn number<T: TryFrom<u32>>(&self, key: &str) -> T {
         let number: u32 = self.get(key).parse().unwrap();
         T::try_from(number).unwrap_or_else(|_| panic!("{key}"))
+    }
+
+    /// Connections or links a link group at most.
+    fn limit(&self, name: &str) -> u8 {
+        self.number(&format!("sysctl.net.smc.smcr_max_{name}_per_lgr"))
     }
 
     /// The UEIDs in the order in which they were added.
@@ -215,7 +221,9 @@ fn answer(golden: &Golden, rolled: &AcceptConfirm, v1: bool) -> AcceptConfirm {
     let small = step(golden, "16 KiB buffers");
     let asked = if small { 16 << 10 } else { end.number("sysctl.net.smc.rmem") };
     let size = BufferSize::covering(asked, BufferSize::MAX);
-    let conns = |name| end.number::<u8>(&format!("sysctl.net.smc.smcr_max_{name}_per_lgr"));
+    let peer =
+        End { side: if end.side == "client" { "server" } else { "client" }, ..End::of(golden) };
+    let limit = |name| end.limit(name).min(peer.limit(name));
     let (body, features, v2_direct) = match rolled.body {
         Body::Smcr(rolled) => {
             let smcr = Smcr {
@@ -227,7 +235,7 @@ fn answer(golden: &Golden, rolled: &AcceptConfirm, v1: bool) -> AcceptConfirm {
                 mtu: PathMtu::M1024,
                 ..rolled
             };
-            let (max_conns, max_links) = (conns("conns"), conns("links"));
+            let (max_conns, max_links) = (limit("conns"), limit("links"));
             (Body::Smcr(smcr), Features { max_conns, max_links, ..Features::default() }, true)
         }
         Body::Smcd(rolled) => {
@@ -314,6 +322,17 @@ fn linux_answers_what_we_answer() {
     }
 }
 
+// row 16
+#[test]
+fn linux_lists_both_ports_of_the_client() {
+    let gid = |last| RoceGid(Ipv4Addr::new(10, 77, 0, last).to_ipv6_mapped().octets());
+    let lists = captured("smcr-v2-two-ports/").into_iter().filter_map(|(golden, message)| {
+        let Message::Confirm(Confirm { gids: Some(gids), .. }) = message else { return None };
+        Some((golden.bytes.len(), gids.to_vec()))
+    });
+    assert_eq!(lists.collect::<Vec<_>>(), [(196, vec![gid(2), gid(12)])]);
+}
+
 // row 12
 #[test]
 fn smcd_version_1_is_a_64_bit_gid_and_a_subnet() {
@@ -364,7 +383,9 @@ fn linux_declines_as_we_decline() {
     let mut codes = BTreeSet::new();
     for (golden, message) in captured("") {
         let Message::Decline(captured) = message else { continue };
-        let (_, code) = golden.name.rsplit_once('-').unwrap();
+        // "04-server-decline-v2-03030008", and maybe "-out-of-sync".
+        let (_, words) = golden.name.split_once("-decline-v").unwrap();
+        let code = words.split('-').nth(1).unwrap();
         let diagnosis = Diagnosis(u32::from_str_radix(code, 16).unwrap());
         let v2 = golden.name.contains("-decline-v2-");
         let peer = match captured.peer {
