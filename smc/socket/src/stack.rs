@@ -23,6 +23,9 @@ use crate::table::Table;
 use crate::types::{Role, Tcp};
 use crate::{clock, tcp};
 
+/// The CPUs of this host.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+
 /// The SMC stack of a process.
 #[derive(Clone)]
 pub struct Stack(Arc<Core>);
@@ -40,8 +43,9 @@ impl Stack {
     /// The configuration cannot be used.
     pub fn new(device: Device, config: &Config) -> Result<Self, SetUpError> {
         let endpoint = Endpoint::new(config.protocol()?)?;
-        let alone = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
-        // With one CPU who spins keeps its peer from doing what it waits for.
+        // With one CPU who spins keeps its peer from doing what it waits for. A process that may use one
+        // of many is no such case: its peer may use another.
+        let alone = std::fs::read_to_string(ONLINE).is_ok_and(|cpus| cpus.trim() == "0");
         let spin = if alone { Duration::ZERO } else { config.spin };
         let table = Arc::new(Table::default());
         let control = Control::new(endpoint, device.clone(), Arc::clone(&table), spin);
