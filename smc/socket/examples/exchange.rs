@@ -13,7 +13,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::expect_used,
     reason = "a failed measurement ends by panicking"
 )]
 

@@ -4,6 +4,8 @@
 //!
 //! Invariant: nothing waits longer than [`pair::LONG`].
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{Read, Write};
 use std::thread;
 
