@@ -36,10 +36,8 @@ pub(crate) struct Inner {
     /// Ours, which the peer writes.
     area: Area<AreaView>,
     pub(crate) ring: Ring,
-    /// The peer's, which we write.
-    peer_area: Area<AreaView>,
-    pub(crate) peer_ring: Ring,
-    remote: Arc<Remote>,
+    /// The peer's, which we write; until the release.
+    pub(crate) far: Option<Far>,
     /// The halves of our area that the machine has been told.
     seen: (u64, u64),
     /// The peer is dead: its area says nothing any more.
@@ -55,6 +53,14 @@ pub(crate) struct Inner {
     /// SO_RCVLOWAT, at least 1.
     pub(crate) low_water: u32,
     effects: Effects,
+}
+
+/// The peer's DMB.
+#[derive(Debug)]
+pub(crate) struct Far {
+    area: Area<AreaView>,
+    pub(crate) ring: Ring,
+    remote: Arc<Remote>,
 }
 
 /// What has to be done without the lock.
@@ -90,9 +96,7 @@ impl Channel {
             conn: Connection::new(&established.params),
             area: area.clone(),
             ring: Ring::of(&own)?,
-            peer_area: Area::of(&theirs)?,
-            peer_ring: Ring::of(&theirs)?,
-            remote,
+            far: Some(Far { area: Area::of(&theirs)?, ring: Ring::of(&theirs)?, remote }),
             seen: (0, 0),
             peer_dead: false,
             watched: false,
@@ -152,7 +156,10 @@ impl Inner {
                 Wish::FetchUrgent { at } => self.fetch_urgent(at),
                 Wish::ShutdownTcp(how) => self.shut_tcp(how),
                 Wish::AbortTcp => self.effects.reset_tcp = true,
-                Wish::Release => self.effects.release = true,
+                Wish::Release => {
+                    self.far = None;
+                    self.effects.release = true;
+                }
                 // A mapped sender copies nothing, and there is no SMC-R here.
                 Wish::Write(_) | Wish::PublishSmcr(..) => {}
             }
@@ -161,8 +168,9 @@ impl Inner {
 
     #[inline]
     fn publish(&mut self, area: &Smcd) {
+        let Some(far) = &self.far else { return };
         let (prod, cons) = area.to_halves();
-        if self.peer_area.publish(prod, cons) && self.remote.signal().is_err() {
+        if far.area.publish(prod, cons) && far.remote.signal().is_err() {
             self.conn.handle_gone(Gone::Unreachable);
         }
     }

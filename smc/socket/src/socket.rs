@@ -152,8 +152,9 @@ impl Socket {
         let now = clock::now();
         // There is nothing to do for a socket of TCP.
         let _ = self.with(|inner| {
-            // What came and was not read makes it a reset.
-            inner.look();
+            // What came and was not read makes it a reset. The peer's last word must be signalled, as
+            // nobody will look by himself.
+            inner.unwatch();
             inner.command(|conn| {
                 if linger == Some(Duration::ZERO) {
                     conn.abort();

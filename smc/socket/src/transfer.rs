@@ -48,8 +48,9 @@ impl Inner {
             if n == 0 {
                 break;
             }
+            let Some(far) = &self.far else { break };
             let [first, _] = room.ranges();
-            gather(&self.peer_ring, first.start, buffers, skip + sent, n);
+            gather(&far.ring, first.start, buffers, skip + sent, n);
             sent += n;
             let last = sent == wanted;
             let flags = SendFlags { more: flags.more && last, oob: flags.oob && last };
