@@ -28,10 +28,13 @@
 #define ISM_F_WINDOW		0
 #define ISM_F_MOVE		1
 
-static unsigned int poll_max_us = 100;
+/* Longer than a round trip of two guests that sleep (160 us under TCG), else the first reply always
+ * comes too late and a ping-pong never wakes up.
+ */
+static unsigned int poll_max_us = 400;
 module_param(poll_max_us, uint, 0644);
 MODULE_PARM_DESC(poll_max_us,
-		 "Longest time in microseconds to look for signals before sleeping; 0: never look, sleep at once (default 100)");
+		 "Longest time in microseconds to look for signals before sleeping; 0: never look, sleep at once (default 400)");
 
 bool ism_nocopy;
 module_param_named(nocopy, ism_nocopy, bool, 0444);

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::bench;
 use crate::repo::{self, cargo};
 use crate::steps::{Steps, run};
 
@@ -43,6 +44,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     ];
     if !options.fast {
         plan.push(("licences and sources", Box::new(deny)));
+        plan.push(("instructions of the protocol", Box::new(bench::instructions)));
         plan.push(("fuzzing", Box::new(|| fuzz(options.fuzz))));
         plan.push(("QEMU, guest kernel and userland", Box::new(guest)));
         plan.push(("tests in VMs", Box::new(vm_tests)));
@@ -54,7 +56,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     }
     steps.summary();
     if options.fast {
-        eprintln!("Not run (--fast): licences, fuzzing, everything in VMs.");
+        eprintln!("Not run (--fast): licences, instructions, fuzzing, everything in VMs.");
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Measurements of the device through its front-end, without a VM.
+//! Measurements without a VM: of the device through its front-end, and of the SMC protocol.
 //!
 //! Invariant: what is compared is measured in one run, on the same pinned cores, and given as
 //! median and 99th percentile of single operations.
 
 pub mod at_rest;
 pub mod bare;
+pub mod heap;
 pub mod operations;
 pub mod process;
+pub mod proto;
 pub mod report;
 pub mod signals;
 
@@ -60,4 +62,9 @@ pub fn pin(cores: &[usize], nth: usize) {
         // If it is refused, the figures are only less steady.
         let _ = sched_setaffinity(None, &set);
     }
+}
+
+/// Pins the calling thread to the first core it may use.
+pub fn pin_to_first() {
+    pin(&cores(), 0);
 }

@@ -13,6 +13,9 @@ const OURS: &str = "Apache-2.0 OR BSD-3-Clause";
 /// The ABI's files are compiled into the kernel module too.
 const OURS_OR_GPL: &str = "Apache-2.0 OR BSD-3-Clause OR GPL-2.0";
 
+/// Loaded into guests to make their kernels say what they seldom do.
+const KERNEL_MODULE_OF_TESTS: &str = "tests/golden/force";
+
 /// The licences that a source file may state; `None` if the file is not a source file.
 fn licences(path: &Path, text: &str) -> Option<&'static [&'static str]> {
     let extension = path.extension().and_then(|extension| extension.to_str());
@@ -22,6 +25,7 @@ fn licences(path: &Path, text: &str) -> Option<&'static [&'static str]> {
         None => text.starts_with("#!") || path.ends_with("Kbuild") || path.ends_with("Makefile"),
     };
     source.then_some(match top(path) {
+        _ if path.starts_with(KERNEL_MODULE_OF_TESTS) => &["GPL-2.0", "GPL-2.0-only"],
         "guest-driver" => &["GPL-2.0", "GPL-2.0-only"],
         "spec" => &[OURS, OURS_OR_GPL],
         _ => &[OURS],

@@ -109,6 +109,8 @@ pub enum Next {
     IfPeerClosed(State, State),
     /// The first if the application has closed and `closed` or `aborted` was sent, else the second.
     IfReleased(State, State),
+    /// The first if `aborted` was sent, else the second.
+    IfAborted(State, State),
     /// The first if `done writing` was sent and neither `closed` nor `aborted`, else the second.
     IfOnlyDone(State, State),
 }
@@ -124,6 +126,8 @@ pub struct Facts {
     pub sent_done: bool,
     /// `closed` or `aborted` was sent.
     pub sent_final: bool,
+    /// `aborted` was sent.
+    pub sent_abort: bool,
 }
 
 impl Next {
@@ -134,6 +138,7 @@ impl Next {
             Self::To(state) => (true, state, state),
             Self::IfPeerClosed(then, or) => (facts.peer_closed, then, or),
             Self::IfReleased(then, or) => (facts.released && facts.sent_final, then, or),
+            Self::IfAborted(then, or) => (facts.sent_abort, then, or),
             Self::IfOnlyDone(then, or) => (facts.sent_done && !facts.sent_final, then, or),
         };
         if holds { then } else { or }
@@ -148,17 +153,17 @@ pub struct Row {
     /// The event for which it holds.
     pub event: Event,
     /// What the peer is told.
-    pub send: Tell,
+    pub tell: Tell,
     /// The next state.
     pub next: Next,
 }
 
-const fn row(from: &'static [State], event: Event, send: Tell, next: Next) -> Row {
-    Row { from, event, send, next }
+const fn row(from: &'static [State], event: Event, tell: Tell, next: Next) -> Row {
+    Row { from, event, tell, next }
 }
 
 use Event::{AbortSent, Close, PeerAborted, PeerClosed, PeerDone, ShutdownWrite, Terminate};
-use Next::{IfOnlyDone, IfPeerClosed, IfReleased, Same, To};
+use Next::{IfAborted, IfOnlyDone, IfPeerClosed, IfReleased, Same, To};
 use State::{
     Active, AppCloseWait1, AppCloseWait2, AppFinCloseWait, Closed, Init, Listen, PeerAbortWait,
     PeerCloseWait1, PeerCloseWait2, PeerFinCloseWait, ProcessAbort,
@@ -172,14 +177,23 @@ use Tell::{Abort, Done, Final, FinalAfterDone, Nothing};
 /// ACTIVE also shuts down TCP, before the peer can, so that the peer has no TIME_WAIT. A listener's
 /// `Close` kills its children, which is the listener's owner's part.
 ///
-/// In the kernel the two rows of `PeerAborted` with [`IfOnlyDone`] always give CLOSED:
-/// `smc_cdc_msg_recv_action` marks `aborted` as sent before the table is asked.
+/// Three things are not the kernel's, the first two because it leaves an end waiting for ever:
+///
+/// * APPCLOSEWAIT2 answers `aborted`. The kernel goes to CLOSED silently, and the peer, which aborts
+///   from PEERCLOSEWAIT2 (a close with unread bytes after both sides shut down writing), waits for a
+///   word that never comes.
+/// * So who has sent `aborted` and knows that the peer is done with writing waits for nothing more:
+///   [`IfAborted`].
+/// * The kernel's rows of `PeerAborted` with [`IfOnlyDone`] always give CLOSED, as
+///   `smc_cdc_msg_recv_action` marks `aborted` as sent before the table is asked. PROCESSABORT, which
+///   the source means, answers with an abort at the close.
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
     row(&[Init, Listen],                   Close,         Nothing,        To(Closed)),
     row(&[Active],                         Close,         Final,          To(PeerCloseWait1)),
     row(&[AppCloseWait1, AppCloseWait2],   Close,         Final,          IfPeerClosed(Closed, PeerFinCloseWait)),
-    row(&[PeerCloseWait1, PeerCloseWait2], Close,         FinalAfterDone, Same),
+    row(&[PeerCloseWait1],                 Close,         FinalAfterDone, Same),
+    row(&[PeerCloseWait2],                 Close,         FinalAfterDone, IfAborted(Closed, PeerCloseWait2)),
     row(&[AppFinCloseWait],                Close,         FinalAfterDone, To(Closed)),
     row(&[ProcessAbort],                   Close,         Abort,          To(Closed)),
     row(&[PeerAbortWait],                  Close,         Nothing,        To(Closed)),
@@ -188,7 +202,7 @@ pub const ROWS: &[Row] = &[
     row(&[AppCloseWait1],                  ShutdownWrite, Done,           To(AppCloseWait2)),
 
     row(&[Init, Active],                   PeerDone,      Nothing,        To(AppCloseWait1)),
-    row(&[PeerCloseWait1],                 PeerDone,      Nothing,        To(PeerCloseWait2)),
+    row(&[PeerCloseWait1],                 PeerDone,      Nothing,        IfAborted(Closed, PeerCloseWait2)),
 
     row(&[Init, Active],                   PeerClosed,    Nothing,        To(AppCloseWait1)),
     row(&[PeerCloseWait1, PeerCloseWait2], PeerClosed,    Nothing,        IfReleased(Closed, AppFinCloseWait)),
@@ -197,7 +211,8 @@ pub const ROWS: &[Row] = &[
     row(&[Init, Active, AppCloseWait1, AppFinCloseWait],
                                            PeerAborted,   Nothing,        To(ProcessAbort)),
     row(&[PeerCloseWait1, PeerCloseWait2], PeerAborted,   Nothing,        IfOnlyDone(ProcessAbort, Closed)),
-    row(&[AppCloseWait2, PeerFinCloseWait, PeerAbortWait],
+    row(&[AppCloseWait2],                  PeerAborted,   Abort,          To(Closed)),
+    row(&[PeerFinCloseWait, PeerAbortWait],
                                            PeerAborted,   Nothing,        To(Closed)),
 
     row(&[Active, AppCloseWait1, AppCloseWait2, AppFinCloseWait, PeerCloseWait1, PeerCloseWait2,

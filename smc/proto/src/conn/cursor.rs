@@ -57,7 +57,7 @@ impl Ring {
 
     /// Bytes from `from` to `to`, if `to` is a cursor of this ring and 0 to one length ahead.
     ///
-    /// `from` is ours, `to` may be a peer's and hold anything. The kernel's `smc_curs_diff` takes
+    /// `from` is a cursor of this ring, `to` may be a peer's and hold anything. The kernel's `smc_curs_diff` takes
     /// any other wrap as the next one and does not look at the count.
     pub(super) const fn distance(self, from: Cursor, to: Cursor) -> Option<u32> {
         if to.count >= self.0 {
@@ -68,6 +68,12 @@ impl Ring {
             1 if to.count <= from.count => Some(self.0 - from.count + to.count),
             _ => None,
         }
+    }
+
+    /// Whether `is`, which may hold anything, is a cursor of this ring and at most one length behind
+    /// `last`.
+    pub(super) const fn repeats(self, is: Cursor, last: Cursor) -> bool {
+        is.count < self.0 && self.distance(is, last).is_some()
     }
 
     /// Where the `n` bytes from `at` on are: `n` is at most the ring's length.

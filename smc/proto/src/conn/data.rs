@@ -56,9 +56,7 @@ impl Connection {
         } else if link::holds_back(self) || self.is_corked(flags.more) {
             return;
         }
-        if self.tx.free() > 0 {
-            self.want_transmit();
-        }
+        self.want_transmit();
     }
 
     fn is_corked(&self, more: bool) -> bool {
@@ -100,6 +98,16 @@ impl Connection {
         let n = n.min(self.rx.chunks(0).total());
         let force = self.rx.consume(n);
         self.update_consumer(force);
+    }
+
+    /// Publishes what was consumed, if the peer does not know it: this side is going to wait.
+    ///
+    /// A peer then knows exactly what was read should this process die. Linux has no such need: its
+    /// sockets are closed by the kernel.
+    pub fn confirm(&mut self) {
+        if self.rx.to_confirm > 0 && !self.killed {
+            self.update_consumer(true);
+        }
     }
 
     /// Publishes the consumer cursor if that is due.

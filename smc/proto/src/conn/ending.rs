@@ -155,7 +155,8 @@ impl Connection {
         if !self.killed {
             self.killed = true;
             self.closing = None;
-            self.due.remove(Due::OUTBOUND);
+            // A CDC that is due may say how this side has closed.
+            self.due.remove(Due::TRANSMIT);
             self.due.remove(Due::FETCH);
             self.due.insert(Due::ABORT_TCP);
             self.due.insert(Due::RELEASE);
@@ -166,8 +167,13 @@ impl Connection {
             self.step(Event::Terminate);
         }
         if !tell {
-            self.due.remove(Due::OUTBOUND);
             self.link.pending = 0;
+        }
+        // A peer that was told the end has closed perhaps, and its ring serves another connection;
+        // but not if it knows that bytes are missing.
+        let knows = self.said_final && self.tx.unsent == 0;
+        if !tell || knows {
+            self.due.remove(Due::OUTBOUND);
             self.step(Event::AbortSent);
         }
     }
@@ -175,7 +181,7 @@ impl Connection {
     /// Takes the table's row for an event.
     pub(super) fn step(&mut self, event: Event) {
         let Some(row) = self.state.row(event) else { return };
-        match row.send {
+        match row.tell {
             Tell::Nothing => {}
             Tell::Done => self.say(ConnectionState::DONE_WRITING),
             Tell::Final => self.say_final(),
@@ -200,6 +206,7 @@ impl Connection {
             peer_closed: self.peer_closed(),
             released: self.released,
             sent_done: self.sent_state.contains(ConnectionState::DONE_WRITING),
+            sent_abort: self.sent_state.contains(ConnectionState::ABORTED),
             sent_final: self
                 .sent_state
                 .intersects(ConnectionState::CLOSED | ConnectionState::ABORTED),
@@ -212,7 +219,7 @@ impl Connection {
     }
 
     fn say_final(&mut self) {
-        let unread = self.rx.unread_in_stream() > 0;
+        let unread = self.rx.unread > 0;
         self.say(if unread { ConnectionState::ABORTED } else { ConnectionState::CLOSED });
     }
 }

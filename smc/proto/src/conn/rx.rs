@@ -88,7 +88,7 @@ impl Rx {
         let allowed = self.ring.len() - self.unread - self.to_confirm;
         match self.ring.distance(self.prod, is) {
             Some(news) if news <= allowed => Ok(news),
-            None if stale && self.ring.distance(is, self.prod).is_some() => Ok(0),
+            None if stale && self.ring.repeats(is, self.prod) => Ok(0),
             _ => Err(Lie::Producer { was: self.prod, is, ring: self.ring.len(), allowed }),
         }
     }

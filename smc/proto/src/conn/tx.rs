@@ -170,7 +170,7 @@ impl Tx {
         let allowed = self.unconsumed + self.replay;
         match self.peer.distance(self.cons, is) {
             Some(credit) if credit <= allowed => Ok(credit),
-            None if stale && self.peer.distance(is, self.cons).is_some() => Ok(0),
+            None if stale && self.peer.repeats(is, self.cons) => Ok(0),
             _ => Err(Lie::Consumer { was: self.cons, is, ring: self.peer.len(), allowed }),
         }
     }

@@ -29,21 +29,22 @@ pub(crate) fn look(
     if confirm.contact.is_first() != first {
         return lie("Confirm.first contact");
     }
+    let version = match confirm.contact {
+        Contact::V1 { .. } => Version::V1,
+        Contact::V2 { .. } => Version::V2,
+    };
+    if version != way.version {
+        return lie("Confirm.version");
+    }
     if !same_peer(way, first, &confirm.body) {
         return lie("Confirm.gid");
     }
-    match (&confirm.contact, way.version) {
-        (Contact::V1 { .. }, Version::V1) => Ok(*terms),
-        (Contact::V2 { eid, first }, Version::V2) => {
-            if Some(*eid) != way.eid {
-                return lie("Confirm.eid");
-            }
-            match first {
-                Some(theirs) => Ok(terms.confirmed(&first_contact::terms(theirs), smcr)?),
-                None => Ok(*terms),
-            }
+    match &confirm.contact {
+        Contact::V2 { eid, .. } if Some(*eid) != way.eid => lie("Confirm.eid"),
+        Contact::V2 { first: Some(theirs), .. } => {
+            Ok(terms.confirmed(&first_contact::terms(theirs), smcr)?)
         }
-        _ => lie("Confirm.version"),
+        _ => Ok(*terms),
     }
 }
 
@@ -52,8 +53,11 @@ pub(crate) fn look(
 fn same_peer(way: &Way, first: bool, body: &Body) -> bool {
     match (way.means, body) {
         (Means::Smcd(device, gid), Body::Smcd(theirs)) => {
-            let chid = if way.version == Version::V1 { Chid::default() } else { device.chid };
-            theirs.chid == chid && (theirs.gid == gid || way.version == Version::V1 && gid.gid == 0)
+            let v1 = way.version == Version::V1;
+            let chid = if v1 { Chid::default() } else { device.chid };
+            // A proposal's native device has 64 bits of its GID there, or in version 1 perhaps none.
+            let half = theirs.gid.gid == gid.gid && (gid.ext == 0 || theirs.gid.ext == gid.ext);
+            theirs.chid == chid && (half || (v1 && gid.gid == 0))
         }
         (Means::Smcr { gid, .. }, Body::Smcr(theirs)) => !first || theirs.gid == gid,
         _ => false,

@@ -96,9 +96,3 @@ pub(super) fn peer_end(message: &AddLink) -> Option<PeerEnd> {
     let AddLink { qpn, psn, gid, mac, .. } = *message;
     Some(PeerEnd { qpn, psn, gid, mac, mtu })
 }
-
-/// The link is proven (`smc_llc_link_active`, `smcr_lgr_set_type`).
-pub(super) fn finish(core: &mut Core, now: Instant, new: LinkId, target: Redundancy) {
-    core.activate(now, new);
-    core.set_redundancy(target, target.is_asymmetric().then_some(new));
-}

@@ -14,10 +14,10 @@
 
 use smc_wire::llc::{AddLink, Body, DeleteLink, DeleteReason, DeleteTarget, RejectReason, Version};
 
-use super::add_link::{Path, client_path, finish, is_allowed, peer_end, send};
+use super::add_link::{Path, client_path, is_allowed, peer_end, send};
 use super::add_link_cont::{Exchange, Turn};
 use super::buffer::Registration;
-use super::core::{Core, Redundancy};
+use super::core::Core;
 use super::link::LinkId;
 use super::qp::PeerEnd;
 use super::step::{Event, Progress};
@@ -29,7 +29,6 @@ use crate::Instant;
 pub(super) struct ClientAdd {
     carrier: LinkId,
     new: LinkId,
-    target: Redundancy,
     peer: PeerEnd,
     /// The offer as a rejection repeats it.
     rejection: AddLink<'static>,
@@ -80,8 +79,8 @@ impl ClientAdd {
             link.number = offer.link;
         }
         add_link_v2::take_keys(core, carrier, new, offer);
-        let (target, deadline) = (path.target, now.after(REGISTER_WAIT));
-        Some(Self { carrier, new, target, peer, rejection, stage: Stage::Creating, deadline })
+        let (stage, deadline) = (Stage::Creating, now.after(REGISTER_WAIT));
+        Some(Self { carrier, new, peer, rejection, stage, deadline })
     }
 
     pub(super) fn step(&mut self, core: &mut Core, now: Instant, event: &Event) -> Progress {
@@ -128,7 +127,7 @@ impl ClientAdd {
                 if !is_good || !confirm_link::send(core, now, link, true) {
                     return self.fail(core, now);
                 }
-                finish(core, now, self.new, self.target);
+                core.activate(now, link);
                 Progress::Done
             }
             (_, Body::DeleteLink(message)) => {

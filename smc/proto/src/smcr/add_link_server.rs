@@ -15,10 +15,10 @@
 
 use smc_wire::llc::{AddLink, Body, DeleteLink, DeleteReason, DeleteTarget, ReqAddLink, Version};
 
-use super::add_link::{finish, is_allowed, peer_end, send, server_path};
+use super::add_link::{is_allowed, peer_end, send, server_path};
 use super::add_link_cont::{Exchange, Turn};
 use super::buffer::Registration;
-use super::core::{Core, Redundancy};
+use super::core::Core;
 use super::link::LinkId;
 use super::step::{Event, Progress};
 use super::{REGISTER_WAIT, WAIT, WAIT_FIRST, add_link_v2, confirm_link, delete_link};
@@ -29,7 +29,6 @@ use crate::Instant;
 pub(super) struct ServerAdd {
     carrier: LinkId,
     new: LinkId,
-    target: Redundancy,
     /// A REQ ADD LINK came over `carrier` and nothing went out yet.
     unanswered: bool,
     stage: Stage,
@@ -67,9 +66,8 @@ impl ServerAdd {
             return None;
         };
         let new = core.create_link(slot, path.port);
-        let (target, deadline) = (path.target, now.after(REGISTER_WAIT));
-        let stage = Stage::Creating;
-        Some(Self { carrier, new, target, unanswered: requested, stage, deadline })
+        let (stage, deadline) = (Stage::Creating, now.after(REGISTER_WAIT));
+        Some(Self { carrier, new, unanswered: requested, stage, deadline })
     }
 
     pub(super) fn step(&mut self, core: &mut Core, now: Instant, event: &Event) -> Progress {
@@ -123,7 +121,7 @@ impl ServerAdd {
                 if !confirm_link::take(core, link, message) {
                     return self.fail(core, now);
                 }
-                finish(core, now, self.new, self.target);
+                core.activate(now, link);
                 Progress::Done
             }
             // The client does not want the new link any more.
@@ -150,11 +148,6 @@ impl ServerAdd {
     fn answered(&mut self, core: &mut Core, now: Instant, message: &AddLink) -> Progress {
         let peer = peer_end(message).filter(|_| message.rejected.is_none());
         let Some(peer) = peer else { return self.fail(core, now) };
-        if core.redundancy == Redundancy::Single
-            && core.is_same_peer_port(self.carrier, peer.gid, peer.mac)
-        {
-            self.target = Redundancy::AsymmetricPeer;
-        }
         core.connect(self.new, peer);
         if core.version == Version::V2 {
             add_link_v2::take_keys(core, self.carrier, self.new, message);

@@ -244,6 +244,7 @@ impl Core {
         if link.change(Change::Confirmed) {
             link.test.start(now, interval);
             self.wish(Wish::LinkUp { link: id });
+            self.recount();
         }
     }
 
@@ -251,6 +252,7 @@ impl Core {
     pub(super) fn deactivate(&mut self, id: LinkId) -> bool {
         let Some(link) = self.link_mut(id) else { return false };
         link.test.stop();
+        link.outbox.stop();
         link.change(Change::Down)
     }
 
@@ -281,30 +283,28 @@ impl Core {
         self.wish(Wish::DestroyQp { link: id });
     }
 
-    /// Sets how redundant the group is, and which link doubles a port (`smcr_lgr_set_type`,
-    /// `..._asym`).
-    pub(super) fn set_redundancy(&mut self, redundancy: Redundancy, asymmetric: Option<LinkId>) {
-        self.redundancy = redundancy;
-        for link in self.links_mut().filter(|link| link.is_usable()) {
-            link.asymmetric = Some(link.id) == asymmetric;
-        }
-    }
-
-    /// What is left after a link's end: none, and with it the group's end, or one or two links.
+    /// Sees anew how redundant the active links are, and which one doubles a port; without any the
+    /// group ends (`smcr_lgr_set_type`, `..._asym`).
+    ///
+    /// Linux remembers what the last flow made of the group; counting ports gives the same for what
+    /// its flows can make, and is right after any loss.
     pub(super) fn recount(&mut self) {
         let active: Vec<_> = self.links().filter(|link| link.is_active()).collect();
-        let (redundancy, asymmetric) = match (active.first(), active.get(1)) {
-            (None, _) => (Redundancy::None, None),
-            (Some(_), None) => (Redundancy::Single, None),
-            (Some(a), Some(b)) if a.port.gid == b.port.gid => {
-                (Redundancy::AsymmetricLocal, Some(b.id))
-            }
-            (Some(a), Some(b)) if a.peer.map(|p| p.gid) == b.peer.map(|p| p.gid) => {
-                (Redundancy::AsymmetricPeer, Some(b.id))
-            }
-            _ => (Redundancy::Symmetric, None),
+        let peer_gid = |link: &Link| link.peer.map(|peer| peer.gid);
+        let here = active.iter().any(|a| active.iter().any(|b| a.port.gid != b.port.gid));
+        let there = active.iter().any(|a| active.iter().any(|b| peer_gid(a) != peer_gid(b)));
+        let redundancy = match (here, there) {
+            _ if active.is_empty() => Redundancy::None,
+            (true, true) => Redundancy::Symmetric,
+            (true, false) => Redundancy::AsymmetricPeer,
+            (false, true) => Redundancy::AsymmetricLocal,
+            (false, false) => Redundancy::Single,
         };
-        self.set_redundancy(redundancy, asymmetric);
+        let last = active.last().map(|link| link.id).filter(|_| redundancy.is_asymmetric());
+        self.redundancy = redundancy;
+        for link in self.links_mut() {
+            link.asymmetric = Some(link.id) == last;
+        }
         if redundancy == Redundancy::None {
             self.end(DeleteReason::LOST_PATH);
         }

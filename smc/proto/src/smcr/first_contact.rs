@@ -11,7 +11,7 @@ use smc_wire::llc::{Body, ConfirmLink, DeleteReason};
 
 use super::add_link_client::ClientAdd;
 use super::add_link_server::ServerAdd;
-use super::core::{Core, Redundancy, Role};
+use super::core::{Core, Role};
 use super::link::LinkId;
 use super::step::{Event, Progress};
 use super::wish::Wish;
@@ -98,7 +98,6 @@ impl FirstContact {
             }
         }
         core.activate(now, link);
-        core.set_redundancy(Redundancy::Single, None);
         self.stage = match core.role {
             _ if core.max_links <= 1 => return done(core),
             Role::Client => Stage::AwaitingOffer(now.after(WAIT)),

@@ -12,6 +12,7 @@ use smc_wire::llc::{AddLink, Body, ReqAddLink, Version};
 use super::WAIT;
 use super::add_link::is_allowed;
 use super::core::{Core, Redundancy};
+use super::link::LinkId;
 use super::step::{Event, Progress};
 use crate::Instant;
 
@@ -29,9 +30,8 @@ pub(super) fn is_useful(core: &Core) -> bool {
 }
 
 impl Request {
-    /// Asks, if there is a second port; `None` if nothing is to be waited for.
-    pub(super) fn start(core: &mut Core, now: Instant) -> Option<Self> {
-        let carrier = core.active().filter(|_| is_useful(core))?;
+    /// Asks over `carrier`, if there is a second port; `None` if nothing is to be waited for.
+    pub(super) fn start(core: &mut Core, now: Instant, carrier: LinkId) -> Option<Self> {
         let here = core.link(carrier)?.port;
         let other = core.alternate_port(here.device)?;
         if core.version == Version::V2 {

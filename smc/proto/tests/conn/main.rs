@@ -10,5 +10,11 @@
     reason = "a test may panic"
 )]
 
+mod close;
 mod data;
+mod failover;
+mod hostile;
+mod model;
+mod states;
+mod urgent;
 mod world;

@@ -7,5 +7,17 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
 #![expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests may")]
 
+mod choice;
+mod craft;
+mod endings;
+mod fabric;
+mod golden;
+mod lies;
+mod links;
+mod offer;
 mod pair;
+mod random;
 mod smcd;
+mod smcr;
+mod stand_in;
+mod tables;

@@ -7,7 +7,6 @@
 
 use super::{ConnectionState, Cursor, ProducerFlags, TYPE};
 use crate::Error;
-use crate::bytes::{Reader, Writer};
 use crate::id::AlertToken;
 
 /// A CDC message (RFC 7609, A.4; `struct smc_cdc_msg`).
@@ -55,23 +54,29 @@ impl Smcr {
     /// [`Error::Short`] below 26 bytes, [`Error::Field`] if it is no CDC or its length field is not
     /// 44. Linux drops such messages silently.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let mut reader = Reader::new(WHAT, bytes);
-        let head: [u8; Self::MIN_RECEIVED] = reader.array()?;
-        let mut reader = Reader::new(WHAT, &head);
-        let (kind, len) = (reader.u8()?, reader.u8()?);
+        let Some(head) = bytes.first_chunk::<{ Self::MIN_RECEIVED }>() else {
+            return Err(Error::Short { what: WHAT, need: Self::MIN_RECEIVED, have: bytes.len() });
+        };
+        // The whole layout in one pattern: this is parsed for every message of every connection.
+        let [kind, len, s0, s1, t0, t1, t2, t3, rest @ ..] = *head;
+        let [_, _, w0, w1, c0, c1, c2, c3, _, _, v0, v1, d0, d1, d2, d3, flags, state] = rest;
         if kind != TYPE {
             return Err(Error::Field { field: "cdc.type", value: kind.into(), allowed: "0xfe" });
         }
         if usize::from(len) != Self::LEN {
             return Err(Error::Field { field: "cdc.len", value: len.into(), allowed: "44" });
         }
+        let cursor = |wrap, count| Cursor {
+            wrap: u16::from_be_bytes(wrap),
+            count: u32::from_be_bytes(count),
+        };
         Ok(Self {
-            seqno: reader.u16()?,
-            token: AlertToken(reader.u32()?),
-            prod: cursor(&mut reader)?,
-            cons: cursor(&mut reader)?,
-            flags: ProducerFlags(reader.u8()?),
-            state: ConnectionState(reader.u8()?),
+            seqno: u16::from_be_bytes([s0, s1]),
+            token: AlertToken(u32::from_be_bytes([t0, t1, t2, t3])),
+            prod: cursor([w0, w1], [c0, c1, c2, c3]),
+            cons: cursor([v0, v1], [d0, d1, d2, d3]),
+            flags: ProducerFlags(flags),
+            state: ConnectionState(state),
         })
     }
 
@@ -80,27 +85,22 @@ impl Smcr {
     /// # Errors
     /// [`Error::Short`] if the buffer is smaller.
     pub fn emit(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        let mut message = [0; Self::LEN];
-        let mut writer = Writer::new(WHAT, &mut message);
-        writer.u8(TYPE)?;
-        writer.u8(44)?;
-        writer.u16(self.seqno)?;
-        writer.u32(self.token.0)?;
-        for cursor in [self.prod, self.cons] {
-            writer.u16(0)?;
-            writer.u16(cursor.wrap)?;
-            writer.u32(cursor.count)?;
-        }
-        writer.u8(self.flags.0)?;
-        writer.u8(self.state.0)?;
-        let mut writer = Writer::new(WHAT, bytes);
-        writer.put(&message)?;
-        Ok(writer.position())
+        let have = bytes.len();
+        let Some(message) = bytes.first_chunk_mut::<{ Self::LEN }>() else {
+            return Err(Error::Short { what: WHAT, need: Self::LEN, have });
+        };
+        let ([s0, s1], [t0, t1, t2, t3]) = (self.seqno.to_be_bytes(), self.token.0.to_be_bytes());
+        let cursor = |cursor: Cursor| (cursor.wrap.to_be_bytes(), cursor.count.to_be_bytes());
+        let ([w0, w1], [c0, c1, c2, c3]) = cursor(self.prod);
+        let ([v0, v1], [d0, d1, d2, d3]) = cursor(self.cons);
+        let (flags, state) = (self.flags.0, self.state.0);
+        *message = [
+            TYPE, 44, s0, s1, t0, t1, t2, t3, //
+            0, 0, w0, w1, c0, c1, c2, c3, //
+            0, 0, v0, v1, d0, d1, d2, d3, //
+            flags, state, 0, 0, 0, 0, 0, 0, //
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        Ok(Self::LEN)
     }
-}
-
-/// Two reserved bytes, wrap count, offset.
-fn cursor(reader: &mut Reader) -> Result<Cursor, Error> {
-    reader.u16()?;
-    Ok(Cursor { wrap: reader.u16()?, count: reader.u32()? })
 }

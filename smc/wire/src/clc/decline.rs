@@ -2,7 +2,7 @@
 
 //! Decline: stay on TCP, and why.
 //!
-//! Invariant: version 1 has one diagnosis, version 2 has five.
+//! Invariant: only version 2 has more than one diagnosis.
 
 use super::header::{self, Eyecatcher, FLAG, Header, Kind};
 use super::{Diagnosis, Os, Version};
@@ -12,6 +12,8 @@ use crate::id::PeerId;
 /// A Decline (`struct smc_clc_msg_decline`, `struct smc_clc_msg_decline_v2`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decline {
+    /// 1 or 2.
+    pub version: Version,
     /// The link group that the receiver meant does not exist any more: it shall be terminated.
     pub out_of_sync: bool,
     /// The eyecatcher is SMC-D's; Linux always sends SMC-R's.
@@ -22,7 +24,8 @@ pub struct Decline {
     pub diagnosis: Diagnosis,
     /// The sender's operating system; Linux tells it in version 2 only.
     pub os: Os,
-    /// Version 2: more of why. Linux sends zeros and does not read them.
+    /// Version 2: more of why. Linux sends zeros and does not read them; before Linux 5.16 it left
+    /// them out, and was taken for an error by its successors.
     pub more: Option<[Diagnosis; 4]>,
 }
 
@@ -31,6 +34,7 @@ impl Decline {
     /// [`Diagnosis::SYNCERR`] says that the link group is out of sync.
     pub fn new(v2: bool, peer: PeerId, diagnosis: Diagnosis) -> Self {
         Self {
+            version: if v2 { Version::V2 } else { Version::V1 },
             out_of_sync: diagnosis == Diagnosis::SYNCERR,
             smcd: false,
             peer,
@@ -51,24 +55,33 @@ impl Decline {
         let (peer, diagnosis) = (PeerId(r.array()?), Diagnosis(r.u32()?));
         let os = Os::from_bits(r.u8()? >> 4);
         r.take(3)?;
-        let mut more = v2.then_some([Diagnosis::NONE; 4]);
+        let has_more = v2 && !r.rest().is_empty();
+        let mut more = has_more.then_some([Diagnosis::NONE; 4]);
         for word in more.iter_mut().flatten() {
             *word = Diagnosis(r.u32()?);
         }
         header::close(reader)?;
         let smcd = header.eyecatcher == Eyecatcher::Smcd;
-        Ok(Self { out_of_sync: header.flag(), smcd, peer, diagnosis, os, more })
+        let version = header.version;
+        Ok(Self { version, out_of_sync: header.flag(), smcd, peer, diagnosis, os, more })
     }
 
     /// Writes the Decline as Linux does. Returns its length: 28, or 44 in version 2.
     ///
     /// # Errors
-    /// [`Error::Short`] if `bytes` are too few.
+    /// [`Error::Short`] if `bytes` are too few, [`Error::Field`] if the version does not have what
+    /// there is to say.
     pub fn emit(&self, bytes: &mut [u8]) -> Result<usize, Error> {
+        let versions = if self.more.is_some() { 2..=2 } else { 1..=2 };
+        if !versions.contains(&self.version.number()) {
+            let allowed = "1 without further diagnoses, 2";
+            let value = self.version.number().into();
+            return Err(Error::Field { field: "decline.version", value, allowed });
+        }
         let header = Header {
             eyecatcher: if self.smcd { Eyecatcher::Smcd } else { Eyecatcher::Smcr },
             kind: Kind::Decline,
-            version: if self.more.is_some() { Version::V2 } else { Version::V1 },
+            version: self.version,
             typev2: if self.out_of_sync { FLAG } else { 0 },
             typev1: 0,
         };

@@ -124,45 +124,19 @@ impl Proposal {
     /// Reads a proposal that fills `bytes`.
     ///
     /// # Errors
-    /// [`Error`] for the first field or area that breaks the format; Linux's server then sends
-    /// nothing and resets.
+    /// [`Error`] for the first field or area that breaks the format; a Linux server answers such a
+    /// proposal with nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let (header, mut reader) = header::open(Kind::Proposal, bytes)?;
         header.eyecatcher.require(Eyecatcher::Smcr)?;
         let r = &mut reader;
         let (peer, gid, mac) = (PeerId(r.array()?), RoceGid(r.array()?), Mac(r.array()?));
         let iparea_offset = r.u16()?;
-        let modes = Modes::from_bits(header.typev1);
-        let (ism, v1, v2);
-        if header.version == Version::V1 {
-            let Some(modes) = modes else {
-                let (value, allowed) = (header.typev1.into(), "0 (R), 1 (D), 3 (both)");
-                return Err(Error::Field { field: "proposal.typev1", value, allowed });
-            };
-            ism = match iparea_offset {
-                0 => None,
-                ISM_AREA => Some(IsmArea::parse(r)?.0),
-                _ => return Err(iparea(iparea_offset, "0, 40")),
-            };
-            v1 = Some(OfferV1 { modes, prefixes: Prefixes::parse(r)? });
-            v2 = None;
+        let (ism, v1, v2) = if header.version == Version::V1 {
+            parse_version_1(r, &header, iparea_offset)?
         } else {
-            match modes {
-                Some(_) if iparea_offset != ISM_AREA => return Err(iparea(iparea_offset, "40")),
-                None if iparea_offset > ISM_AREA => return Err(iparea(iparea_offset, "0 to 40")),
-                _ => {}
-            }
-            let (area, v2_ext_offset) = IsmArea::parse(r)?;
-            ism = Some(area);
-            v1 = match modes {
-                Some(modes) => Some(OfferV1 { modes, prefixes: Prefixes::parse(r)? }),
-                None => None,
-            };
-            v2 = match Modes::from_bits(header.typev2) {
-                Some(modes) => Some(OfferV2::parse(r, modes, v2_ext_offset)?),
-                None => None,
-            };
-        }
+            parse_version_2(r, &header, iparea_offset)?
+        };
         header::close(reader)?;
         Ok(Self { version: header.version, peer, gid, mac, ism, v1, v2 })
     }
@@ -243,6 +217,41 @@ impl Proposal {
         let prefixes = |v1: &OfferV1| 8 + 17 * u16::from(count(v1.prefixes.v6.len()));
         28 + self.v1.as_ref().map_or(0, prefixes)
     }
+}
+
+/// What follows the base of a proposal.
+type Areas = (Option<IsmArea>, Option<OfferV1>, Option<OfferV2>);
+
+fn parse_version_1(r: &mut Reader, header: &Header, iparea_offset: u16) -> Result<Areas, Error> {
+    let Some(modes) = Modes::from_bits(header.typev1) else {
+        let (value, allowed) = (header.typev1.into(), "0 (R), 1 (D), 3 (both)");
+        return Err(Error::Field { field: "proposal.typev1", value, allowed });
+    };
+    let ism = match iparea_offset {
+        0 => None,
+        ISM_AREA => Some(IsmArea::parse(r)?.0),
+        _ => return Err(iparea(iparea_offset, "0, 40")),
+    };
+    Ok((ism, Some(OfferV1 { modes, prefixes: Prefixes::parse(r)? }), None))
+}
+
+fn parse_version_2(r: &mut Reader, header: &Header, iparea_offset: u16) -> Result<Areas, Error> {
+    let (modes_v1, modes_v2) = (Modes::from_bits(header.typev1), Modes::from_bits(header.typev2));
+    match modes_v1 {
+        Some(_) if iparea_offset != ISM_AREA => return Err(iparea(iparea_offset, "40")),
+        None if iparea_offset > ISM_AREA => return Err(iparea(iparea_offset, "0 to 40")),
+        _ => {}
+    }
+    let (ism, v2_ext_offset) = IsmArea::parse(r)?;
+    let v1 = match modes_v1 {
+        Some(modes) => Some(OfferV1 { modes, prefixes: Prefixes::parse(r)? }),
+        None => None,
+    };
+    let v2 = match modes_v2 {
+        Some(modes) => Some(OfferV2::parse(r, modes, v2_ext_offset)?),
+        None => None,
+    };
+    Ok((Some(ism), v1, v2))
 }
 
 /// The error for `iparea_offset`.

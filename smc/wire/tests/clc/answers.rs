@@ -7,7 +7,7 @@
 use smc_wire::Error;
 use smc_wire::clc::{
     Accept, AcceptConfirm, Body, Confirm, Contact, Decline, Diagnosis, Features, FirstContact, Os,
-    Smcd, Smcr,
+    Smcd, Smcr, Version,
 };
 use smc_wire::id::{Chid, IsmGid, PeerId, Psn, Qpn, RoceGid};
 use smc_wire::size::BufferSize;
@@ -183,9 +183,22 @@ fn a_decline_has_28_bytes_in_version_1_and_44_in_version_2() {
         assert_eq!(field(Decline::parse(&longer(&bytes, &[0]))), "clc.length");
         assert!(Decline::parse(&shorter(&bytes, 1)).is_err());
         assert_eq!(field(Decline::parse(&with(&bytes, len - 1, 0))), "clc.trailer");
-        // The other version's length.
-        assert!(Decline::parse(&with(&bytes, 7, bytes[7] ^ 0x30)).is_err());
     }
+}
+
+// row 17
+#[test]
+fn an_old_linux_declines_with_28_bytes_in_version_2() {
+    let new = Decline::new(true, PeerId::default(), Diagnosis::NOSMCDEV);
+    let old = Decline { more: None, ..new };
+    let bytes = decline(old);
+    assert_eq!((bytes.len(), bytes[7], bytes[20]), (28, 0x20, 0x20));
+    // Version 1 has no more.
+    assert_eq!(field(Decline::parse(&with(&decline(new), 7, 0x10))), "clc.length");
+    let v1 = Decline { version: Version::V1, ..new };
+    assert_eq!(field(v1.emit(&mut [0; 64])), "decline.version");
+    let v3 = Decline { version: Version::new(3).unwrap(), ..new };
+    assert_eq!(field(v3.emit(&mut [0; 64])), "decline.version");
 }
 
 // row 19

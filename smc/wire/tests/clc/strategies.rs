@@ -174,8 +174,11 @@ fn confirms() -> impl Strategy<Value = Confirm> {
 
 fn declines() -> impl Strategy<Value = Decline> {
     let flags = (any::<bool>(), any::<bool>());
-    (flags, any::<[u8; 8]>(), any::<u32>(), 0..16u8, of(uniform4(any::<u32>()))).prop_map(
-        |((out_of_sync, smcd), peer, diagnosis, os, more)| Decline {
+    let more = of(uniform4(any::<u32>()))
+        .prop_flat_map(|more| (if more.is_some() { 2..=2u8 } else { 1..=2 }, Just(more)));
+    (flags, any::<[u8; 8]>(), any::<u32>(), 0..16u8, more).prop_map(
+        |((out_of_sync, smcd), peer, diagnosis, os, (version, more))| Decline {
+            version: Version::new(version).unwrap(),
             out_of_sync,
             smcd,
             peer: PeerId(peer),

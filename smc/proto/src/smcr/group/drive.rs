@@ -18,7 +18,7 @@ use super::super::delete_link::{self, ServerDelete};
 use super::super::ending::{self, Ending};
 use super::super::flow::Flow;
 use super::super::link::{Link, LinkId};
-use super::super::req_add_link::Request;
+use super::super::req_add_link::{Request, is_useful};
 use super::super::rkey::{self, Rkey};
 use super::super::step::{Event, Progress};
 use super::super::test_link::Verdict;
@@ -113,7 +113,7 @@ impl LinkGroup {
         if matches!((&self.flow, body), (Some(Flow::Request(_)), Body::AddLink(_))) {
             self.flow = None;
         }
-        if self.flow.is_some() || !matches!(self.phase, Phase::Open) {
+        if self.flow.is_some() {
             if self.delayed.len() < MAX_DELAYED {
                 self.delayed.push_back(Delayed { link, bytes: bytes.to_vec() });
             }
@@ -168,22 +168,20 @@ impl LinkGroup {
             return true;
         }
         if let Some(Delayed { link, bytes }) = self.delayed.pop_front() {
-            if let Ok(message) = Message::parse(&bytes) {
-                if self.core.is_usable(link) {
-                    self.begin(now, link, &message.body);
-                }
+            if let Ok(message) = Message::parse(&bytes)
+                && self.core.is_usable(link)
+            {
+                self.begin(now, link, &message.body);
             }
             return true;
         }
         let core = &mut self.core;
         if std::mem::take(&mut core.want_link) {
-            self.flow = match (core.role, core.active()) {
-                (Role::Client, _) => Request::start(core, now).map(Flow::Request),
-                (Role::Server, Some(carrier)) => {
-                    ServerAdd::start(core, now, carrier, false).map(Flow::ServerAdd)
-                }
-                (Role::Server, None) => None,
-            };
+            let carrier = core.active().filter(|_| is_useful(core));
+            self.flow = carrier.and_then(|carrier| match core.role {
+                Role::Client => Request::start(core, now, carrier).map(Flow::Request),
+                Role::Server => ServerAdd::start(core, now, carrier, false).map(Flow::ServerAdd),
+            });
             return true;
         }
         if let Some(buffer) = self.requests.pop_front() {

@@ -15,10 +15,13 @@ use super::super::qp::{Port, QueuePair};
 use super::super::rtoken::Rtoken;
 use super::super::step::Event;
 use super::super::wish::{Wish, WorkId};
-use super::super::{FLOW_WAIT, SEND_WAIT, failover, req_add_link};
+use super::super::{FLOW_WAIT, SEND_WAIT, failover};
 use super::{LinkGroup, Phase, Received};
 use crate::Instant;
 use crate::id::{BufferId, DeviceId};
+
+/// What a receive buffer holds at most (`SMC_WR_BUF_V2_SIZE`).
+const MAX_RECEIVED: usize = 8192;
 
 impl LinkGroup {
     /// [`Wish::CreateQp`] was carried out; `None` if it failed.
@@ -61,11 +64,10 @@ impl LinkGroup {
 
     /// A send that [`Wish::PostSend`] asked for has completed, well or not.
     pub fn handle_sent(&mut self, now: Instant, link: LinkId, work: WorkId, ok: bool) {
-        if let Phase::Ending(ending) = &mut self.phase {
-            if !ending.sent(&mut self.core, now, link, work, ok) {
-                self.finish_end();
-                return;
-            }
+        if let Phase::Ending(ending) = &mut self.phase
+            && !ending.sent(&mut self.core, now, link, work, ok)
+        {
+            return self.finish_end();
         }
         if ok {
             self.core.sent(now, link, work);
@@ -90,7 +92,7 @@ impl LinkGroup {
     /// up, or changed its addresses (`smcr_port_add`).
     pub fn handle_port_up(&mut self, now: Instant, port: Port) {
         self.core.add_port(port);
-        self.core.want_link |= self.core.active().is_some() && req_add_link::is_useful(&self.core);
+        self.core.want_link |= self.core.active().is_some();
         self.settle(now);
     }
 
@@ -103,19 +105,23 @@ impl LinkGroup {
     }
 
     /// A message came over a link. Anything may be in it.
+    ///
+    /// CDC counts as long as the queue pair exists: its sender has got, or will get, the completion,
+    /// and will not send it again on another link.
     pub fn handle_recv(&mut self, now: Instant, link: LinkId, bytes: &[u8]) -> Received {
-        let is_open = self.is_open();
-        let entry = self.core.link_mut(link).filter(|link| link.is_usable() && is_open);
-        let Some(entry) = entry else { return Received::Dropped };
+        let (is_open, longest) = (self.is_open(), bytes.len().min(MAX_RECEIVED));
+        let bytes = bytes.get(..longest).unwrap_or_default();
+        let Some(entry) = self.core.link_mut(link).filter(|_| is_open) else {
+            return Received::Dropped;
+        };
         entry.test.traffic(now);
         if bytes.first() == Some(&cdc::TYPE) {
             return Smcr::parse(bytes).map_or(Received::Dropped, Received::Cdc);
         }
+        let is_usable = entry.is_usable();
         match Message::parse(bytes) {
-            Ok(message) if message.version == self.core.version => {
-                if matches!(message.body, Body::Unknown(_)) {
-                    return Received::Dropped;
-                }
+            Ok(Message { body: Body::Unknown(_), .. }) => Received::Dropped,
+            Ok(message) if is_usable && message.version == self.core.version => {
                 self.message(now, link, &message, bytes);
                 self.settle(now);
                 Received::Control
