@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,13 +15,16 @@ use ism_abi::door::REFUSED_USER;
 use ism_client::conformance::{sleep, wait_for};
 use ism_client::{Device, Error, Event, vhost};
 use ism_frontend::daemon::Resources;
-use ism_frontend::{Daemon, Fabric};
+use ism_frontend::{Daemon, Fabric, Options, raw};
 use ism_tests::fabric::eventually;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process};
 use smc_ring::Area;
 
 const LEN: u32 = 16 << 10;
+/// The vhost-user request.
+const GET_SHARED_OBJECT: u32 = 41;
 /// Set in a child: the door it shall join.
 const CHILD: &str = "ISM_TEST_DOOR";
 
@@ -306,4 +311,53 @@ fn processes_that_come_and_go_leave_nothing_in_the_daemon() {
         no_more_than(&now, &before)
             && stats(&daemon).contains(": 0 VMs, 0 pairs, 0 memory files, 0 DMBs")
     });
+}
+
+/// GET_SHARED_OBJECT, as a process should not ask it: whether a descriptor came back.
+fn ask_for_bell(socket: &UnixStream, name: &[u8; 16]) -> bool {
+    let request = raw::message(GET_SHARED_OBJECT, raw::VERSION_1 | raw::NEED_REPLY, name);
+    raw::send(socket, &request, &[]).unwrap();
+    let (mut bytes, mut space) =
+        ([0; 12], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [std::io::IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    assert_eq!(received.bytes, 12, "the daemon hung up");
+    control.drain().count() > 0
+}
+
+#[test]
+fn bells_are_given_once_and_only_for_pairs_of_processes() {
+    let daemon = Fabric::new().processes("apps", "").vm("vm", &["default"]).start().unwrap();
+    let connection = vhost::enter(&daemon.socket("apps")).unwrap();
+    let socket = connection.try_clone().unwrap();
+    let device = vhost::over(connection).unwrap();
+    let (peer, vm) = (join(&daemon), daemon.join("vm", Options::default()).unwrap());
+    let vm_gid = vm.config().gid;
+    assert!(!ask_for_bell(&socket, &peer.gid()), "no pair yet");
+    let _own = device.register(peer.gid(), LEN).unwrap();
+    assert!(!ask_for_bell(&socket, &peer.gid()), "register has asked already");
+    let _for_vm = device.register(vm_gid, LEN).unwrap();
+    let _for_itself = device.register(device.gid(), LEN).unwrap();
+    for name in [vm_gid, device.gid(), [3; 16]] {
+        assert!(!ask_for_bell(&socket, &name), "{name:?}");
+    }
+    // The peer's own end is still there for it.
+    drop(peer.register(device.gid(), LEN).unwrap());
+    device.query(peer.gid(), None).unwrap();
+}
+
+#[test]
+fn a_process_that_says_nothing_or_nonsense_at_the_door_costs_only_itself() {
+    let daemon = host();
+    let silent: Vec<_> = (0..20).map(|_| daemon.connect("apps").unwrap()).collect();
+    let loud: Vec<_> = (0..20).map(|_| daemon.connect("apps").unwrap()).collect();
+    for mut stream in &loud {
+        // It may have been let in and closed already.
+        let _ = stream.write_all(&[0xff; 4096]);
+    }
+    drop(loud);
+    drop(join(&daemon));
+    drop(silent);
+    eventually("the end of all members", || stats(&daemon).contains(": 0 VMs"));
 }
