@@ -23,8 +23,6 @@ use crate::error::{Error, Result};
 const HERE: u8 = b'h';
 /// A ring.
 const RING: u8 = b'r';
-/// Messages taken in one look, so that a peer cannot keep this side busy.
-const LOOK: usize = 64;
 
 /// Makes the two ends of a bell.
 ///
@@ -47,11 +45,16 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// The end that the fabric gave.
+    /// The end that the fabric gave. The peer does not ring it before [`Bell::announce`].
     pub(crate) fn new(end: OwnedFd) -> Self {
-        let bell = Self { end, own: None, heard: AtomicBool::new(false) };
-        bell.send(HERE);
-        bell
+        Self { end, own: None, heard: AtomicBool::new(false) }
+    }
+
+    /// Says that this side hears: to be called when it does.
+    pub(crate) fn announce(&self) {
+        if self.own.is_none() {
+            self.send(HERE);
+        }
     }
 
     /// The bell of a member with itself.
@@ -94,22 +97,21 @@ impl Bell {
         self.own.as_ref().unwrap_or(&self.end).as_fd()
     }
 
-    /// Takes what has been rung; false if the peer's end is closed.
+    /// Takes one ring, and there is seldom more than one: who finds this side asleep rings, and says in the
+    /// signal page that it did. Another one wakes again. False: the peer's end is closed.
     pub(crate) fn drain(&self) -> bool {
-        for _ in 0..LOOK {
-            // Without room for descriptors: what the peer attaches is dropped by the kernel.
-            let mut byte = [MaybeUninit::uninit()];
-            match recv(self.fd(), &mut byte, RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return false,
-                Ok(((bytes, _), _)) if *bytes == [HERE] => {
+        // Without room for descriptors: what the peer attaches is dropped by the kernel.
+        let mut byte = [MaybeUninit::uninit()];
+        match recv(self.fd(), &mut byte, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => false,
+            Ok(((bytes, _), _)) => {
+                if *bytes == [HERE] {
                     self.heard.store(true, Ordering::Relaxed);
                 }
-                Ok(_) => {}
-                Err(Errno::AGAIN | Errno::INTR) => return true,
-                Err(_) => return false,
+                true
             }
+            Err(error) => matches!(error, Errno::AGAIN | Errno::INTR),
         }
-        true
     }
 
     /// The peer is gone: it hears no more.
@@ -131,9 +133,15 @@ mod tests {
         poll(&mut [PollFd::from_borrowed_fd(bell.fd(), PollFlags::IN)], Some(&now)).unwrap() > 0
     }
 
+    fn announced(end: OwnedFd) -> Bell {
+        let bell = Bell::new(end);
+        bell.announce();
+        bell
+    }
+
     fn bells() -> (Bell, Bell) {
         let (one, other) = pair().unwrap();
-        (Bell::new(one), Bell::new(other))
+        (announced(one), announced(other))
     }
 
     #[test]
@@ -150,9 +158,11 @@ mod tests {
     #[test]
     fn nobody_rings_a_bell_that_nobody_has_said_to_hear() {
         let (one, other) = pair().unwrap();
-        let one = Bell::new(one);
+        let one = announced(one);
         assert!(!one.ring());
-        let _other = Bell::new(other);
+        let other = Bell::new(other);
+        assert!(!one.ring());
+        other.announce();
         assert!(one.ring());
     }
 
@@ -160,8 +170,7 @@ mod tests {
     #[test]
     fn ringing_takes_no_ring_away() {
         let (one, other) = pair().unwrap();
-        let one = Bell::new(one);
-        let other = Bell::new(other);
+        let (one, other) = (announced(one), announced(other));
         assert!(other.ring());
         assert!(one.ring());
         assert!(is_readable(&one), "the ring of the other side is gone");
@@ -200,6 +209,7 @@ mod tests {
     fn a_closed_end_is_seen() {
         let (one, other) = bells();
         drop(other);
+        // What it announced may come first.
         assert!(!one.drain() || !one.drain());
         assert!(!one.ring());
     }

@@ -389,13 +389,14 @@ impl Inner {
 
     /// Hears a peer's bell from now on, if it has one; asks for it once.
     fn listen(&self, peer: &Arc<Peer>) {
-        let ask = || self.port.bell(peer.gid());
         // Without a bell the fabric rings.
-        let Some(bell) = peer.open_bell(ask) else { return };
-        let data = epoll::EventData::new_u64(peer.id());
-        if epoll::add(&self.epoll, bell.fd(), data, epoll::EventFlags::IN).is_err() {
-            bell.close();
-        }
+        peer.open_bell(
+            || self.port.bell(peer.gid()),
+            |bell| {
+                let data = epoll::EventData::new_u64(peer.id());
+                epoll::add(&self.epoll, bell, data, epoll::EventFlags::IN).is_ok()
+            },
+        );
     }
 
     fn ignore(&self, peer: &Peer) {
