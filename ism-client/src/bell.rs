@@ -33,6 +33,17 @@ pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
+/// What a look at a bell found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It was rung.
+    Ring,
+    /// It is quiet.
+    Nothing,
+    /// The peer's end is closed.
+    Closed,
+}
+
 /// This side's end.
 #[derive(Debug)]
 pub(crate) struct Bell {
@@ -98,19 +109,20 @@ impl Bell {
     }
 
     /// Takes one ring, and there is seldom more than one: who finds this side asleep rings, and says in the
-    /// signal page that it did. Another one wakes again. False: the peer's end is closed.
-    pub(crate) fn drain(&self) -> bool {
+    /// signal page that it did. Another one wakes again.
+    pub(crate) fn take(&self) -> Taken {
         // Without room for descriptors: what the peer attaches is dropped by the kernel.
         let mut byte = [MaybeUninit::uninit()];
         match recv(self.fd(), &mut byte, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => false,
+            Ok((_, 0)) => Taken::Closed,
             Ok(((bytes, _), _)) => {
                 if *bytes == [HERE] {
                     self.heard.store(true, Ordering::Relaxed);
                 }
-                true
+                Taken::Ring
             }
-            Err(error) => matches!(error, Errno::AGAIN | Errno::INTR),
+            Err(Errno::AGAIN | Errno::INTR) => Taken::Nothing,
+            Err(_) => Taken::Closed,
         }
     }
 
@@ -147,11 +159,12 @@ mod tests {
     #[test]
     fn a_ring_makes_the_other_end_readable_until_it_is_drained() {
         let (one, other) = bells();
-        assert!(other.drain());
+        assert_eq!(other.take(), Taken::Ring, "the announcement");
         assert!(!is_readable(&other));
         assert!(one.ring());
         assert!(is_readable(&other));
-        assert!(other.drain());
+        assert_eq!(other.take(), Taken::Ring);
+        assert_eq!(other.take(), Taken::Nothing);
         assert!(!is_readable(&other));
     }
 
@@ -200,7 +213,7 @@ mod tests {
             sendmsg(&other, &parts, &mut control, SendFlags::DONTWAIT).unwrap();
         }
         while is_readable(&one) {
-            one.drain();
+            one.take();
         }
         assert!(one.heard.load(Ordering::Relaxed));
     }
@@ -210,7 +223,7 @@ mod tests {
         let (one, other) = bells();
         drop(other);
         // What it announced may come first.
-        assert!(!one.drain() || !one.drain());
+        assert!([one.take(), one.take()].contains(&Taken::Closed));
         assert!(!one.ring());
     }
 
@@ -220,7 +233,7 @@ mod tests {
         assert!(!is_readable(&bell));
         assert!(bell.ring());
         assert!(is_readable(&bell));
-        assert!(bell.drain());
+        assert_eq!(bell.take(), Taken::Ring);
         assert!(!is_readable(&bell));
     }
 }
