@@ -132,8 +132,7 @@ impl Rendezvous {
         match self.log.fate(self.id) {
             None | Some(Fate::Alone) => {}
             Some(Fate::Facing(other)) => {
-                // An end that is about to leave does not accept any more.
-                if !std::mem::replace(&mut self.accepted, true) && self.deadline.is_some() {
+                if !std::mem::replace(&mut self.accepted, true) {
                     self.wishes.accept = Some(other);
                 }
             }
