@@ -8,6 +8,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ const LEN: u32 = 16 << 10;
 const GET_SHARED_OBJECT: u32 = 41;
 /// Set in a child: the door it shall join.
 const CHILD: &str = "ISM_TEST_DOOR";
+/// Set in a child of another user: the same.
+const STRANGER: &str = "ISM_TEST_STRANGER";
 
 fn host() -> Daemon {
     Fabric::new().processes("apps", "").start().unwrap()
@@ -126,6 +129,36 @@ fn be_child() {
         if outbox.publish(prod, prod) {
             other.signal().unwrap();
         }
+    }
+}
+
+/// Not a test but a process of another user: says what the door said.
+#[test]
+fn be_stranger() {
+    let Some(door) = std::env::var_os(STRANGER) else { return };
+    let said = vhost::join(door.as_ref()).map_or_else(|error| error.to_string(), |_| "in".into());
+    println!("child: {said}");
+}
+
+/// The user that stands for others.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn the_user_is_the_one_that_the_kernel_names() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Only root can be somebody else.
+    }
+    for (list, expected) in
+        [("uids = [65534]", "in"), ("gids = [65534]", "in"), ("uids = [0]", "user 65534")]
+    {
+        let daemon = Fabric::new().processes("apps", list).start().unwrap();
+        let mut stranger = Command::new(std::env::current_exe().unwrap());
+        stranger.args(["--exact", "be_stranger", "--nocapture"]);
+        stranger.env(STRANGER, daemon.socket("apps")).uid(NOBODY).gid(NOBODY);
+        let output = stranger.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(expected), "{list}: {said}");
+        assert_eq!(vhost::join(&daemon.socket("apps")).is_ok(), list == "uids = [0]", "{list}");
     }
 }
 
