@@ -327,6 +327,21 @@ impl Fabric {
         pairs.filter(move |pair| pair.other_gid(id) == Some(gid))
     }
 
+    /// The living instance of this member's pair with the owner of a GID, and that member.
+    pub fn pair_with(&self, id: MemberId, gid: &Gid) -> Option<(u64, MemberId)> {
+        let peer = *self.gids.get(gid)?;
+        self.live.get(&key(id, peer)).map(|instance| (*instance, peer))
+    }
+
+    /// Whether both members of an instance are there.
+    pub fn is_live(&self, instance: u64) -> bool {
+        let key = self.pairs.get(&instance).and_then(|pair| {
+            let (first, last) = (pair.members.first()?, pair.members.last()?);
+            Some(key(*first, *last))
+        });
+        key.is_some_and(|key| self.live.get(&key) == Some(&instance))
+    }
+
     /// A member's counters.
     pub fn stats(&self, id: MemberId) -> Option<MemberStats> {
         let member = self.members.get(&id)?;

@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::file::{self, FileError, GroupOptions};
 use crate::config::{
-    Config, Conflict, FabricConfig, FabricId, Gid, GroupConfig, Listen, Mode, Name, QuotaConfig,
-    VmConfig, WindowSize, check_conflicts,
+    Config, Conflict, FabricConfig, FabricId, Gid, GroupConfig, Listen, Mode, Name,
+    ProcessesConfig, QuotaConfig, VmConfig, WindowSize, check_conflicts, check_doors,
 };
 
 const EXAMPLES: &str = "\
@@ -121,6 +121,14 @@ pub struct Serve {
     /// signal-rate=N, control-rate=N (a second)
     #[arg(long, value_name = "name=NAME,socket=PATH[,groups=G1+G2][,…]", help_heading = "VMs")]
     pub vm: Vec<VmConfig>,
+    /// Let host processes in at this socket; once for each. Without uids= and gids= only the daemon's
+    /// own user may. Other keys: gids=N+M, max=N (64), and limits of each as for --vm
+    #[arg(
+        long,
+        value_name = "name=NAME,socket=PATH[,groups=G1+G2][,uids=N+M][,…]",
+        help_heading = "VMs"
+    )]
+    pub processes: Vec<ProcessesConfig>,
     /// Read a configuration file (TOML); options override it
     #[arg(long, value_name = "FILE", help_heading = "VMs")]
     pub config: Option<PathBuf>,
@@ -175,7 +183,7 @@ impl fmt::Display for StartError {
             Self::File(error) => error.fmt(f),
             Self::Conflict(error) => error.fmt(f),
             Self::NoVm => f.write_str(
-                "there is no VM to serve: give --vm, --socket-path, --fd or --config, \
+                "there is nothing to serve: give --vm, --processes, --socket-path, --fd or --config, \
                  or --control-socket to add VMs later",
             ),
         }
@@ -197,6 +205,7 @@ impl Serve {
                 fabric: FabricConfig::default(),
                 groups: Default::default(),
                 vms: Vec::new(),
+                processes: Vec::new(),
                 control_socket: None,
             },
         };
@@ -212,10 +221,13 @@ impl Serve {
         fabric.poll = self.poll_us.map_or(fabric.poll, |us| Duration::from_micros(us.into()));
         config.control_socket = self.control_socket.or(config.control_socket);
         config.vms.extend(self.vm);
+        config.processes.extend(self.processes);
         let single = self.fd.map(Listen::Fd).or(self.socket_path.map(Listen::Path));
         config.vms.extend(single.map(single_vm));
         check_conflicts(&config.vms).map_err(StartError::Conflict)?;
-        if config.vms.is_empty() && config.control_socket.is_none() {
+        check_doors(&config.vms, &config.processes).map_err(StartError::Conflict)?;
+        let nothing = config.vms.is_empty() && config.processes.is_empty();
+        if nothing && config.control_socket.is_none() {
             return Err(StartError::NoVm);
         }
         Ok(config)

@@ -16,14 +16,15 @@ use ism_emulator::{
 };
 
 use crate::config::{
-    Config, Conflict, FabricConfig, GroupConfig, Listen, Mode, Name, QuotaConfig, VmConfig,
-    check_conflicts,
+    Config, Conflict, FabricConfig, GroupConfig, Listen, Mode, Name, ProcessesConfig, QuotaConfig,
+    VmConfig, check_conflicts,
 };
 use crate::hub::Hub;
-use crate::port::Port;
 use crate::port::front::{Front, Served};
 use crate::port::poll::Seats;
 use crate::port::vring::lock;
+use crate::port::{Kind, Port};
+use crate::process::{Door, is_for_others};
 use crate::ringer;
 use crate::socket::{Listening, SocketError};
 
@@ -33,6 +34,7 @@ pub struct Daemon {
     config: FabricConfig,
     seats: Arc<Seats>,
     vms: Mutex<BTreeMap<Name, Vm>>,
+    doors: Mutex<Vec<Door>>,
 }
 
 struct Vm {
@@ -103,6 +105,7 @@ impl Daemon {
             config: config.fabric.clone(),
             seats: Arc::new(Seats::new(cpus)),
             vms: Mutex::default(),
+            doors: Mutex::default(),
         };
         for (vm, listening) in vms {
             daemon.serve_vm(&mut lock(&daemon.vms), vm, listening)?;
@@ -137,33 +140,83 @@ impl Daemon {
         config: VmConfig,
         listening: Listening,
     ) -> Result<(), Error> {
-        let port = self.add_port(&config)?;
+        let front = self.serve(&config, listening, Kind::Vm, None)?;
+        log::info!("VM {}: waiting for its front-end, GID {}", config.name, config.gid);
+        vms.insert(config.name.clone(), Vm { config, front });
+        Ok(())
+    }
+
+    /// Makes a member and serves it at `listening`; with `ended` for one front-end, after which that is
+    /// called.
+    pub(crate) fn serve(
+        &self,
+        config: &VmConfig,
+        listening: Listening,
+        kind: Kind,
+        ended: Option<Box<dyn Fn() + Send>>,
+    ) -> Result<Front, Error> {
+        let port = self.add_port(config, kind)?;
         let id = port.id();
         let served = Served {
             hub: Arc::clone(&self.hub),
             port,
             config: self.config.clone(),
             seats: Arc::clone(&self.seats),
+            ended,
         };
-        match Front::start(served, listening) {
-            Ok(front) => {
-                log::info!("VM {}: waiting for its front-end, GID {}", config.name, config.gid);
-                vms.insert(config.name.clone(), Vm { config, front });
-                Ok(())
-            }
-            Err(error) => {
-                self.hub.remove_port(id);
-                Err(Error::System(error))
-            }
-        }
+        Front::start(served, listening).map_err(|error| {
+            self.hub.remove_port(id);
+            Error::System(error)
+        })
     }
 
-    fn add_port(&self, config: &VmConfig) -> Result<Arc<Port>, Error> {
+    /// Ends serving a process.
+    pub(crate) fn remove_process(&self, front: Front) {
+        let id = front.port().id();
+        drop(front);
+        self.hub.remove_port(id);
+    }
+
+    /// Makes the sockets of the doors of `config`.
+    ///
+    /// # Errors
+    /// The first that cannot be had; no socket is left behind then.
+    pub fn bind_doors(config: &Config) -> Result<Vec<(ProcessesConfig, Listening)>, Error> {
+        let bind = |door: &ProcessesConfig| {
+            let listening = if is_for_others(door) {
+                Listening::bind_for_all(&door.socket)
+            } else {
+                Listening::bind(&door.socket)
+            };
+            let listening = listening.map_err(Error::Socket)?;
+            listening.socket().set_nonblocking(true).map_err(Error::System)?;
+            Ok((door.clone(), listening))
+        };
+        config.processes.iter().map(bind).collect()
+    }
+
+    /// Lets processes in.
+    ///
+    /// # Errors
+    /// No thread or descriptor is left.
+    pub fn open_doors(
+        self: &Arc<Self>,
+        doors: Vec<(ProcessesConfig, Listening)>,
+    ) -> Result<(), Error> {
+        for (config, listening) in doors {
+            log::info!("processes {}: come in at {}", config.name, config.socket.display());
+            let door = Door::open(Arc::downgrade(self), config, listening);
+            lock(&self.doors).push(door.map_err(Error::System)?);
+        }
+        Ok(())
+    }
+
+    fn add_port(&self, config: &VmConfig, kind: Kind) -> Result<Arc<Port>, Error> {
         let member = member_config(config);
         let make = |fabric: &mut Fabric| {
             let id = fabric.add_member(member)?;
             let signals = fabric.signals(id).ok_or(ConfigError::NoMember(id))?;
-            Ok(Arc::new(Port::new(id, config.name.clone(), signals)))
+            Ok(Arc::new(Port::new(id, config.name.clone(), signals, kind)))
         };
         self.hub.add_port(make).map_err(Error::Fabric)
     }
@@ -187,16 +240,15 @@ impl Daemon {
         Ok(())
     }
 
-    /// Every VM.
+    /// Every VM, and every process that is in.
     pub fn vms(&self) -> Vec<VmStatus> {
-        let vms = lock(&self.vms);
-        let show = |vm: &Vm| {
-            let id = vm.front.port().id();
+        let show = |config: &VmConfig, front: &Front| {
+            let id = front.port().id();
             self.hub.call(|fabric, _| {
                 let summary = fabric.list().find(|member| member.id == id);
                 let is = |which: fn(&MemberSummary) -> bool| summary.as_ref().is_some_and(which);
                 VmStatus {
-                    config: vm.config.clone(),
+                    config: config.clone(),
                     connected: is(|member| member.connected),
                     ready: is(|member| member.ready),
                     window: DeviceConfig::from_bytes(&fabric.config(id))
@@ -205,7 +257,12 @@ impl Daemon {
                 }
             })
         };
-        vms.values().map(show).collect()
+        let mut all: Vec<_> =
+            lock(&self.vms).values().map(|vm| show(&vm.config, &vm.front)).collect();
+        for door in lock(&self.doors).iter() {
+            door.for_each(|config, front| all.push(show(config, front)));
+        }
+        all
     }
 
     /// SMC's CHID.
@@ -220,6 +277,8 @@ impl Daemon {
 
     /// Ends serving all VMs, and removes their sockets.
     pub fn stop(&self) {
+        let doors = std::mem::take(&mut *lock(&self.doors));
+        drop(doors);
         let vms = std::mem::take(&mut *lock(&self.vms));
         drop(vms);
     }
@@ -236,7 +295,8 @@ fn bind_vm(vm: &VmConfig) -> Result<Listening, Error> {
 fn emulator_config(config: &Config) -> EmulatorConfig {
     let mut emulator = EmulatorConfig::new(config.fabric.id.get());
     let default = emulator_group(config.fabric.group);
-    let named = config.vms.iter().flat_map(|vm| &vm.groups);
+    let of_vms = config.vms.iter().flat_map(|vm| &vm.groups);
+    let named = of_vms.chain(config.processes.iter().flat_map(|door| &door.groups));
     let default_group = Name::default_group();
     for group in named.chain([&default_group]) {
         emulator.groups.insert(group.as_str().to_owned(), default);

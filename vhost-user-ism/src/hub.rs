@@ -7,16 +7,19 @@
 //! be done when no lock is held. Locks are taken in this order: a ring's, the fabric's, `ports`'.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use ism_abi::Gid;
 use ism_emulator::{ConfigError, ExtentId, Fabric, MemberId, Reply, Tag, Wish};
 
+use crate::bells::Bells;
 use crate::mapper::Job;
 use crate::memory::Extent;
-use crate::port::Port;
 use crate::port::vring::lock;
+use crate::port::{Kind, Port};
 
 /// The fabric, shared by all VMs' threads.
 pub struct Hub {
@@ -29,6 +32,7 @@ pub struct Hub {
 struct State {
     fabric: Fabric,
     extents: HashMap<ExtentId, Arc<Extent>>,
+    bells: Bells,
     /// When the keeper looks at the time next.
     keeper_wakes: Option<Duration>,
 }
@@ -82,7 +86,12 @@ impl Hub {
     pub fn start(fabric: Fabric) -> std::io::Result<Arc<Self>> {
         let (keeper, chores) = channel();
         let hub = Arc::new(Self {
-            state: Mutex::new(State { fabric, extents: HashMap::new(), keeper_wakes: None }),
+            state: Mutex::new(State {
+                fabric,
+                extents: HashMap::new(),
+                bells: Bells::default(),
+                keeper_wakes: None,
+            }),
             ports: RwLock::default(),
             started: Instant::now(),
             keeper,
@@ -135,6 +144,22 @@ impl Hub {
         }
     }
 
+    /// A process's end of the bell that it shares with another one, once in the life of their pair.
+    ///
+    /// # Errors
+    /// The two have no pair, the peer is no process, or no descriptors are left.
+    pub fn bell(&self, port: &Port, gid: &Gid) -> std::io::Result<OwnedFd> {
+        let mut state = lock(&self.state);
+        let State { fabric, bells, .. } = &mut *state;
+        bells.retain(|instance| fabric.is_live(instance));
+        let pair = fabric.pair_with(port.id(), gid);
+        let (instance, peer) = pair.ok_or_else(|| std::io::Error::other("there is no pair"))?;
+        if self.port(peer).is_none_or(|peer| peer.kind() != Kind::Process) {
+            return Err(std::io::Error::other("the peer is no process of this host"));
+        }
+        bells.take(instance, port.id(), peer)
+    }
+
     /// Makes a member of `make`'s port known, so that wishes reach it.
     ///
     /// # Errors
@@ -151,6 +176,11 @@ impl Hub {
     /// Removes a member.
     pub fn remove_port(&self, member: MemberId) {
         self.call(|fabric, _| fabric.remove_member(member));
+        {
+            let mut state = lock(&self.state);
+            let State { fabric, bells, .. } = &mut *state;
+            bells.retain(|instance| fabric.is_live(instance));
+        }
         self.ports_mut().remove(&member);
     }
 
@@ -284,7 +314,12 @@ mod tests {
         let fabric = overdue();
         assert_eq!(fabric.poll_timeout(), Some(Duration::ZERO));
         let hub = Hub {
-            state: Mutex::new(State { fabric, extents: HashMap::new(), keeper_wakes: None }),
+            state: Mutex::new(State {
+                fabric,
+                extents: HashMap::new(),
+                bells: Bells::default(),
+                keeper_wakes: None,
+            }),
             ports: RwLock::default(),
             started: Instant::now(),
             keeper: channel().0,

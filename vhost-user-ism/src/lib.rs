@@ -2,6 +2,7 @@
 
 //! The daemon: many VMs on one ISM fabric through vhost-user.
 
+mod bells;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -11,6 +12,7 @@ pub mod limits;
 pub mod mapper;
 pub mod memory;
 pub mod port;
+pub mod process;
 mod ringer;
 pub mod sandbox;
 pub mod socket;

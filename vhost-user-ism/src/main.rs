@@ -62,10 +62,12 @@ fn serve(options: Serve) -> Result<(), Failure> {
     let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
     let control = config.control_socket.as_deref().map(Listening::bind).transpose()?.map(Arc::new);
     let vms = Daemon::bind(&config)?;
+    let doors = Daemon::bind_doors(&config)?;
     if with_sandbox {
         sandbox::enter(&config.socket_directories())?;
     }
     let daemon = Arc::new(Daemon::start(&config, vms)?);
+    daemon.open_doors(doors)?;
     if let Some(listening) = &control {
         server::start(Arc::clone(&daemon), Arc::clone(listening))?;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Listening sockets: made with mode 0600, taken over from the dead, or inherited.
+//! Listening sockets: made with mode 0600 (doors for processes: 0666), taken over from the dead, or inherited.
 //!
 //! Invariant: a socket whose process lives is never taken over, and only a file that this process
 //! made is removed.
@@ -88,6 +88,19 @@ impl Listening {
     /// # Errors
     /// Why it cannot.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_with(path, Mode::RUSR | Mode::WUSR)
+    }
+
+    /// As [`Listening::bind`], for everybody: who connects is checked by its user.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn bind_for_all(path: &Path) -> Result<Self, SocketError> {
+        let read = Mode::RUSR | Mode::RGRP | Mode::ROTH;
+        Self::bind_with(path, read | Mode::WUSR | Mode::WGRP | Mode::WOTH)
+    }
+
+    fn bind_with(path: &Path, mode: Mode) -> Result<Self, SocketError> {
         let io = |error: io::Error| SocketError::Io(path.to_owned(), error);
         let address = SocketAddrUnix::new(path).map_err(|_| SocketError::Path(path.to_owned()))?;
         remove_stale(path)?;
@@ -96,8 +109,7 @@ impl Listening {
             .map_err(|error| io(error.into()))?;
         rustix::net::bind(&socket, &address).map_err(|error| io(error.into()))?;
         // Nobody can connect before `listen`, so there is no moment with a wider mode.
-        let private = Mode::RUSR | Mode::WUSR;
-        rustix::fs::chmod(path, private).map_err(|error| io(error.into()))?;
+        rustix::fs::chmod(path, mode).map_err(|error| io(error.into()))?;
         let file = std::fs::symlink_metadata(path).map_err(io)?;
         let made = Made { path: path.to_owned(), device: file.dev(), inode: file.ino() };
         rustix::net::listen(&socket, BACKLOG).map_err(|error| io(error.into()))?;
@@ -128,6 +140,11 @@ impl Listening {
         // open number is not given out again.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self { socket: UnixListener::from(socket), made: None })
+    }
+
+    /// A socket that listens already.
+    pub fn of(socket: UnixListener) -> Self {
+        Self { socket, made: None }
     }
 
     /// The socket.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -156,6 +157,16 @@ impl View {
     pub fn u32(&self, at: usize) -> Result<&AtomicU32, OutOfBounds> {
         self.place(at, size_of::<u32>(), align_of::<AtomicU32>())?;
         Ok(self.word32(at))
+    }
+
+    /// The 2-byte word at `at`.
+    ///
+    /// # Errors
+    /// It is not inside, or its place in memory is odd.
+    pub fn u16(&self, at: usize) -> Result<&AtomicU16, OutOfBounds> {
+        let word = self.place(at, size_of::<u16>(), align_of::<AtomicU16>())?;
+        // SAFETY: inside and aligned, checked above; else as in `word64`.
+        Ok(unsafe { AtomicU16::from_ptr(word.as_ptr().cast()) })
     }
 
     /// As [`View::u64`], for a place that was checked with it when its holder was made.

@@ -11,26 +11,29 @@
 //! One [`Stack`] a process, over a device of `ism-client`.
 //!
 //! ```text
-//! Stack::new(device: impl Device, config: Config) -> Result<Stack, SetUpError>      // Stack: Clone
+//! Stack::new(device: ism_client::Device, config: &Config) -> Result<Stack, SetUpError>    // Stack: Clone
 //! stack.begin(tcp: Box<dyn Tcp>, role: Role, peer_speaks_smc: bool) -> Arc<Socket>
 //! socket.advance() -> Handshake            // never blocks; again when TCP is readable, or at next_timeout
-//! socket.finish_handshake(timeout) -> io::Result<Handshake>                          // blocks
+//! socket.finish_handshake(timeout) -> io::Result<Handshake>                               // blocks
 //!
-//! socket.send(&[IoSlice], SendFlags { more, oob }) -> io::Result<usize>             // EWOULDBLOCK
-//! socket.recv(&mut [IoSliceMut], RecvFlags { peek, oob }) -> io::Result<usize>      // EWOULDBLOCK
-//! socket.send_all(..., timeout) / recv_some(..., wait_all, timeout): the same, blocking as TCP does
-//! socket.readiness() -> Ready              // Ready: smc_proto::conn::Ready
-//! socket.wait(want: Ready, timeout: Option<Duration>) -> io::Result<Ready>          // EINTR; empty: time out
-//! socket.observe(Some(Arc<dyn Observe>))   // told of each event; needed for epoll
-//! socket.shutdown(How) / close(linger) / abort() / set_cork / set_oob_inline / flush (nodelay)
-//! socket.set_low_water(bytes)              // SO_RCVLOWAT
-//! socket.pending_in() / pending_out() / at_mark() / take_error() / info()
+//! socket.send(&[IoSlice], SendFlags { more, oob }) -> io::Result<usize>                   // EAGAIN
+//! socket.recv(&mut [IoSliceMut], RecvFlags { peek, oob, discard }) -> io::Result<usize>   // EAGAIN
+//! socket.transmit(buffers, flags, timeout)          // blocks, as TCP does: all, or part and a reason
+//! socket.receive(buffers, flags, wait_all, timeout) // blocks, as TCP does
+//! socket.readiness() -> Ready                       // levels
+//! socket.wait(want, timeout) -> io::Result<Ready>   // EINTR; NOTHING: the time is over
+//! socket.observe(Some(Arc<dyn Observe>))            // told of each event; for epoll and poll
+//! socket.tcp_stands(events)                         // poll says RDHUP, HUP, ERR on the TCP fd
+//! socket.shutdown(How) / close(linger)
+//! socket.set_cork / flush (nodelay) / set_oob_inline / set_low_water (SO_RCVLOWAT)
+//! socket.pending_in / pending_out / held_back / at_mark / take_error / info
 //!
 //! stack.dispatch()                         // takes signals, events and timers; observers are told
 //! stack.wake_fd() -> BorrowedFd            // readable: dispatch has something to do
 //! stack.prepare_sleep() -> bool            // true: sleep on wake_fd now; false: dispatched, look again
-//! stack.wake_up()                          // after each prepare_sleep that gave true
+//! stack.wake_up(rung: bool)                // after each prepare_sleep that gave true; dispatches if rung
 //! stack.next_timeout() -> Option<Duration> // dispatch no later than in this time
+//! stack.is_gone()                          // the daemon died: poll wake_fd no more
 //! ```
 //!
 //! # Who looks when
@@ -41,11 +44,36 @@
 //! in a call of its own it calls `prepare_sleep`, and `wake_up` afterwards: as long as one thread sleeps,
 //! whoever dispatches arms the doorbells again.
 //!
+//! A wake-up that TCP has and memory has not is the end of a peer's process. A thread that sleeps in
+//! [`Socket::wait`] polls the TCP connection too; who sleeps in a call of its own either does the same and
+//! calls [`Socket::tcp_stands`], or leaves it to the fabric, which says so to `dispatch`.
+//!
 //! # The TCP connection
 //! [`Tcp`] is anything with a file descriptor: a `TcpStream`, or a preload's own type that knows under
 //! which number the application's socket is now. The engine shuts TCP down when SMC says so, resets it
 //! after a failure (`connect(AF_UNSPEC)`), and drops its `Tcp` in [`Socket::close`].
 
-pub mod types;
+mod blocking;
+mod channel;
+mod clock;
+mod config;
+mod control;
+mod core;
+mod error;
+mod handshake;
+mod shared;
+mod socket;
+mod spin;
+mod stack;
+mod table;
+mod tcp;
+mod transfer;
+mod types;
+mod wait;
+mod wakeup;
 
-pub use types::{Observe, RecvFlags, Role, SendFlags, Tcp};
+pub use config::Config;
+pub use error::SetUpError;
+pub use socket::{Handshake, Socket};
+pub use stack::Stack;
+pub use types::{How, Observe, Ready, RecvFlags, Role, SendFlags, Tcp};

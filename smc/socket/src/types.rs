@@ -32,6 +32,8 @@ pub struct RecvFlags {
     pub peek: bool,
     /// MSG_OOB: the urgent byte that is kept aside.
     pub oob: bool,
+    /// MSG_TRUNC: the bytes are dropped instead of copied.
+    pub discard: bool,
 }
 
 /// Told of each event of a socket, by the thread that found it; it holds no lock of this crate.
@@ -41,4 +43,17 @@ pub trait Observe: Send + Sync {
     ///
     /// Called after the handshake's end too, with what the socket is ready for then.
     fn ready(&self, news: Ready);
+}
+
+/// Whether some of `one` are in `other`.
+pub(crate) fn meets(one: Ready, other: Ready) -> bool {
+    let all = [
+        Ready::READABLE,
+        Ready::WRITABLE,
+        Ready::URGENT,
+        Ready::ERROR,
+        Ready::HANG_UP,
+        Ready::READ_CLOSED,
+    ];
+    all.into_iter().any(|it| one.contains(it) && other.contains(it))
 }

@@ -9,5 +9,6 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod door;
 pub mod layout;
 pub use layout::*;

@@ -34,6 +34,7 @@ pub struct Fabric {
     settings: String,
     groups: String,
     vms: Vec<(String, String)>,
+    doors: Vec<(String, String)>,
 }
 
 impl Fabric {
@@ -72,15 +73,23 @@ impl Fabric {
         self
     }
 
+    /// A door for processes, with further lines of the file.
+    #[must_use]
+    pub fn processes(mut self, name: &str, lines: &str) -> Self {
+        self.doors.push((name.to_owned(), lines.to_owned()));
+        self
+    }
+
     /// The file's text, with sockets in `folder`.
     fn text(&self, folder: &Path) -> String {
         let mut text = format!("control-socket = {:?}\n", folder.join("control"));
         text.push_str(&self.settings);
         text.push_str(&self.groups);
-        for (name, lines) in &self.vms {
+        let vms = self.vms.iter().map(|vm| ("vm", vm));
+        for (table, (name, lines)) in vms.chain(self.doors.iter().map(|door| ("processes", door))) {
             let socket = socket_path(folder, name);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "[[vm]]\nname = {name:?}\nsocket = {socket:?}\n{lines}");
+            let _ = writeln!(text, "[[{table}]]\nname = {name:?}\nsocket = {socket:?}\n{lines}");
         }
         text
     }
@@ -157,7 +166,7 @@ impl Daemon {
         });
         let daemon = Self { child, folder, log, reader, watchdog: None };
         daemon.wait_for_socket(&daemon.control_socket())?;
-        for (name, _) in &fabric.vms {
+        for (name, _) in fabric.vms.iter().chain(&fabric.doors) {
             daemon.wait_for_socket(&daemon.socket(name))?;
         }
         Ok(daemon)

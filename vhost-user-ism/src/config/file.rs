@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::value::{Bytes, FabricId, Gid, Mode, Name, WindowSize};
-use super::{Config, FabricConfig, GroupConfig, Listen, QuotaConfig, VmConfig};
+use super::{Config, FabricConfig, GroupConfig, Listen, ProcessesConfig, QuotaConfig, VmConfig};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -28,6 +28,27 @@ struct File {
     group: BTreeMap<Name, Group>,
     #[serde(default)]
     vm: Vec<Vm>,
+    #[serde(default)]
+    processes: Vec<Processes>,
+}
+
+/// A `[[processes]]` table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Processes {
+    name: Name,
+    socket: PathBuf,
+    groups: Option<Vec<Name>>,
+    #[serde(default)]
+    uids: Vec<u32>,
+    #[serde(default)]
+    gids: Vec<u32>,
+    max: Option<u32>,
+    bytes: Option<Bytes>,
+    dmbs: Option<u32>,
+    peers: Option<u32>,
+    signal_rate: Option<u32>,
+    control_rate: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -151,6 +172,7 @@ impl From<File> for Config {
             },
             groups: file.group.into_iter().map(|(name, settings)| (name, own(settings))).collect(),
             vms: file.vm.into_iter().map(VmConfig::from).collect(),
+            processes: file.processes.into_iter().map(ProcessesConfig::from).collect(),
             control_socket: file.control_socket,
         }
     }
@@ -187,6 +209,26 @@ impl From<Vm> for VmConfig {
                 peers: vm.peers,
                 signal_rate: vm.signal_rate,
                 control_rate: vm.control_rate,
+            },
+        }
+    }
+}
+
+impl From<Processes> for ProcessesConfig {
+    fn from(door: Processes) -> Self {
+        Self {
+            name: door.name,
+            socket: door.socket,
+            groups: door.groups.unwrap_or_else(|| vec![Name::default_group()]),
+            uids: door.uids,
+            gids: door.gids,
+            max: door.max.unwrap_or(Self::DEFAULT_MAX),
+            quota: QuotaConfig {
+                bytes: door.bytes.map(|bytes| bytes.0),
+                dmbs: door.dmbs,
+                peers: door.peers,
+                signal_rate: door.signal_rate,
+                control_rate: door.control_rate,
             },
         }
     }
@@ -256,6 +298,7 @@ bytes = 1048576
             });
         let config = parsed(Path::new("x.toml"), &uncommented).expect("valid");
         assert_eq!(config.vms.len(), 1);
+        assert_eq!(config.processes.len(), 1);
         assert_eq!(config.groups.len(), 1);
     }
 

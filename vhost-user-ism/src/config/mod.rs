@@ -5,6 +5,7 @@
 //! Invariant: a [`Config`] is complete and consistent; what reads it checks nothing again.
 
 pub mod file;
+pub mod processes;
 pub mod value;
 pub mod vm;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub groups: BTreeMap<Name, GroupConfig>,
     /// The VMs to serve from the start.
     pub vms: Vec<VmConfig>,
+    /// The doors for host processes.
+    pub processes: Vec<ProcessesConfig>,
     /// Where `vhost-user-ism ctl` reaches the daemon.
     pub control_socket: Option<PathBuf>,
 }
@@ -41,7 +44,8 @@ impl Config {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        of_vms.chain(&self.control_socket).map(directory).collect()
+        let of_processes = self.processes.iter().map(|door| &door.socket);
+        of_vms.chain(of_processes).chain(&self.control_socket).map(directory).collect()
     }
 }
 
@@ -51,7 +55,9 @@ impl Config {
     pub fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
         for (name, settings) in &self.groups {
-            if !self.vms.iter().any(|vm| vm.groups.contains(name)) {
+            let of_vms = self.vms.iter().map(|vm| &vm.groups);
+            let mut groups = of_vms.chain(self.processes.iter().map(|door| &door.groups));
+            if !groups.any(|groups| groups.contains(name)) {
                 doubts.push(format!(
                     "group {name} has settings, but no VM is in it; VMs' groups are compared by \
                      their exact names"
@@ -147,7 +153,31 @@ pub struct VmConfig {
     pub quota: QuotaConfig,
 }
 
-/// Limits of one VM; `None` leaves the device model's own.
+/// A door: a socket at which host processes become members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessesConfig {
+    /// Its name; its members are called `name.1` and so on.
+    pub name: Name,
+    /// Where processes connect.
+    pub socket: PathBuf,
+    /// Whom they may talk to, as for VMs.
+    pub groups: Vec<Name>,
+    /// Users that are let in.
+    pub uids: Vec<u32>,
+    /// Primary groups that are let in. Without both lists: the daemon's own user.
+    pub gids: Vec<u32>,
+    /// Processes at a time.
+    pub max: u32,
+    /// What each may use.
+    pub quota: QuotaConfig,
+}
+
+impl ProcessesConfig {
+    /// Processes at a time where the operator says nothing.
+    pub const DEFAULT_MAX: u32 = 64;
+}
+
+/// Limits of one member; `None` leaves the device model's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QuotaConfig {
     /// Bytes of DMBs it may own.
@@ -167,8 +197,10 @@ pub struct QuotaConfig {
 pub enum Conflict {
     /// Two VMs of one name.
     Name(Name),
-    /// Two VMs at one socket.
+    /// Two at one socket.
     Socket(Name, Name),
+    /// A door with the name or the socket of a VM or another door.
+    Door(Name, Name),
     /// Two VMs whose GIDs have the same first or the same last eight bytes.
     Gid(Name, Name),
 }
@@ -179,6 +211,9 @@ impl fmt::Display for Conflict {
             Self::Name(name) => write!(f, "two VMs are called `{name}`; names are unique"),
             Self::Socket(a, b) => {
                 write!(f, "VMs `{a}` and `{b}` have the same socket; each VM has its own")
+            }
+            Self::Door(a, b) => {
+                write!(f, "processes `{a}` have the name or the socket of `{b}`; each has its own")
             }
             Self::Gid(a, b) => write!(
                 f,
@@ -212,6 +247,30 @@ pub fn check_conflicts<'a>(vms: impl IntoIterator<Item = &'a VmConfig>) -> Resul
             if let Some(other) = gids.insert((which, half), &vm.name) {
                 return Err(Conflict::Gid(other.clone(), vm.name.clone()));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that `doors` can be served beside each other and beside `vms`.
+///
+/// # Errors
+/// The first conflict.
+pub fn check_doors(vms: &[VmConfig], doors: &[ProcessesConfig]) -> Result<(), Conflict> {
+    for (n, door) in doors.iter().enumerate() {
+        let same = |name: &Name, socket: Option<&PathBuf>| {
+            *name == door.name || socket == Some(&door.socket)
+        };
+        let earlier = doors.iter().take(n).map(|other| (&other.name, Some(&other.socket)));
+        let of_vm = |vm: &VmConfig| match &vm.listen {
+            Listen::Path(path) => Some(path.clone()),
+            Listen::Fd(_) => None,
+        };
+        if let Some((other, _)) = earlier.clone().find(|(name, socket)| same(name, *socket)) {
+            return Err(Conflict::Door(door.name.clone(), other.clone()));
+        }
+        if let Some(vm) = vms.iter().find(|vm| same(&vm.name, of_vm(vm).as_ref())) {
+            return Err(Conflict::Door(door.name.clone(), vm.name.clone()));
         }
     }
     Ok(())

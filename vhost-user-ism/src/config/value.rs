@@ -178,6 +178,16 @@ impl Gid {
         Self(Uuid::new_v5(&GID_NAMESPACE, name.0.as_bytes()))
     }
 
+    /// A GID that nobody has had: UUID version 4.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+        Ok(Self(uuid::Builder::from_random_bytes(bytes).into_uuid()))
+    }
+
     /// The wire's bytes.
     pub fn bytes(self) -> layout::Gid {
         self.0.into_bytes()

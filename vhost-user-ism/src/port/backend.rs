@@ -5,6 +5,7 @@
 //! Invariant: a request handler never sends to the front-end and never waits for another VM; a
 //! panic in the worker ends this VM's connection and nothing else.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,7 +16,7 @@ use ism_abi::layout::{F_MOVE, F_WINDOW, QUEUE_CONTROL, QUEUE_COUNT, QUEUE_EVENT,
 use ism_emulator::Abilities;
 use vhost::vhost_user::Backend as FrontendRequests;
 use vhost::vhost_user::message::{
-    VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
+    VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg, VhostUserVirtioFeatures,
 };
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -28,7 +29,7 @@ use super::exit::ExitEvent;
 use super::poll::{Poller, Seats};
 use super::serve::Server;
 use super::vring::{AtomicMemory, Vring, lock};
-use super::{Link, Port, QUEUE_SIZE};
+use super::{Kind, Link, Port, QUEUE_SIZE};
 use crate::config::FabricConfig;
 use crate::hub::Hub;
 use crate::mapper::Mapper;
@@ -329,7 +330,12 @@ impl VhostUserBackend for Device {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ
+        let bells = match self.port.kind() {
+            Kind::Process => VhostUserProtocolFeatures::SHARED_OBJECT,
+            Kind::Vm => VhostUserProtocolFeatures::empty(),
+        };
+        bells
+            | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::BACKEND_SEND_FD
@@ -390,6 +396,14 @@ impl VhostUserBackend for Device {
             *size = self.config.window_size.bytes();
         }
         Ok(VhostUserShMemConfig::new(1, &sizes))
+    }
+
+    /// The shared object named by a peer's GID is an end of the bell of the two.
+    fn get_shared_object(&self, object: VhostUserSharedMsg) -> io::Result<File> {
+        let end = self.hub.bell(&self.port, object.uuid.as_bytes());
+        end.map(File::from).inspect_err(|error| {
+            log::debug!("VM {}: no bell with {}: {error}", self.port.name(), object.uuid);
+        })
     }
 
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {

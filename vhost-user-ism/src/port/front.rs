@@ -53,6 +53,8 @@ pub struct Served {
     pub config: FabricConfig,
     /// Who may poll.
     pub seats: Arc<Seats>,
+    /// Called by the thread when it has served one front-end and ends; `None`: it serves the next.
+    pub ended: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Front {
@@ -108,6 +110,9 @@ fn serve(served: &Served, listening: &Listening, stop: &Stop) {
             Err(error) => {
                 log::error!("VM {name}: a front-end is turned away: {error}");
                 drop(listening.socket().accept());
+                if served.ended.is_some() {
+                    break;
+                }
                 std::thread::sleep(BREATH);
                 continue;
             }
@@ -119,12 +124,18 @@ fn serve(served: &Served, listening: &Listening, stop: &Stop) {
             Ok(Ok(())) => log::info!("VM {name}: gone"),
             Ok(Err(error)) => {
                 log::warn!("VM {name}: gone: {}", explain(&error, &device));
-                if !matches!(error, DaemonError::HandleRequest(_)) {
+                if served.ended.is_none() && !matches!(error, DaemonError::HandleRequest(_)) {
                     std::thread::sleep(BREATH);
                 }
             }
             Err(_) => log::error!("VM {name}: gone: its connection's thread panicked"),
         }
+        if served.ended.is_some() {
+            break;
+        }
+    }
+    if let Some(ended) = &served.ended {
+        ended();
     }
 }
 
@@ -159,6 +170,10 @@ fn serve_one(
     let name = format!("vu-{}", served.port.name());
     let mut daemon = VhostUserDaemon::new(name, Arc::clone(device), memory)?;
     daemon.start(&mut listener)?;
+    if served.ended.is_some() {
+        // Nobody else is waited for: who connects now is turned away by the kernel.
+        let _ = rustix::net::shutdown(listening.socket(), rustix::net::Shutdown::Both);
+    }
     *lock(&stop.connection) = daemon.shutdown_handle();
     if stop.stopping.load(Ordering::Acquire) {
         daemon.request_shutdown();

@@ -24,7 +24,7 @@ use super::backend::Device;
 use super::poll::Seats;
 use super::queues::{Chain, Popped};
 use super::vring::{AtomicMemory, Vring};
-use super::{Link, Port};
+use super::{Kind, Link, Port};
 use crate::config::{FabricConfig, Name};
 use crate::hub::Hub;
 use crate::memory::GuestMemory;
@@ -48,7 +48,7 @@ fn vm() -> (Arc<Hub>, Arc<Port>) {
     let port = hub.add_port(|fabric| {
         let id = fabric.add_member(config)?;
         let signals = fabric.signals(id).expect("a member");
-        Ok(Arc::new(Port::new(id, Name::default_vm(), signals)))
+        Ok(Arc::new(Port::new(id, Name::default_vm(), signals, Kind::Vm)))
     });
     (hub, port.expect("member"))
 }

@@ -46,6 +46,16 @@ pub struct Port {
     events_waiting: AtomicBool,
     quota_log: QuotaLog,
     mappers: Threads,
+    kind: Kind,
+}
+
+/// What is behind a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A VM.
+    Vm,
+    /// A process of this host, which can be woken by its peers without the daemon.
+    Process,
 }
 
 /// One front-end's connection.
@@ -61,7 +71,7 @@ pub struct Link {
 
 impl Port {
     /// The port of the member `id`.
-    pub fn new(id: MemberId, name: Name, signals: Arc<SignalSet>) -> Self {
+    pub fn new(id: MemberId, name: Name, signals: Arc<SignalSet>, kind: Kind) -> Self {
         Self {
             id,
             name,
@@ -70,6 +80,7 @@ impl Port {
             events_waiting: AtomicBool::new(false),
             quota_log: QuotaLog::default(),
             mappers: Threads::default(),
+            kind,
         }
     }
 
@@ -81,6 +92,11 @@ impl Port {
     /// The VM's name.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// What is behind it.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The front-end's connection, if one is there.

@@ -100,6 +100,16 @@ impl Connection {
         self.update_consumer(force);
     }
 
+    /// Publishes what was consumed, if the peer does not know it: this side is going to wait.
+    ///
+    /// A peer then knows exactly what was read should this process die. Linux has no such need: its
+    /// sockets are closed by the kernel.
+    pub fn confirm(&mut self) {
+        if self.rx.to_confirm > 0 && !self.killed {
+            self.update_consumer(true);
+        }
+    }
+
     /// Publishes the consumer cursor if that is due.
     pub(super) fn update_consumer(&mut self, force: bool) {
         if force || self.rx.update_is_due() {

@@ -175,6 +175,14 @@ pub enum Path {
 }
 
 impl Path {
+    /// SMC-D: the peer's element.
+    pub fn element(&self) -> Option<&PeerElement> {
+        match self {
+            Self::Copied { peer, .. } | Self::Mapped { peer, .. } => Some(peer),
+            Self::Rdma { .. } => None,
+        }
+    }
+
     /// The connection's rings and its sender, with `receive` as the ring that the peer writes.
     pub(super) fn params(&self, receive: &Buffer) -> Option<Params> {
         let dmb = Ring::of_dmb(receive.size.bytes())?;

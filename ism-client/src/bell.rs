@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The bell between two processes of a pair: one socket pair, an end each (spec/decisions/0004).
+//!
+//! Invariant: nothing here ever blocks, whatever the peer does with its end; and nothing is rung on a bell
+//! whose other end nobody has said to hear.
+//!
+//! An end is readable when the peer has rung. Both send [`HERE`] when they get their end; who has received
+//! it may ring directly, and rings through the fabric before.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+
+use crate::error::{Error, Result};
+
+/// Says "I hear this bell".
+const HERE: u8 = b'h';
+/// A ring.
+const RING: u8 = b'r';
+/// Messages taken in one look, so that a peer cannot keep this side busy.
+const LOOK: usize = 64;
+
+/// Makes the two ends of a bell.
+///
+/// # Errors
+/// No descriptors.
+pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// This side's end.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    /// Rings are sent here, and come here unless there is `own`.
+    end: OwnedFd,
+    /// The other end, in the bell of a member with itself.
+    own: Option<OwnedFd>,
+    /// The peer hears.
+    heard: AtomicBool,
+}
+
+impl Bell {
+    /// The end that the fabric gave.
+    pub(crate) fn new(end: OwnedFd) -> Self {
+        let bell = Self { end, own: None, heard: AtomicBool::new(false) };
+        bell.send(HERE);
+        bell
+    }
+
+    /// The bell of a member with itself.
+    pub(crate) fn own() -> Result<Self> {
+        let (end, own) = pair().map_err(Error::io("making a bell"))?;
+        Ok(Self { end, own: Some(own), heard: AtomicBool::new(true) })
+    }
+
+    /// Rings; false if the peer cannot be rung this way.
+    pub(crate) fn ring(&self) -> bool {
+        if !self.heard.load(Ordering::Relaxed) {
+            self.look_for_peer();
+        }
+        self.heard.load(Ordering::Relaxed) && self.send(RING)
+    }
+
+    /// Looks whether the peer's first message is there, and leaves it: what is taken away here could be
+    /// what another thread is about to wake for.
+    fn look_for_peer(&self) {
+        let mut byte = [MaybeUninit::uninit()];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        if recv(self.fd(), &mut byte, flags).is_ok_and(|((bytes, _), _)| *bytes == [HERE]) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the peer was woken, or is being.
+    fn send(&self, what: u8) -> bool {
+        match send(&self.end, &[what], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(_) => true,
+            // Full of rings that it has not looked at: it is readable.
+            Err(Errno::AGAIN) => true,
+            // Its end is closed, or this process may not make it hear.
+            Err(_) => false,
+        }
+    }
+
+    /// What is readable when the peer has rung.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.own.as_ref().unwrap_or(&self.end).as_fd()
+    }
+
+    /// Takes what has been rung; false if the peer's end is closed.
+    pub(crate) fn drain(&self) -> bool {
+        for _ in 0..LOOK {
+            // Without room for descriptors: what the peer attaches is dropped by the kernel.
+            let mut byte = [MaybeUninit::uninit()];
+            match recv(self.fd(), &mut byte, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return false,
+                Ok(((bytes, _), _)) if *bytes == [HERE] => {
+                    self.heard.store(true, Ordering::Relaxed);
+                }
+                Ok(_) => {}
+                Err(Errno::AGAIN | Errno::INTR) => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// The peer is gone: it hears no more.
+    pub(crate) fn close(&self) {
+        self.heard.store(false, Ordering::Relaxed);
+    }
+}

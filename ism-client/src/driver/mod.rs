@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device as programs use it: DMBs, signals, events and sleep, over any [`Port`].
+//!
+//! Invariant: a DMB, a granted place or a peer stays usable as long as somebody holds it, also after its
+//! peer or the device is gone; what nobody holds any more is given back. Events are taken by one thread at a
+//! time, so each is in the tables before the next is looked at; the tables' lock is never held while the
+//! fabric is asked for something.
+
+mod dmb;
+mod peer;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ism_abi::Gid;
+use rustix::event::epoll;
+
+use dmb::Grant;
+pub use dmb::{Dmb, Remote};
+use peer::{Forgotten, Peer};
+
+use crate::error::{Error, Result};
+use crate::port::{Identity, Port, PortEvent, Wanted};
+
+/// What a device tells its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The own DMB with this index was written, or perhaps not: look at it.
+    Signal {
+        /// The index.
+        index: u32,
+    },
+    /// A peer ended a DMB that this member might write.
+    Unregistered {
+        /// Its name.
+        token: u64,
+    },
+    /// A peer is gone. Its DMBs are dead; what it wrote can still be read.
+    PeerGone {
+        /// The peer.
+        gid: Gid,
+    },
+    /// A peer sent a software event.
+    Software {
+        /// The sender, as the fabric knows it.
+        gid: Gid,
+        /// dibs' `subtype`.
+        code: u32,
+        /// dibs' `data`.
+        info: u64,
+    },
+}
+
+/// An ISM device of this process. Cheap to clone; its member lives as long as a clone, or anything that
+/// came out of one.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("identity", &self.0.identity).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    port: Box<dyn Port>,
+    identity: Identity,
+    /// Held by who takes the port's events.
+    turn: Mutex<()>,
+    tables: Mutex<Tables>,
+    /// The port's descriptors and every bell.
+    epoll: OwnedFd,
+    /// Where peers go that are over and that nobody holds any more.
+    forgotten: Arc<Forgotten>,
+    gone: AtomicBool,
+}
+
+#[derive(Default)]
+struct Tables {
+    /// Peers of living instances.
+    peers: HashMap<Gid, Arc<Peer>>,
+    /// What may be written, by token.
+    grants: HashMap<u64, Arc<Grant>>,
+    /// The writer of each own DMB, by index; `None`: REGISTER is under way.
+    own: BTreeMap<u32, Option<Arc<Peer>>>,
+    /// What was found while something else was looked for.
+    events: VecDeque<Event>,
+}
+
+/// The descriptor of the port in the epoll set; bells have their peer's address.
+const PORT: u64 = 0;
+/// Descriptors asked about in one look.
+const READY: usize = 16;
+
+impl Device {
+    /// The device behind `port`.
+    ///
+    /// # Errors
+    /// No descriptors.
+    pub fn new(port: Box<dyn Port>) -> Result<Self> {
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Error::io("epoll_create"))?;
+        for fd in port.fds() {
+            let data = epoll::EventData::new_u64(PORT);
+            epoll::add(&epoll, fd, data, epoll::EventFlags::IN).map_err(Error::io("epoll_ctl"))?;
+        }
+        let identity = port.identity();
+        let (turn, tables, gone) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let forgotten = Arc::default();
+        Ok(Self(Arc::new(Inner { port, identity, turn, tables, epoll, forgotten, gone })))
+    }
+
+    /// This member's address.
+    pub fn gid(&self) -> Gid {
+        self.0.identity.gid
+    }
+
+    /// SMC's CHID.
+    pub fn fabric_id(&self) -> u16 {
+        self.0.identity.fabric_id
+    }
+
+    /// Bytes of the longest DMB, and how many there may be.
+    pub fn limits(&self) -> Identity {
+        self.0.identity
+    }
+
+    /// Whether memory can be shared with a member.
+    ///
+    /// # Errors
+    /// It cannot: `UNREACHABLE`, or `WRONG_MODE` where the device copies; or the device is gone.
+    pub fn query(&self, gid: Gid, vlan: Option<u16>) -> Result<()> {
+        self.0.port.query(gid, vlan)
+    }
+
+    /// Makes a DMB of `len` zeroed bytes that `writer` alone may write. It knows of it when this returns.
+    ///
+    /// # Errors
+    /// REGISTER's (spec/virtio-ism.md), or the device is gone. Ordinary: use TCP then.
+    pub fn register(&self, writer: Gid, len: u32) -> Result<Dmb> {
+        self.0.housekeep();
+        let index = self.0.reserve_index()?;
+        let wanted = Wanted { writer, index, len, vlan: None };
+        let registered = self.0.port.register(&wanted);
+        // Everything that happened before the reply is in the event queue by now, the end of an earlier
+        // instance with the same peer included.
+        let polled = self.0.take_port_events();
+        let registered = registered.and_then(|it| polled.map(|()| it));
+        match registered {
+            Ok(registered) => {
+                let peer = self.0.peer_of(writer, Some(registered.instance));
+                peer.set_inbox(&registered.page)?;
+                self.0.listen(&peer);
+                self.0.lock().own.insert(index, Some(Arc::clone(&peer)));
+                Ok(Dmb::new(self.clone(), peer, index, registered))
+            }
+            Err(error) => {
+                self.0.lock().own.remove(&index);
+                Err(error)
+            }
+        }
+    }
+
+    /// A peer's DMB that this member may write, by its token. No request is made for it.
+    ///
+    /// # Errors
+    /// It was not granted, or is dead.
+    pub fn remote(&self, token: u64) -> Result<Remote> {
+        let find = || self.0.lock().grants.get(&token).cloned();
+        let grant = match find() {
+            Some(grant) => Some(grant),
+            None => {
+                // The grant came before whoever told the token knew it (ISM-DRV-22).
+                self.0.take_port_events()?;
+                find()
+            }
+        };
+        let grant = grant.ok_or(Error::NoToken(token))?;
+        Ok(Remote::new(self.clone(), grant))
+    }
+
+    /// Sends a software event.
+    ///
+    /// # Errors
+    /// `UNREACHABLE`, `BUSY`, or the device is gone.
+    pub fn send_event(&self, gid: Gid, code: u32, info: u64) -> Result<()> {
+        self.0.port.send_event(gid, code, info)
+    }
+
+    /// Appends what happened. Costs no system call if nothing did.
+    ///
+    /// # Errors
+    /// The device is gone: nothing else will happen. What was there before was appended.
+    pub fn poll(&self, events: &mut Vec<Event>) -> Result<()> {
+        let taken = self.0.take_port_events();
+        {
+            let mut tables = self.0.lock();
+            events.extend(tables.events.drain(..));
+            for (gid, peer) in &tables.peers {
+                let own = &tables.own;
+                peer.take_signals(|index| {
+                    // Only DMBs that this peer may write (ISM-DRV-26).
+                    let writer = own.get(&index).and_then(Option::as_ref);
+                    if writer.is_some_and(|writer| writer.gid() == *gid) {
+                        events.push(Event::Signal { index });
+                    }
+                });
+            }
+        }
+        self.0.housekeep();
+        taken
+    }
+
+    /// Before sleep: from now on [`Device::fd`] becomes readable when something happens. False: something
+    /// has, so [`Device::poll`] instead.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub fn arm(&self) -> Result<bool> {
+        let quiet = {
+            let tables = self.0.lock();
+            // No short cut: each peer must find its word armed.
+            tables.peers.values().fold(tables.events.is_empty(), |quiet, peer| peer.arm() & quiet)
+        };
+        let port_quiet = self.0.port.arm()?;
+        Ok(quiet && port_quiet)
+    }
+
+    /// After sleep, when [`Device::fd`] was readable: makes it unreadable. Then [`Device::poll`].
+    pub fn woken(&self) {
+        let mut ready = [const { std::mem::MaybeUninit::uninit() }; READY];
+        let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let Ok((ready, _)) = epoll::wait(&self.0.epoll, &mut ready[..], Some(&zero)) else {
+            return;
+        };
+        for event in ready {
+            match event.data.u64() {
+                PORT => self.0.port.drain(),
+                id => self.0.drain_bell(id),
+            }
+        }
+    }
+
+    /// Peers need not ring until the next [`Device::arm`]: this process looks by itself.
+    pub fn silence(&self) {
+        for peer in self.0.lock().peers.values() {
+            peer.silence();
+        }
+    }
+
+    /// Readable when something happened since [`Device::arm`]; for poll, select and epoll, in which it can be
+    /// registered like any other descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.epoll.as_fd()
+    }
+
+    /// The device is gone: every operation fails.
+    pub fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::Relaxed)
+    }
+
+    /// Numbers of what is held here, for tests and statistics: own DMBs, grants, peers.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let tables = self.0.lock();
+        (tables.own.len(), tables.grants.len(), tables.peers.len())
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        // Changed by single calls, so a panic elsewhere leaves the tables whole.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lowest free index, in use from now on.
+    fn reserve_index(&self) -> Result<u32> {
+        let mut tables = self.lock();
+        let free = (0..self.identity.max_dmbs).find(|index| !tables.own.contains_key(index));
+        let index = free.ok_or(Error::NoIndex(self.identity.max_dmbs))?;
+        tables.own.insert(index, None);
+        Ok(index)
+    }
+
+    /// The peer of the living instance with `gid`. One that is known by another instance is replaced.
+    fn peer_of(&self, gid: Gid, instance: Option<u64>) -> Arc<Peer> {
+        let mut tables = self.lock();
+        if let Some(peer) = tables.peers.get(&gid)
+            && peer.is_of(instance)
+        {
+            return Arc::clone(peer);
+        }
+        let peer = Arc::new(Peer::new(gid, gid == self.identity.gid, instance, &self.forgotten));
+        tables.peers.insert(gid, Arc::clone(&peer));
+        peer
+    }
+
+    /// Takes what the port has to say. Signals of the pages are not its.
+    fn take_port_events(&self) -> Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match self.port.poll() {
+                Ok(Some(event)) => self.take(event)?,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    if matches!(error, Error::Gone) {
+                        self.gone.store(true, Ordering::Relaxed);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn take(&self, event: PortEvent) -> Result<()> {
+        match event {
+            PortEvent::Signals { base, mask } => {
+                let mut tables = self.lock();
+                let bits = (0..u64::BITS).filter(|bit| mask & (1 << bit) != 0);
+                for index in bits.filter_map(|bit| base.checked_add(bit)) {
+                    // An index that was unregistered meanwhile is nobody's (ISM-DRV-21).
+                    if tables.own.contains_key(&index) {
+                        tables.events.push_back(Event::Signal { index });
+                    }
+                }
+            }
+            PortEvent::Granted { owner, token, index, memory, page } => {
+                let peer = self.peer_of(owner, None);
+                peer.set_outbox(&page)?;
+                self.listen(&peer);
+                let grant = Arc::new(Grant::new(token, index, memory, peer));
+                self.lock().grants.insert(token, grant);
+            }
+            PortEvent::Unregistered { token } => {
+                let mut tables = self.lock();
+                if let Some(grant) = tables.grants.remove(&token) {
+                    grant.end();
+                    tables.events.push_back(Event::Unregistered { token });
+                }
+            }
+            PortEvent::PeerGone { gid, instance } => self.peer_gone(gid, instance),
+            PortEvent::Software { gid, code, info } => {
+                self.lock().events.push_back(Event::Software { gid, code, info });
+            }
+        }
+        Ok(())
+    }
+
+    fn peer_gone(&self, gid: Gid, instance: u64) {
+        let ended = {
+            let mut tables = self.lock();
+            tables.events.push_back(Event::PeerGone { gid });
+            let is_it = |peer: &&Arc<Peer>| peer.is_of(Some(instance));
+            let ended = match tables.peers.get(&gid).filter(is_it) {
+                Some(_) => tables.peers.remove(&gid),
+                None => None,
+            };
+            // Its grants are the dead; a later instance's have another peer.
+            if let Some(peer) = &ended {
+                tables.grants.retain(|_, grant| {
+                    let lives = !Arc::ptr_eq(grant.peer(), peer);
+                    if !lives {
+                        grant.end();
+                    }
+                    lives
+                });
+            }
+            ended
+        };
+        match ended {
+            Some(peer) => {
+                peer.end(instance);
+                self.ignore(&peer);
+            }
+            None => self.forgotten.add(gid, instance),
+        }
+    }
+
+    /// Tells the fabric of the instances that nobody holds any more.
+    fn housekeep(&self) {
+        for (gid, instance) in self.forgotten.take() {
+            // A failure leaves window space in use until this member goes.
+            let _ = self.port.forget(gid, instance);
+        }
+    }
+
+    /// Hears a peer's bell from now on, if it has one; asks for it once.
+    fn listen(&self, peer: &Arc<Peer>) {
+        let ask = || self.port.bell(peer.gid());
+        // Without a bell the fabric rings.
+        let Some(bell) = peer.open_bell(ask) else { return };
+        let data = epoll::EventData::new_u64(peer.id());
+        if epoll::add(&self.epoll, bell.fd(), data, epoll::EventFlags::IN).is_err() {
+            bell.close();
+        }
+    }
+
+    fn ignore(&self, peer: &Peer) {
+        if let Some(bell) = peer.bell() {
+            bell.close();
+            let _ = epoll::delete(&self.epoll, bell.fd());
+        }
+    }
+
+    fn drain_bell(&self, id: u64) {
+        let peer = self.lock().peers.values().find(|peer| peer.id() == id).cloned();
+        if let Some(peer) = peer
+            && peer.bell().is_some_and(|bell| !bell.drain())
+        {
+            // The peer's process has gone; the fabric will say so.
+            self.ignore(&peer);
+        }
+    }
+
+    /// An own DMB's user is done with it.
+    fn unregister(&self, token: u64, index: u32) {
+        // What fails here fails with the device, and then nothing is left to give back.
+        let _ = self.port.unregister(token);
+        self.lock().own.remove(&index);
+    }
+
+    /// Rings for a granted DMB.
+    fn ring(&self, peer: &Peer, token: u64) -> Result<()> {
+        if peer.bell().is_some_and(|bell| bell.ring()) {
+            return Ok(());
+        }
+        self.port.ring(token)
+    }
+}

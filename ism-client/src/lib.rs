@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A host process as a member of an ISM fabric.
+//!
+//! Invariant: what a peer or the device does wrong is an error or a dead DMB here, never a panic; no
+//! unsafe code: memory is [`smc_ring`]'s.
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`driver`] | [`Device`]: what programs use. DMBs, signals, events, sleep |
+//! | [`port`] | the trait below it: a member's way to its fabric |
+//! | [`vhost`] | a port through the daemon: a vhost-user front-end within the process |
+//! | [`loopback`] | a port within the process: a fabric of its own, for tests and for itself |
+//! | [`bell`] | how a process wakes another without the daemon |
+//!
+//! # Sleep
+//! ```text
+//! loop {
+//!     device.poll(&mut events)?;              // memory only, no system call
+//!     if !events.is_empty() { … }
+//!     else if device.arm()? {                 // from here on somebody rings
+//!         poll(device.fd(), …);               // or the application's own epoll
+//!         device.woken();
+//!     }
+//! }
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod bell;
+mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod driver;
+pub mod error;
+pub mod loopback;
+pub mod port;
+pub mod vhost;
+
+pub use driver::{Device, Dmb, Event, Remote};
+pub use error::{Error, Result};
+pub use port::Port;

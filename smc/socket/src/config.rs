@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a program or its administrator chooses for a stack.
+//!
+//! Invariant: plain values; the protocol's own bounds are checked when the stack is made.
+
+use std::time::Duration;
+
+use smc_proto::config::{Config as Proto, Versions};
+use smc_wire::id::Ueid;
+
+use crate::error::SetUpError;
+
+/// The configuration of a stack.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The enterprise id that all peers must have, as `smcd ueid add` takes it.
+    pub eid: String,
+    /// This host's name, for the peer's diagnosis.
+    pub hostname: String,
+    /// Bytes of a connection's receive buffer: 16 KiB to 1 MiB, rounded up to a power of two.
+    pub receive_buffer: u32,
+    /// Longest time that a waiting thread looks by itself before it sleeps; zero: it sleeps at once.
+    /// How long it is within that follows from how often it paid.
+    pub spin: Duration,
+}
+
+/// The longest that spinning may pay: about what two sleeps and two wakes cost.
+const SPIN: Duration = Duration::from_micros(50);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            eid: "VHOST-USER-ISM".into(),
+            hostname: String::new(),
+            receive_buffer: 256 << 10,
+            spin: SPIN,
+        }
+    }
+}
+
+impl Config {
+    /// As the protocol's endpoint takes it: SMC-D version 2 alone, as a process has no RoCE adapters
+    /// and no PNETID.
+    pub(crate) fn protocol(&self) -> Result<Proto, SetUpError> {
+        let mut proto = Proto {
+            rmem: self.receive_buffer,
+            wmem: self.receive_buffer,
+            smcd: Versions { v1: false, v2: true },
+            smcr: Versions::NONE,
+            ..Proto::default()
+        };
+        proto.set_hostname(&self.hostname);
+        let eid = Ueid::new(&self.eid);
+        let eid = eid.map_err(|why| SetUpError::Eid { eid: self.eid.clone(), why })?;
+        // The table is empty, so there is room for it.
+        let _ = proto.eids.add(eid);
+        Ok(proto)
+    }
+}

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The stack's slow side: handshakes, link groups, buffers; and what they wish.
+//!
+//! Invariant: one lock around all of it, under which no connection's lock is taken and no observer is
+//! called; what needs those is handed out as [`Later`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ism_abi::status;
+use ism_client::{Device, Dmb, Error as DeviceError, Remote};
+use smc_proto::Instant;
+use smc_proto::endpoint::{Endpoint, Established, Wish};
+use smc_proto::group::{self, BufferKind, Fate, Peer, RegisterError};
+use smc_proto::handshake::inventory::IsmDevice;
+use smc_proto::handshake::reason::Failure;
+use smc_proto::id::{BufferId, ConnId, DeviceId, GroupId};
+use smc_proto::smcd::dmb::Dmb as Name;
+use smc_proto::smcd::event::{DeviceEvent, EventCode};
+use smc_wire::cdc::{Cursor, Smcd};
+use smc_wire::id::{Chid, DmbToken, IsmGid};
+
+use crate::channel::Channel;
+use crate::shared::{Outcome, Shared};
+use crate::table::Table;
+use crate::tcp::{self, Front};
+
+/// The only device's name.
+pub(crate) const DEVICE: DeviceId = DeviceId(1);
+
+/// Handshakes, groups, buffers.
+pub(crate) struct Control {
+    pub(crate) endpoint: Endpoint,
+    device: Device,
+    /// Sockets in a handshake or established.
+    sockets: HashMap<ConnId, Arc<Shared>>,
+    /// Established ones, by what signals name them by.
+    table: Arc<Table>,
+    own: HashMap<BufferId, Own>,
+    /// Peers' DMBs: a DMB serves many connections one after another.
+    remotes: HashMap<DmbToken, Arc<Remote>>,
+    spin: std::time::Duration,
+}
+
+/// A DMB of ours.
+struct Own {
+    dmb: Dmb,
+    /// Bytes from its begin that its connection may have made other than zero.
+    used: usize,
+}
+
+/// What has to be done without the lock.
+pub(crate) enum Later {
+    /// The handshake is over: look at the connection, tell the observer.
+    Settled(Arc<Shared>),
+    /// Its link group ended.
+    Abort {
+        socket: Arc<Shared>,
+        /// The peer can still be told.
+        tell_peer: bool,
+    },
+}
+
+/// Halves of a GID, big-endian each.
+pub(crate) fn ism_gid(gid: ism_abi::Gid) -> IsmGid {
+    let all = u128::from_be_bytes(gid);
+    let [high, low] = [all >> 64, all & u128::from(u64::MAX)];
+    let half = |bits| u64::try_from(bits).unwrap_or(0);
+    IsmGid { gid: half(high), ext: half(low) }
+}
+
+fn abi_gid(gid: IsmGid) -> ism_abi::Gid {
+    (u128::from(gid.gid) << 64 | u128::from(gid.ext)).to_be_bytes()
+}
+
+impl Control {
+    pub(crate) fn new(
+        mut endpoint: Endpoint,
+        device: Device,
+        table: Arc<Table>,
+        spin: std::time::Duration,
+    ) -> Self {
+        let limits = device.limits();
+        endpoint.add_ism(IsmDevice {
+            id: DEVICE,
+            name: "ism".into(),
+            parent: String::new(),
+            gid: ism_gid(limits.gid),
+            chid: Chid(limits.fabric_id),
+            pnetid: None,
+            v2: true,
+            vlans: false,
+            mapped: true,
+            max_dmb: limits.max_dmb_len,
+        });
+        let (sockets, own, remotes) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { endpoint, device, sockets, table, own, remotes, spin }
+    }
+
+    /// Makes a socket known.
+    pub(crate) fn insert(&mut self, socket: &Arc<Shared>) {
+        self.sockets.insert(socket.id, Arc::clone(socket));
+    }
+
+    /// How many are.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Gives the endpoint the next CLC message of a socket, if it is there. False: it is not.
+    pub(crate) fn feed(&mut self, now: Instant, socket: &Shared) -> bool {
+        if self.endpoint.poll_timeout().is_some_and(|at| at <= now) {
+            self.endpoint.handle_timeout(now);
+        }
+        let Some(tcp) = socket.tcp().filter(|_| socket.send_clc(&[])) else {
+            self.endpoint.handle_tcp_end(now, socket.id);
+            return false;
+        };
+        if !self.endpoint.expects_clc(socket.id) {
+            return false;
+        }
+        let mut buffer = [0; tcp::LOOK];
+        match tcp::peek(&*tcp, &mut buffer) {
+            Front::Bytes(n) => {
+                let front = buffer.get(..n).unwrap_or(&buffer);
+                let taken = self.endpoint.handle_clc(now, socket.id, front);
+                taken > 0 && tcp::eat(&*tcp, taken)
+            }
+            Front::Nothing => false,
+            Front::End => {
+                self.endpoint.handle_tcp_end(now, socket.id);
+                false
+            }
+        }
+    }
+
+    /// A socket's connection touches its rings no more, `written` being how far the peer came in ours;
+    /// or its handshake is given up.
+    pub(crate) fn release(&mut self, now: Instant, socket: &Shared, written: Cursor, fate: Fate) {
+        if self.sockets.remove(&socket.id).is_none() {
+            return;
+        }
+        if let Some(channel) = socket.channel() {
+            let receive = &channel.established.receive;
+            self.table.set(receive.dmb.index, None);
+            if let Some(own) = self.own.get_mut(&receive.id) {
+                own.used = match written.wrap {
+                    0 => Smcd::LEN + written.count as usize,
+                    _ => usize::MAX,
+                };
+            }
+        }
+        self.endpoint.release(now, socket.id, fate);
+    }
+
+    /// A peer ended its DMB.
+    pub(crate) fn forget_remote(&mut self, token: DmbToken) {
+        self.remotes.remove(&token);
+    }
+
+    /// A peer is gone: its DMBs are.
+    pub(crate) fn peer_gone(&mut self, now: Instant, gid: ism_abi::Gid) {
+        self.remotes.retain(|_, remote| remote.owner() != gid);
+        let event = DeviceEvent::Device { gid: ism_gid(gid) };
+        self.endpoint.handle_event(now, DEVICE, &event);
+    }
+
+    /// A peer's SMC-D sent an event.
+    pub(crate) fn software(&mut self, now: Instant, gid: ism_abi::Gid, code: u32, info: u64) {
+        let event = DeviceEvent::Software { gid: ism_gid(gid), code: EventCode(code), info };
+        self.endpoint.handle_event(now, DEVICE, &event);
+    }
+
+    /// Our device is gone.
+    pub(crate) fn device_gone(&mut self, now: Instant) {
+        self.remotes.clear();
+        self.endpoint.remove_ism(now, DEVICE);
+    }
+
+    /// Carries out what is wished.
+    pub(crate) fn carry_out(&mut self, now: Instant, later: &mut Vec<Later>) {
+        while let Some(wish) = self.endpoint.poll_wish() {
+            self.carry_out_one(now, wish, later);
+        }
+    }
+
+    fn carry_out_one(&mut self, now: Instant, wish: Wish, later: &mut Vec<Later>) {
+        match wish {
+            Wish::SendClc { conn, message } => {
+                let sent = self.sockets.get(&conn).is_some_and(|it| it.send_clc(&message));
+                if !sent {
+                    self.endpoint.handle_tcp_end(now, conn);
+                }
+            }
+            Wish::QueryRemoteGid { conn, gid, .. } => {
+                let reached = self.device.query(abi_gid(gid), None).is_ok();
+                self.endpoint.handle_remote_gid(now, conn, reached);
+            }
+            // There is no RoCE port to be reached.
+            Wish::ResolveNextHop { conn, .. } => self.endpoint.handle_next_hop(now, conn, None),
+            Wish::Attach { conn, device, token } => {
+                let len = self.attach(token).map(|remote| remote.memory().len() as u64).ok();
+                self.endpoint.handle_attached(now, conn, device, token, len);
+            }
+            // Kept for the next connection, until its owner ends it.
+            Wish::Detach { .. } => {}
+            Wish::Established(established) => self.established(now, *established, later),
+            Wish::Fallback { conn, reason } => self.settle(conn, Outcome::Tcp(reason), later),
+            Wish::Failed { conn, failure } => {
+                if let Some(tcp) = self.sockets.get(&conn).and_then(|socket| socket.tcp()) {
+                    tcp::reset(&*tcp);
+                }
+                self.settle(conn, Outcome::Failed(failure), later);
+            }
+            Wish::Abort { conn, tell_peer } => {
+                if let Some(socket) = self.sockets.get(&conn).cloned() {
+                    later.push(Later::Abort { socket, tell_peer });
+                }
+            }
+            Wish::Group(wish) => self.carry_out_group(now, wish),
+            // Without RoCE ports no group has links.
+            Wish::Links { .. } => {}
+        }
+    }
+
+    fn carry_out_group(&mut self, now: Instant, wish: group::Wish) {
+        match wish {
+            group::Wish::Register { group, buffer, kind, size } => {
+                let outcome = self.register(group, buffer, kind, size.bytes());
+                self.endpoint.handle_registered(now, buffer, outcome);
+            }
+            group::Wish::Zero { buffer, .. } => {
+                let zeroed = self.own.get_mut(&buffer).is_some_and(Own::zero);
+                self.endpoint.handle_zeroed(now, buffer, zeroed);
+            }
+            group::Wish::Free { buffer, .. } => drop(self.own.remove(&buffer)),
+            group::Wish::Signal { gid, code, info, .. } => {
+                // A peer that cannot be told finds out by itself.
+                let _ = self.device.send_event(abi_gid(gid), code.0, info);
+            }
+            group::Wish::AddVlan { device, vlan } => {
+                self.endpoint.handle_vlan(now, device, vlan, false);
+            }
+            // The endpoint keeps the last two for itself.
+            group::Wish::RemoveVlan { .. }
+            | group::Wish::Gone { .. }
+            | group::Wish::Kill { .. }
+            | group::Wish::EndLinks { .. } => {}
+        }
+    }
+
+    fn register(
+        &mut self,
+        group: GroupId,
+        buffer: BufferId,
+        kind: BufferKind,
+        len: u32,
+    ) -> Result<Name, RegisterError> {
+        // A mapped sender has no buffer of its own.
+        if kind == BufferKind::Send {
+            return Err(RegisterError::Never);
+        }
+        let Some(Peer::Smcd(peer)) = self.endpoint.groups().peer(group) else {
+            return Err(RegisterError::Never);
+        };
+        let dmb = self.device.register(abi_gid(peer.gid), len).map_err(|error| match error {
+            DeviceError::NoIndex(_) => RegisterError::NoSpace,
+            error if error.status() == Some(status::NO_SPACE) => RegisterError::NoSpace,
+            _ => RegisterError::Refused,
+        })?;
+        let index = u16::try_from(dmb.index()).map_err(|_| RegisterError::NoSpace)?;
+        let name = Name { token: DmbToken(dmb.token()), index };
+        self.own.insert(buffer, Own { dmb, used: usize::MAX });
+        Ok(name)
+    }
+
+    /// The peer's DMB, mapped, and kept from being used for something else.
+    fn attach(&mut self, token: DmbToken) -> Result<Arc<Remote>, DeviceError> {
+        if let Some(remote) = self.remotes.get(&token).filter(|remote| !remote.is_dead()) {
+            return Ok(Arc::clone(remote));
+        }
+        let mut remote = self.device.remote(token.0)?;
+        remote.attach()?;
+        let remote = Arc::new(remote);
+        self.remotes.insert(token, Arc::clone(&remote));
+        Ok(remote)
+    }
+
+    fn settle(&mut self, conn: ConnId, outcome: Outcome, later: &mut Vec<Later>) {
+        if let Some(socket) = self.sockets.remove(&conn) {
+            socket.settle(outcome);
+            later.push(Later::Settled(socket));
+        }
+    }
+
+    fn established(&mut self, now: Instant, established: Established, later: &mut Vec<Later>) {
+        let (conn, index) = (established.conn, established.receive.dmb.index);
+        match self.channel(established) {
+            Some(channel) => {
+                let Some(socket) = self.sockets.get(&conn).cloned() else {
+                    return self.endpoint.release(now, conn, Fate::Discard);
+                };
+                socket.settle(Outcome::Smc(Box::new(channel)));
+                self.table.set(index, Some(Arc::clone(&socket)));
+                later.push(Later::Settled(socket));
+            }
+            // The device went in this moment.
+            None => {
+                self.endpoint.release(now, conn, Fate::Discard);
+                self.settle(conn, Outcome::Failed(Failure::GroupGone), later);
+            }
+        }
+    }
+
+    fn channel(&self, established: Established) -> Option<Channel> {
+        let peer = *established.path.element()?;
+        let remote = self.remotes.get(&peer.token())?;
+        let own = self.own.get(&established.receive.id)?;
+        Channel::new(established, peer, own.dmb.memory(), Arc::clone(remote), self.spin).ok()
+    }
+}
+
+impl Own {
+    /// Makes it as it was when it was new: as far as its peer has told of bytes, and it alone may read
+    /// them again. Zeroing all of a large DMB would cost more than a short connection.
+    fn zero(&mut self) -> bool {
+        let memory = self.dmb.memory();
+        let used = self.used.min(memory.len());
+        self.used = usize::MAX;
+        memory.part(0, used).map(|part| part.zero()).is_ok()
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The stack's middle: takes what the device and the clock say to the connections, and what
+//! connections give up back to the control.
+//!
+//! Invariant: while a thread sleeps, whoever has taken signals leaves the doorbells armed; so each
+//! signal is either taken and passed on, or rings.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ism_client::{Device, Event};
+use smc_proto::Instant;
+use smc_proto::conn::{Gone, Ready};
+use smc_proto::group::Fate;
+use smc_wire::cdc::Cursor;
+use smc_wire::id::DmbToken;
+
+use crate::clock;
+use crate::control::{Control, Later};
+use crate::shared::Shared;
+use crate::table::Table;
+use crate::tcp::Standing;
+
+/// How long the end of a peer's TCP connection is waited for after the fabric said that it is gone.
+/// A process's descriptors close together; a VM's TCP never says anything.
+const TCP_END: Duration = Duration::from_millis(250);
+
+/// What all sockets of a stack share.
+pub(crate) struct Core {
+    pub(crate) device: Device,
+    control: Mutex<Control>,
+    table: Arc<Table>,
+    /// Held by who takes the device's events.
+    turn: Mutex<Vec<Event>>,
+    /// Threads that sleep or are about to.
+    sleeping: AtomicUsize,
+    /// Connections whose peer is gone, until TCP has said how.
+    doomed: Mutex<Vec<(Instant, Arc<Shared>)>>,
+    device_gone: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn new(device: Device, control: Control, table: Arc<Table>) -> Self {
+        Self {
+            device,
+            control: Mutex::new(control),
+            table,
+            turn: Mutex::default(),
+            sleeping: AtomicUsize::new(0),
+            doomed: Mutex::default(),
+            device_gone: AtomicBool::new(false),
+        }
+    }
+
+    // The control
+
+    /// Runs `act` with the control, then what it wishes.
+    pub(crate) fn control<R>(&self, act: impl FnOnce(&mut Control, Instant) -> R) -> R {
+        let now = clock::now();
+        let mut later = Vec::new();
+        let result = {
+            let mut control = self.lock();
+            let result = act(&mut control, now);
+            control.carry_out(now, &mut later);
+            result
+        };
+        later.into_iter().for_each(|later| self.afterwards(now, later));
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn afterwards(&self, now: Instant, later: Later) {
+        match later {
+            Later::Settled(socket) => {
+                // The peer may have written before anybody knew whose the signal was.
+                let release = socket.observed();
+                self.release_if(release, &socket);
+                let ready = socket.channel().map(|it| it.with(|inner| inner.readiness()).0);
+                socket.notify(ready.unwrap_or(Ready::READABLE | Ready::WRITABLE));
+            }
+            Later::Abort { socket, tell_peer: true } => self.abort(&socket, Gone::Group),
+            Later::Abort { socket, tell_peer: false } => {
+                if self.device_gone.load(Ordering::Relaxed) {
+                    return self.abort(&socket, Gone::Unreachable);
+                }
+                self.ask_tcp(&socket);
+                if !socket.tcp_is_over() {
+                    let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+                    doomed.push((now.after(TCP_END), socket));
+                }
+            }
+        }
+    }
+
+    fn abort(&self, socket: &Arc<Shared>, why: Gone) {
+        let Some(channel) = socket.channel() else { return };
+        let gone = socket.act(channel, |inner| inner.command(|conn| conn.handle_gone(why)));
+        self.release_if(gone.1, socket);
+    }
+
+    /// Gives back what a connection had.
+    #[cold]
+    fn release(&self, socket: &Arc<Shared>) {
+        let (mut written, mut fate) = (Cursor::START, Fate::Discard);
+        if let Some(channel) = socket.channel() {
+            let (info, error) = channel.with(|inner| (inner.conn.info(), inner.is_broken())).0;
+            written = info.rx_prod;
+            fate = if error { Fate::Discard } else { Fate::Reuse };
+        }
+        self.control(|control, now| control.release(now, socket, written, fate));
+    }
+
+    pub(crate) fn release_if(&self, due: bool, socket: &Arc<Shared>) {
+        if due {
+            self.release(socket);
+        }
+    }
+
+    /// Gives up a handshake.
+    pub(crate) fn give_up(&self, socket: &Arc<Shared>) {
+        self.release(socket);
+    }
+
+    /// Asks TCP how it stands.
+    pub(crate) fn ask_tcp(&self, socket: &Arc<Shared>) {
+        let release = socket.ask_tcp();
+        self.release_if(release, socket);
+    }
+
+    /// TCP stands so.
+    pub(crate) fn tcp_stands(&self, socket: &Arc<Shared>, standing: Standing) {
+        let release = socket.tcp_stands(standing);
+        self.release_if(release, socket);
+    }
+
+    // Signals, events, time
+
+    /// Takes what there is, and arms the doorbells again if another thread sleeps.
+    pub(crate) fn dispatch(&self) {
+        loop {
+            self.take();
+            if self.sleeping.load(Ordering::SeqCst) == 0 || !matches!(self.device.arm(), Ok(false))
+            {
+                return;
+            }
+        }
+    }
+
+    /// Takes what there is, unless another thread does just now.
+    pub(crate) fn take(&self) {
+        let Ok(mut events) = self.turn.try_lock() else { return };
+        if self.device.poll(&mut events).is_err() {
+            self.device_is_gone();
+        }
+        for event in events.drain(..) {
+            self.event(event);
+        }
+        drop(events);
+        self.timers();
+    }
+
+    fn event(&self, event: Event) {
+        match event {
+            Event::Signal { index } => {
+                if let Some(socket) = self.table.get(index) {
+                    let release = socket.look();
+                    self.release_if(release, &socket);
+                }
+            }
+            Event::Unregistered { token } => {
+                self.control(|control, _| control.forget_remote(DmbToken(token)));
+            }
+            Event::PeerGone { gid } => self.control(|control, now| control.peer_gone(now, gid)),
+            Event::Software { gid, code, info } => {
+                self.control(|control, now| control.software(now, gid, code, info));
+            }
+        }
+    }
+
+    #[cold]
+    fn device_is_gone(&self) {
+        if !self.device_gone.swap(true, Ordering::Relaxed) {
+            self.control(Control::device_gone);
+        }
+    }
+
+    fn timers(&self) {
+        let now = clock::now();
+        let due = self.lock().endpoint.poll_timeout().is_some_and(|at| at <= now);
+        if due {
+            self.control(|control, now| control.endpoint.handle_timeout(now));
+        }
+        let doomed: Vec<_> = {
+            let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+            doomed.drain(..).collect()
+        };
+        for (deadline, socket) in doomed {
+            self.ask_tcp(&socket);
+            if socket.tcp_is_over() {
+                continue;
+            }
+            if deadline <= now {
+                self.abort(&socket, Gone::Unreachable);
+            } else {
+                let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+                doomed.push((deadline, socket));
+            }
+        }
+    }
+
+    /// When [`Core::dispatch`] is due for the time's sake.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+        let doomed = doomed.iter().map(|(at, _)| *at).min();
+        [self.lock().endpoint.poll_timeout(), doomed].into_iter().flatten().min()
+    }
+
+    // Sleep
+
+    /// A thread is about to sleep on the device's descriptor. False: it must not, something was there and
+    /// has been taken.
+    pub(crate) fn prepare_sleep(&self) -> bool {
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        match self.device.arm() {
+            Ok(true) => return true,
+            Ok(false) => {}
+            // Nothing comes any more, so nothing can be missed.
+            Err(_) if self.is_gone() => return true,
+            Err(_) => self.device_is_gone(),
+        }
+        self.wake_up();
+        self.dispatch();
+        false
+    }
+
+    /// The device is gone; its descriptor says nothing more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.device_gone.load(Ordering::Relaxed)
+    }
+
+    /// It sleeps no more.
+    pub(crate) fn wake_up(&self) {
+        self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The device's descriptor was readable.
+    pub(crate) fn rung(&self) {
+        self.device.woken();
+        self.dispatch();
+    }
+
+    /// Sockets of which something is held here.
+    pub(crate) fn sockets(&self) -> usize {
+        self.lock().sockets()
+    }
+}

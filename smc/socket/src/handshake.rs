@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A socket's handshake, as its user drives it.
+//!
+//! Invariant: takes CLC messages and nothing else out of the TCP stream.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::clock::{Deadline, timespec};
+use crate::socket::{Handshake, Socket};
+
+/// While a handshake waits for another one of the same stack, nothing on TCP tells of it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+impl Socket {
+    /// Goes on with the handshake as far as it can be without waiting.
+    pub fn advance(&self) -> Handshake {
+        while self.shared.outcome().is_none() {
+            if !self.core.control(|control, now| control.feed(now, &self.shared)) {
+                break;
+            }
+        }
+        self.handshake()
+    }
+
+    /// Whether CLC bytes wait until TCP is writable; a pending handshake always waits for it to be
+    /// readable.
+    pub fn handshake_writes(&self) -> bool {
+        !self.shared.outbox().is_empty()
+    }
+
+    /// Goes on with the handshake to its end, or for `timeout`. [`Handshake::Pending`]: it was too
+    /// short.
+    ///
+    /// # Errors
+    /// EINTR.
+    pub fn finish_handshake(&self, timeout: Option<Duration>) -> io::Result<Handshake> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            let handshake = self.advance();
+            if handshake != Handshake::Pending {
+                return Ok(handshake);
+            }
+            let Some(left) = deadline.left() else { return Ok(handshake) };
+            self.wait_for_tcp(left)?;
+        }
+    }
+
+    fn wait_for_tcp(&self, left: Option<Duration>) -> io::Result<()> {
+        let Some(tcp) = self.shared.tcp() else { return Ok(()) };
+        let expects = self.core.control(|control, _| control.endpoint.expects_clc(self.shared.id));
+        let soon = (!expects).then_some(LOOK_AGAIN);
+        let timer = self.core.next_timeout().map(|at| at.since(crate::clock::now()));
+        let wait = [left, soon, timer].into_iter().flatten().min().map(timespec);
+        let mut events = PollFlags::IN | PollFlags::RDHUP;
+        events.set(PollFlags::OUT, self.handshake_writes());
+        let mut fds = [PollFd::from_borrowed_fd(tcp.as_fd(), events)];
+        match poll(&mut fds, wait.as_ref()) {
+            Err(error) if error != Errno::AGAIN => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What all threads and tables share of a socket: its TCP connection, its handshake's outcome, who
+//! observes it.
+//!
+//! Invariant: the outcome is set once. The observer is called without a lock of this crate.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use rustix::event::PollFlags;
+use smc_proto::conn::Ready;
+use smc_proto::handshake::reason::{Failure, Reason};
+use smc_proto::id::ConnId;
+
+use crate::channel::{Channel, Effects, Inner};
+use crate::tcp::{self, Standing};
+use crate::types::{Observe, Tcp};
+
+/// A socket as the tables know it.
+pub(crate) struct Shared {
+    pub(crate) id: ConnId,
+    tcp: RwLock<Option<Arc<dyn Tcp>>>,
+    outcome: OnceLock<Outcome>,
+    observer: RwLock<Option<Arc<dyn Observe>>>,
+    /// CLC bytes that TCP has not taken yet.
+    outbox: Mutex<Vec<u8>>,
+    /// TCP says nothing new any more: its end was told to the connection.
+    tcp_over: AtomicBool,
+    /// The application has closed.
+    closed: AtomicBool,
+}
+
+/// How the handshake ended.
+pub(crate) enum Outcome {
+    Smc(Box<Channel>),
+    Tcp(Reason),
+    Failed(Failure),
+}
+
+impl Shared {
+    pub(crate) fn new(id: ConnId, tcp: Arc<dyn Tcp>) -> Self {
+        Self {
+            id,
+            tcp: RwLock::new(Some(tcp)),
+            outcome: OnceLock::new(),
+            observer: RwLock::new(None),
+            outbox: Mutex::default(),
+            tcp_over: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The TCP connection, until the application has closed.
+    pub(crate) fn tcp(&self) -> Option<Arc<dyn Tcp>> {
+        self.tcp.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of the TCP connection.
+    pub(crate) fn drop_tcp(&self) {
+        let tcp = self.tcp.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(tcp);
+    }
+
+    /// The application closes; whether it had not before.
+    pub(crate) fn begin_close(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.get()
+    }
+
+    /// The connection, if it is one of SMC.
+    #[inline]
+    pub(crate) fn channel(&self) -> Option<&Channel> {
+        match self.outcome.get()? {
+            Outcome::Smc(channel) => Some(channel),
+            _ => None,
+        }
+    }
+
+    /// The handshake is over. The observer is the caller's to tell.
+    pub(crate) fn settle(&self, outcome: Outcome) {
+        // A handshake ends once; a second outcome would change nothing.
+        let _ = self.outcome.set(outcome);
+    }
+
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the observer; whether the connection's release is due.
+    pub(crate) fn set_observer(&self, observer: Option<Arc<dyn Observe>>) -> bool {
+        *self.observer.write().unwrap_or_else(PoisonError::into_inner) = observer;
+        self.observed()
+    }
+
+    /// Signals come for a connection that is observed.
+    pub(crate) fn observed(&self) -> bool {
+        let polled = self.observer.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        self.channel().is_some_and(|channel| {
+            let look = |inner: &mut Inner| {
+                inner.polled = polled;
+                inner.unwatch();
+            };
+            self.act(channel, look).1
+        })
+    }
+
+    /// Tells the observer.
+    pub(crate) fn notify(&self, news: Ready) {
+        let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(observer) = observer {
+            observer.ready(news);
+        }
+    }
+
+    /// Runs `act` on the connection and what follows from it but the release; whether that is due.
+    #[inline]
+    pub(crate) fn act<R>(&self, channel: &Channel, act: impl FnOnce(&mut Inner) -> R) -> (R, bool) {
+        let (result, effects) = channel.with(act);
+        if !effects.is_none() {
+            self.carry_out(effects);
+        }
+        (result, effects.release)
+    }
+
+    fn carry_out(&self, effects: Effects) {
+        if (effects.shut_tcp || effects.reset_tcp)
+            && let Some(tcp) = self.tcp()
+        {
+            self.tcp_over.store(true, Ordering::Relaxed);
+            match effects.reset_tcp {
+                true => tcp::reset(&*tcp),
+                false => tcp::shut(&*tcp),
+            }
+        }
+        if !effects.news.is_empty() {
+            self.notify(effects.news);
+        }
+    }
+
+    /// Looks at the connection's memory; whether its release is due.
+    pub(crate) fn look(&self) -> bool {
+        self.channel().is_some_and(|channel| self.act(channel, Inner::look).1)
+    }
+
+    /// What of TCP has to be waited for besides the memory; `None` if it says nothing more.
+    pub(crate) fn tcp_interest(&self, inner: &Inner) -> Option<PollFlags> {
+        if self.tcp_over.load(Ordering::Relaxed) {
+            return None;
+        }
+        // The peer's FIN is old news once it has said that it is done; a reset is not.
+        Some(if inner.peer_is_done() { PollFlags::empty() } else { PollFlags::RDHUP })
+    }
+
+    /// TCP stands so; whether the connection's release is due.
+    pub(crate) fn tcp_stands(&self, standing: Standing) -> bool {
+        let Some(channel) = self.channel() else { return false };
+        if self.tcp_over.load(Ordering::Relaxed) || standing == Standing::Up {
+            return false;
+        }
+        let ((), release) = self.act(channel, |inner| {
+            inner.look();
+            let news = standing > Standing::HalfClosed || !inner.peer_is_done();
+            if news {
+                self.tcp_over.store(true, Ordering::Relaxed);
+                inner.peer_died(standing == Standing::Reset);
+            }
+        });
+        release
+    }
+
+    /// Asks TCP how it stands; whether the connection's release is due.
+    pub(crate) fn ask_tcp(&self) -> bool {
+        if self.tcp_over.load(Ordering::Relaxed) {
+            return false;
+        }
+        let standing = self.tcp().map_or(Standing::Up, |tcp| tcp::standing(&*tcp));
+        self.tcp_stands(standing)
+    }
+
+    /// Whether TCP's end was told to the connection.
+    pub(crate) fn tcp_is_over(&self) -> bool {
+        self.tcp_over.load(Ordering::Relaxed)
+    }
+
+    /// Sends CLC bytes, behind those that wait. False: the connection is broken.
+    pub(crate) fn send_clc(&self, bytes: &[u8]) -> bool {
+        let Some(tcp) = self.tcp() else { return false };
+        let mut outbox = self.outbox();
+        outbox.extend_from_slice(bytes);
+        match tcp::write(&*tcp, &outbox) {
+            Ok(n) => {
+                outbox.drain(..n);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Effects {
+    #[inline]
+    fn is_none(&self) -> bool {
+        self.news.is_empty() && !self.shut_tcp && !self.reset_tcp
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fd = self.tcp().map(|tcp| format!("{:?}", tcp.as_fd()));
+        f.debug_struct("Socket").field("id", &self.id).field("tcp", &fd).finish_non_exhaustive()
+    }
+}

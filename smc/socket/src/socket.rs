@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A socket: a TCP connection, its handshake, and after that an SMC connection or plain TCP again.
+//!
+//! Invariant: a method of the SMC connection on a socket that has none gives ENOTCONN and does nothing.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smc_proto::conn::{How, LINGER, NotConnected, Ready, SendFlags};
+use smc_proto::handshake::reason::{Failure, Reason};
+
+use crate::channel::{Channel, Inner};
+use crate::clock;
+use crate::core::Core;
+use crate::error;
+use crate::shared::{Outcome, Shared};
+use crate::tcp::Standing;
+use crate::types::{Observe, RecvFlags, Role};
+
+/// A socket of a [`Stack`](crate::Stack). Closed when dropped.
+pub struct Socket {
+    pub(crate) core: Arc<Core>,
+    pub(crate) shared: Arc<Shared>,
+    role: Role,
+}
+
+/// How a handshake stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// It goes on: call again when TCP is readable.
+    Pending,
+    /// The connection is one of SMC.
+    Smc,
+    /// It goes on as plain TCP, all bytes of the application in their place.
+    Tcp(Reason),
+    /// It was reset.
+    Failed(Failure),
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl Socket {
+    pub(crate) fn new(core: Arc<Core>, shared: Arc<Shared>, role: Role) -> Self {
+        Self { core, shared, role }
+    }
+
+    /// Which side this is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// How the handshake stands, without going on with it.
+    pub fn handshake(&self) -> Handshake {
+        match self.shared.outcome() {
+            None => Handshake::Pending,
+            Some(Outcome::Smc(_)) => Handshake::Smc,
+            Some(Outcome::Tcp(reason)) => Handshake::Tcp(*reason),
+            Some(Outcome::Failed(failure)) => Handshake::Failed(*failure),
+        }
+    }
+
+    /// Changes who is told of events, [`Ready`] as they happen. As long as there is somebody, the peer
+    /// signals each of its writes.
+    pub fn observe(&self, observer: Option<Arc<dyn Observe>>) {
+        let release = self.shared.set_observer(observer);
+        self.core.release_if(release, &self.shared);
+    }
+
+    #[inline]
+    pub(crate) fn channel(&self) -> io::Result<&Channel> {
+        self.shared.channel().ok_or_else(error::not_connected)
+    }
+
+    /// Runs `act` on the connection.
+    #[inline]
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> io::Result<R> {
+        let (result, release) = self.shared.act(self.channel()?, act);
+        self.core.release_if(release, &self.shared);
+        Ok(result)
+    }
+
+    // Data, without waiting
+
+    /// Sends what there is room for.
+    ///
+    /// # Errors
+    /// EAGAIN; EPIPE (SIGPIPE is the caller's to raise); ECONNRESET.
+    #[inline]
+    pub fn send(&self, buffers: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
+        self.with(|inner| inner.send(buffers, 0, flags))?
+    }
+
+    /// Receives what is there; 0 at the stream's end.
+    ///
+    /// # Errors
+    /// EAGAIN; ECONNRESET; EINVAL if there is no urgent byte.
+    #[inline]
+    pub fn recv(&self, buffers: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
+        self.with(|inner| {
+            let received = inner.recv(buffers, 0, flags);
+            if received.is_err() {
+                inner.command(|conn| conn.confirm());
+            }
+            received
+        })?
+    }
+
+    /// What can be done without waiting. [`Ready::NOTHING`] during the handshake.
+    pub fn readiness(&self) -> Ready {
+        let look = |inner: &mut Inner| {
+            inner.look();
+            inner.readiness()
+        };
+        self.with(look).unwrap_or(Ready::NOTHING)
+    }
+
+    /// Tells the engine that poll has seen these events on the TCP connection: RDHUP, HUP, ERR.
+    pub fn tcp_stands(&self, events: rustix::event::PollFlags) {
+        self.core.tcp_stands(&self.shared, Standing::of(events));
+    }
+
+    // The end
+
+    /// `shutdown(2)`.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn shutdown(&self, how: How) -> io::Result<()> {
+        let now = clock::now();
+        let shut = self.with(|inner| inner.command(|conn| conn.shutdown(now, how, LINGER)))?;
+        shut.map_err(|NotConnected| error::not_connected())
+    }
+
+    /// `close(2)` of the last descriptor; `linger` of zero resets the connection (SO_LINGER). Never
+    /// blocks: what was sent is at the peer.
+    ///
+    /// The [`Tcp`](crate::Tcp) is dropped, after its shutdown if this was a connection of SMC.
+    pub fn close(&self, linger: Option<Duration>) {
+        if !self.shared.begin_close() {
+            return;
+        }
+        if self.shared.outcome().is_none() {
+            self.core.give_up(&self.shared);
+        }
+        let now = clock::now();
+        // There is nothing to do for a socket of TCP.
+        let _ = self.with(|inner| {
+            // What came and was not read makes it a reset. The peer's last word must be signalled, as
+            // nobody will look by himself.
+            inner.unwatch();
+            inner.command(|conn| {
+                if linger == Some(Duration::ZERO) {
+                    conn.abort();
+                }
+                conn.close(now, linger.unwrap_or(LINGER));
+            });
+        });
+        self.shared.drop_tcp();
+        self.core.take();
+    }
+
+    // Options and getters
+
+    /// TCP_CORK.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn set_cork(&self, on: bool) -> io::Result<()> {
+        self.with(|inner| inner.command(|conn| conn.set_cork(on)))
+    }
+
+    /// Sends what is held back, as setting TCP_NODELAY does.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn flush(&self) -> io::Result<()> {
+        self.with(|inner| inner.command(|conn| conn.flush()))
+    }
+
+    /// SO_OOBINLINE.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn set_oob_inline(&self, on: bool) -> io::Result<()> {
+        self.with(|inner| inner.command(|conn| conn.set_oob_inline(on)))
+    }
+
+    /// SO_RCVLOWAT: fewer bytes do not make the socket readable.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn set_low_water(&self, bytes: u32) -> io::Result<()> {
+        self.with(|inner| {
+            let ring = u32::try_from(inner.ring.len()).unwrap_or(u32::MAX);
+            inner.low_water = bytes.clamp(1, (ring / 2).max(1));
+        })
+    }
+
+    /// FIONREAD: bytes that can be read.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn pending_in(&self) -> io::Result<u32> {
+        self.with(|inner| {
+            inner.look();
+            inner.conn.unread()
+        })
+    }
+
+    /// SIOCOUTQ: bytes that the peer has not read, as far as it has said.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn pending_out(&self) -> io::Result<u32> {
+        self.with(|inner| {
+            inner.look();
+            inner.conn.unfinished()
+        })
+    }
+
+    /// SIOCOUTQNSD: bytes that are held back.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn held_back(&self) -> io::Result<u32> {
+        self.with(|inner| inner.conn.unsent())
+    }
+
+    /// SIOCATMARK.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn at_mark(&self) -> io::Result<bool> {
+        self.with(|inner| {
+            inner.look();
+            inner.conn.is_at_mark()
+        })
+    }
+
+    /// SO_ERROR: the error that nobody has been told yet.
+    pub fn take_error(&self) -> Option<io::Error> {
+        if let Some(Outcome::Failed(failure)) = self.shared.outcome() {
+            return Some(error::handshake(*failure));
+        }
+        self.with(|inner| inner.conn.take_error()).ok().flatten().map(|_| error::lost())
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.close(None);
+    }
+}

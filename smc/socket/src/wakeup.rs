@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! How one thread of this process wakes another that sleeps.
+//!
+//! Invariant: a call of [`Wakeup::wake`] ends the sleep that is going on, or the next one.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// A thread's bell.
+#[derive(Debug)]
+pub(crate) struct Wakeup {
+    fd: OwnedFd,
+    process: u32,
+}
+
+thread_local! {
+    static OWN: RefCell<Option<Arc<Wakeup>>> = const { RefCell::new(None) };
+}
+
+impl Wakeup {
+    /// This thread's; `None` if no descriptor is to be had.
+    pub(crate) fn own() -> Option<Arc<Self>> {
+        let process = std::process::id();
+        let own = OWN.try_with(|own| {
+            let mut own = own.borrow_mut();
+            // A child of fork has the parent's descriptor.
+            if own.as_ref().is_none_or(|wakeup| wakeup.process != process) {
+                let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+                *own = eventfd(0, flags).ok().map(|fd| Arc::new(Self { fd, process }));
+            }
+            own.clone()
+        });
+        own.ok().flatten()
+    }
+
+    /// Wakes.
+    pub(crate) fn wake(&self) {
+        // Full means that it is readable.
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+    }
+
+    /// Forgets that somebody woke.
+    pub(crate) fn drain(&self) {
+        let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+    }
+
+    /// Readable after a [`Wakeup::wake`].
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

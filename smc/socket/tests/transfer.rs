@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Handshake and data between two stacks of one process, over a real TCP connection.
+//!
+//! Invariant: nothing waits longer than [`pair::LONG`].
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::thread;
+
+use rustix::io::Errno;
+use smc_socket::{Handshake, How, Ready};
+
+mod pair;
+use pair::{Pair, errno, pattern, receive, recv, send, settle, transmit};
+
+#[test]
+fn a_connection_moves_to_smc_and_back_and_forth() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    assert_eq!(send(&client, b"hello").unwrap(), 5);
+    assert_eq!(recv(&server, 100).unwrap(), b"hello");
+    assert_eq!(send(&server, b"world!").unwrap(), 6);
+    assert_eq!(recv(&client, 3).unwrap(), b"wor");
+    assert_eq!(recv(&client, 100).unwrap(), b"ld!");
+    assert_eq!(errno(recv(&client, 1)), Errno::AGAIN.raw_os_error());
+}
+
+#[test]
+fn without_the_option_nothing_is_proposed() {
+    let pair = Pair::new();
+    let [mut client, mut server] = pair.tcp();
+    let tcp = [&client, &server].map(|it| Box::new(it.try_clone().unwrap()) as _);
+    let sockets = pair.begin(tcp, [false, false]);
+    assert!(matches!(settle(&sockets), [Handshake::Tcp(_), Handshake::Tcp(_)]));
+    client.write_all(b"plain").unwrap();
+    let mut bytes = [0; 5];
+    server.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"plain");
+}
+
+#[test]
+fn bytes_behind_a_decline_stay_in_tcp() {
+    let pair = Pair::with(&smc_socket::Config { eid: "ONE".into(), ..pair::config() });
+    let other = Pair::with(&smc_socket::Config { eid: "OTHER".into(), ..pair::config() });
+    let [mut client, mut server] = pair.tcp();
+    let tcp = [&client, &server].map(|it| Box::new(it.try_clone().unwrap()) as _);
+    let [to_client, to_server]: [Box<dyn smc_socket::Tcp>; 2] = tcp;
+    let sockets = [
+        pair.stacks[0].begin(to_client, smc_socket::Role::Client, true),
+        other.stacks[1].begin(to_server, smc_socket::Role::Server, true),
+    ];
+    let stand = settle(&sockets);
+    assert!(matches!(stand, [Handshake::Tcp(_), Handshake::Tcp(_)]), "{stand:?}");
+    server.write_all(b"behind").unwrap();
+    client.write_all(b"before").unwrap();
+    let mut bytes = [0; 6];
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"behind");
+    server.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"before");
+}
+
+#[test]
+fn a_long_stream_passes_the_ring_often_in_both_directions() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    const LEN: usize = 5_000_000;
+    let ends = [client, server].map(|socket| {
+        let writer = std::sync::Arc::clone(&socket);
+        let writes = thread::spawn(move || {
+            let mut at = 0;
+            while at < LEN {
+                let n = (1 + at * 7919 % 100_000).min(LEN - at);
+                assert_eq!(transmit(&writer, &pattern(n, at)).unwrap(), n);
+                at += n;
+            }
+            writer.shutdown(How::Write).unwrap();
+        });
+        let reads = thread::spawn(move || {
+            let mut at = 0;
+            loop {
+                let got = receive(&socket, 1 + at * 104_729 % 80_000, at % 3 == 0).unwrap();
+                if got.is_empty() {
+                    return at;
+                }
+                assert!(got == pattern(got.len(), at), "at {at}");
+                at += got.len();
+            }
+        });
+        (writes, reads)
+    });
+    for (writes, reads) in ends {
+        writes.join().unwrap();
+        assert_eq!(reads.join().unwrap(), LEN);
+    }
+}
+
+#[test]
+fn a_full_ring_blocks_and_room_wakes() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    let mut sent = 0;
+    while let Ok(n) = send(&client, &pattern(10_000, sent)) {
+        sent += n;
+    }
+    assert_eq!(sent, (64 << 10) - 32);
+    assert!(!client.readiness().contains(Ready::WRITABLE));
+    assert_eq!(client.pending_out().unwrap() as usize, sent);
+    assert_eq!(server.pending_in().unwrap() as usize, sent);
+    assert_eq!(receive(&server, sent, true).unwrap(), pattern(sent, 0));
+    assert!(client.readiness().contains(Ready::WRITABLE));
+    assert_eq!(client.pending_out().unwrap(), 0);
+}
+
+#[test]
+fn a_close_gives_the_rest_and_then_the_end() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    send(&client, b"last words").unwrap();
+    client.close(None);
+    assert_eq!(receive(&server, 4, true).unwrap(), b"last");
+    assert_eq!(receive(&server, 100, false).unwrap(), b" words");
+    assert_eq!(receive(&server, 100, false).unwrap(), b"");
+    assert!(server.readiness().contains(Ready::READABLE | Ready::READ_CLOSED));
+    assert_eq!(errno(send(&server, b"x")), Errno::PIPE.raw_os_error());
+    server.close(None);
+    pair.stacks.iter().for_each(|stack| stack.dispatch());
+    assert_eq!(pair.stacks.each_ref().map(|stack| stack.sockets()), [0, 0]);
+}
+
+#[test]
+fn a_close_with_unread_bytes_resets() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    send(&client, b"never read").unwrap();
+    server.close(None);
+    assert_eq!(errno(receive(&client, 1, false)), Errno::CONNRESET.raw_os_error());
+    assert_eq!(receive(&client, 1, false).unwrap(), b"");
+}
+
+#[test]
+fn lingering_for_no_time_resets() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    client.close(Some(std::time::Duration::ZERO));
+    assert_eq!(errno(receive(&server, 1, false)), Errno::CONNRESET.raw_os_error());
+}
+
+#[test]
+fn many_connections_one_after_another_leave_nothing() {
+    let pair = Pair::new();
+    for n in 0..200 {
+        let [client, server] = pair.connect();
+        transmit(&client, &pattern(20_000, n)).unwrap();
+        assert_eq!(receive(&server, 20_000, true).unwrap(), pattern(20_000, n));
+    }
+    pair.stacks.iter().for_each(|stack| stack.dispatch());
+    assert_eq!(pair.stacks.each_ref().map(|stack| stack.sockets()), [0, 0]);
+    let (_, _, dmbs) = pair.fabric.totals();
+    assert!(dmbs <= 4, "{dmbs} DMBs for one connection at a time");
+}

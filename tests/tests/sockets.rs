@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Sockets of two processes through a daemon: data, sleep, and the sudden death of either or of the daemon.
+//!
+//! Invariant tested: as TCP has it, what a process had sent when it was killed can be read; then comes the
+//! end, or a reset if it left bytes unread. Nothing is left over.
+//!
+//! The other process is this program again, running the test `child` alone with a script.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Result};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ism_client::vhost;
+use ism_frontend::{Daemon, Fabric};
+use ism_tests::fabric::eventually;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+use smc_socket::{Config, Handshake, RecvFlags, Role, SendFlags, Socket, Stack};
+
+const DOOR: &str = "SOCKETS_DOOR";
+const PORT: &str = "SOCKETS_PORT";
+const SCRIPT: &str = "SOCKETS_SCRIPT";
+/// Longer than anything takes.
+const LONG: Option<Duration> = Some(Duration::from_secs(20));
+
+fn stack(door: &Path, spin: Duration) -> Stack {
+    Stack::new(vhost::join(door).unwrap(), &Config { spin, ..Config::default() }).unwrap()
+}
+
+fn begin(stack: &Stack, tcp: TcpStream, role: Role) -> Arc<Socket> {
+    let socket = stack.begin(Box::new(tcp), role, true);
+    assert_ne!(socket.finish_handshake(LONG).unwrap(), Handshake::Pending);
+    socket
+}
+
+fn send(socket: &Socket, bytes: &[u8]) -> Result<usize> {
+    socket.transmit(&[IoSlice::new(bytes)], SendFlags::default(), LONG)
+}
+
+fn recv(socket: &Socket, most: usize) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; most];
+    let mut buffers = [IoSliceMut::new(&mut buffer)];
+    let n = socket.receive(&mut buffers, RecvFlags::default(), true, LONG)?;
+    buffer.truncate(n);
+    Ok(buffer)
+}
+
+/// The child: `send=N`, `recv=N`, `echo` until the end, `ready`, `park`.
+#[test]
+fn child() {
+    let Ok(door) = std::env::var(DOOR) else { return };
+    let port: u16 = std::env::var(PORT).unwrap().parse().unwrap();
+    let stack = stack(Path::new(&door), Config::default().spin);
+    let tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let socket = begin(&stack, tcp, Role::Client);
+    for word in std::env::var(SCRIPT).unwrap().split(' ') {
+        match word.split_once('=').map_or((word, 0), |(word, n)| (word, n.parse().unwrap())) {
+            ("send", n) => assert_eq!(send(&socket, &vec![b'c'; n]).unwrap(), n),
+            ("recv", n) => assert_eq!(recv(&socket, n).unwrap().len(), n),
+            ("ready", _) => println!("\nREADY"),
+            ("park", _) => thread::sleep(Duration::from_secs(60)),
+            ("echo", _) => loop {
+                let mut buffer = [0; 4096];
+                let mut buffers = [IoSliceMut::new(&mut buffer)];
+                let flags = RecvFlags::default();
+                match socket.receive(&mut buffers, flags, false, LONG).unwrap() {
+                    0 => break,
+                    n => assert_eq!(send(&socket, buffer.get(..n).unwrap()).unwrap(), n),
+                }
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// This process with a stack, a daemon, and a child that is connected.
+struct World {
+    daemon: Daemon,
+    stack: Stack,
+    child: Child,
+    socket: Arc<Socket>,
+}
+
+impl World {
+    fn new(script: &str, spin: Duration) -> Self {
+        let daemon = Fabric::new().processes("apps", "").start().unwrap();
+        let stack = stack(&daemon.socket("apps"), spin);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture"])
+            .env(DOOR, daemon.socket("apps"))
+            .env(PORT, listener.local_addr().unwrap().port().to_string())
+            .env(SCRIPT, script)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let socket = begin(&stack, listener.accept().unwrap().0, Role::Server);
+        assert_eq!(socket.handshake(), Handshake::Smc);
+        Self { daemon, stack, child, socket }
+    }
+
+    /// Waits for the script's `ready`.
+    fn ready(&mut self) {
+        let lines = BufReader::new(self.child.stdout.as_mut().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "READY"));
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until nothing is left of the connection, here and in the daemon.
+    fn nothing_is_left(&self) {
+        eventually("the end of the connection", || {
+            self.stack.dispatch();
+            self.stack.sockets() == 0
+        });
+        eventually("the end of its DMBs", || {
+            thread::sleep(Duration::from_millis(50));
+            self.stack.dispatch();
+            let output = self.daemon.ctl(&["stats"]).unwrap();
+            let stats = String::from_utf8_lossy(&output.stdout).into_owned();
+            println!("{stats}");
+            stats.contains(": 1 VMs, 0 pairs, 0 memory files, 0 DMBs")
+        });
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Most are dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_reset<T: std::fmt::Debug>(result: Result<T>) {
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::CONNRESET.raw_os_error()));
+}
+
+const SPINS: [Duration; 2] = [Duration::ZERO, Duration::from_micros(50)];
+
+#[test]
+fn two_processes_talk_asleep_and_awake() {
+    for spin in SPINS {
+        let mut world = World::new("echo", spin);
+        for n in 0..300usize {
+            let bytes = vec![n.to_le_bytes()[0]; 1 + n * 37];
+            send(&world.socket, &bytes).unwrap();
+            assert!(recv(&world.socket, bytes.len()).unwrap() == bytes);
+        }
+        world.socket.close(None);
+        assert!(world.child.wait().unwrap().success());
+        world.nothing_is_left();
+    }
+}
+
+#[test]
+fn what_a_killed_process_sent_is_read_to_its_end() {
+    for spin in SPINS {
+        let mut world = World::new("recv=5 send=10 ready park", spin);
+        send(&world.socket, b"12345").unwrap();
+        world.ready();
+        world.kill();
+        assert_eq!(recv(&world.socket, 100).unwrap(), [b'c'; 10]);
+        assert_eq!(recv(&world.socket, 1).unwrap(), b"");
+    }
+}
+
+#[test]
+fn a_process_killed_with_bytes_unread_resets() {
+    let mut world = World::new("send=10 ready park", Duration::ZERO);
+    world.ready();
+    send(&world.socket, b"unread").unwrap();
+    world.kill();
+    assert_eq!(recv(&world.socket, 10).unwrap(), [b'c'; 10]);
+    is_reset(recv(&world.socket, 1));
+}
+
+#[test]
+fn a_process_killed_while_it_waits_has_read_all() {
+    let mut world = World::new("recv=5 recv=1", Duration::ZERO);
+    send(&world.socket, b"12345").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    world.kill();
+    assert_eq!(recv(&world.socket, 1).unwrap(), b"");
+}
+
+#[test]
+fn a_death_wakes_who_waits_for_bytes_and_who_waits_for_room() {
+    for unread in [false, true] {
+        let world = World::new("park", Duration::ZERO);
+        let pid = Pid::from_raw(i32::try_from(world.child.id()).unwrap()).unwrap();
+        let killer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            kill_process(pid, Signal::KILL).unwrap();
+        });
+        let start = Instant::now();
+        if unread {
+            let sent = send(&world.socket, &vec![0; 4 << 20]).unwrap();
+            assert!(sent < 1 << 20, "{sent} bytes into a ring");
+            is_reset(send(&world.socket, b"more"));
+        } else {
+            assert_eq!(recv(&world.socket, 1).unwrap(), b"");
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        killer.join().unwrap();
+    }
+}
+
+#[test]
+fn a_death_leaves_nothing_over() {
+    let mut world = World::new("recv=5 send=10 ready park", Duration::ZERO);
+    send(&world.socket, b"12345").unwrap();
+    world.ready();
+    world.kill();
+    recv(&world.socket, 11).unwrap();
+    world.socket.close(None);
+    world.nothing_is_left();
+}
+
+#[test]
+fn without_the_daemon_there_is_a_reset_and_then_tcp() {
+    let mut world = World::new("ready park", Duration::ZERO);
+    world.ready();
+    let pid = Pid::from_raw(i32::try_from(world.daemon.pid()).unwrap()).unwrap();
+    let start = Instant::now();
+    kill_process(pid, Signal::KILL).unwrap();
+    is_reset(recv(&world.socket, 1));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(world.stack.is_gone());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let client = world.stack.begin(Box::new(client), Role::Client, true);
+    let server = world.stack.begin(Box::new(listener.accept().unwrap().0), Role::Server, true);
+    for socket in [client, server] {
+        assert!(matches!(socket.finish_handshake(LONG).unwrap(), Handshake::Tcp(_)));
+    }
+}
+
+/// Nanoseconds that this thread has run.
+fn run_time() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn who_waits_needs_no_cpu() {
+    let world = World::new("park", Config::default().spin);
+    let before = run_time();
+    let mut buffer = [0; 1];
+    let wait = Some(Duration::from_millis(500));
+    let none = world.socket.receive(
+        &mut [IoSliceMut::new(&mut buffer)],
+        RecvFlags::default(),
+        false,
+        wait,
+    );
+    none.unwrap_err();
+    let run = Duration::from_nanos(run_time() - before);
+    assert!(run < Duration::from_millis(5), "{run:?} of CPU in 500 ms of waiting");
+}
