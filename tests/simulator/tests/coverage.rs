@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use smc_simulator::coverage::{Coverage, Kind};
 use smc_simulator::runs::{Selection, case};
 
-const RUNS: u64 = 800;
+const RUNS: u64 = 1200;
 
 /// Every way from one state to another that two ends can take; the table has more rows, which need
 /// a state that only a socket has (a listener, a handshake).
