@@ -6,7 +6,7 @@
 //! Invariant: while a thread sleeps, whoever has taken signals leaves the doorbells armed; so each
 //! signal is either taken and passed on, or rings.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     sleeping: AtomicUsize,
     /// Connections whose peer is gone, until TCP has said how.
     doomed: Mutex<Vec<(Instant, Arc<Shared>)>>,
+    /// When the time matters next, in nanoseconds; `u64::MAX` for never.
+    timer: AtomicU64,
     device_gone: AtomicBool,
 }
 
@@ -50,6 +52,7 @@ impl Core {
             turn: Mutex::default(),
             sleeping: AtomicUsize::new(0),
             doomed: Mutex::default(),
+            timer: AtomicU64::new(u64::MAX),
             device_gone: AtomicBool::new(false),
         }
     }
@@ -67,7 +70,22 @@ impl Core {
             result
         };
         later.into_iter().for_each(|later| self.afterwards(now, later));
+        self.set_timer();
         result
+    }
+
+    /// Says when the time matters next, after anything that may have changed it.
+    fn set_timer(&self) {
+        let doomed = self.doomed();
+        // Under both locks, so that of two threads the later one's word stays.
+        let control = self.lock();
+        let doomed = doomed.iter().map(|(at, _)| *at).min();
+        let next = [control.endpoint.poll_timeout(), doomed].into_iter().flatten().min();
+        self.timer.store(next.map_or(u64::MAX, |at| at.0), Ordering::Relaxed);
+    }
+
+    fn doomed(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Shared>)>> {
+        self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
@@ -90,8 +108,7 @@ impl Core {
                 }
                 self.ask_tcp(&socket);
                 if !socket.tcp_is_over() {
-                    let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-                    doomed.push((now.after(TCP_END), socket));
+                    self.doomed().push((now.after(TCP_END), socket));
                 }
             }
         }
@@ -190,15 +207,20 @@ impl Core {
     }
 
     fn timers(&self) {
-        let now = clock::now();
-        let due = self.lock().endpoint.poll_timeout().is_some_and(|at| at <= now);
-        if due {
-            self.control(|control, now| control.endpoint.handle_timeout(now));
+        let next = self.timer.load(Ordering::Relaxed);
+        if next == u64::MAX || clock::now().0 < next {
+            return;
         }
-        let doomed: Vec<_> = {
-            let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-            doomed.drain(..).collect()
-        };
+        self.control(|control, now| control.endpoint.handle_timeout(now));
+        self.end_doomed();
+        self.set_timer();
+    }
+
+    /// Ends the connections whose TCP has said, or will not say, how.
+    #[cold]
+    fn end_doomed(&self) {
+        let doomed = std::mem::take(&mut *self.doomed());
+        let now = clock::now();
         for (deadline, socket) in doomed {
             self.ask_tcp(&socket);
             if socket.tcp_is_over() {
@@ -207,17 +229,17 @@ impl Core {
             if deadline <= now {
                 self.abort(&socket, Gone::Unreachable);
             } else {
-                let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-                doomed.push((deadline, socket));
+                self.doomed().push((deadline, socket));
             }
         }
     }
 
     /// When [`Core::dispatch`] is due for the time's sake.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-        let doomed = doomed.iter().map(|(at, _)| *at).min();
-        [self.lock().endpoint.poll_timeout(), doomed].into_iter().flatten().min()
+        match self.timer.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            at => Some(Instant(at)),
+        }
     }
 
     // Sleep
