@@ -117,3 +117,100 @@ impl Bell {
         self.heard.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+
+    fn is_readable(bell: &Bell) -> bool {
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::from_borrowed_fd(bell.fd(), PollFlags::IN)], Some(&now)).unwrap() > 0
+    }
+
+    fn bells() -> (Bell, Bell) {
+        let (one, other) = pair().unwrap();
+        (Bell::new(one), Bell::new(other))
+    }
+
+    #[test]
+    fn a_ring_makes_the_other_end_readable_until_it_is_drained() {
+        let (one, other) = bells();
+        assert!(other.drain());
+        assert!(!is_readable(&other));
+        assert!(one.ring());
+        assert!(is_readable(&other));
+        assert!(other.drain());
+        assert!(!is_readable(&other));
+    }
+
+    #[test]
+    fn nobody_rings_a_bell_that_nobody_has_said_to_hear() {
+        let (one, other) = pair().unwrap();
+        let one = Bell::new(one);
+        assert!(!one.ring());
+        let _other = Bell::new(other);
+        assert!(one.ring());
+    }
+
+    /// What another thread is about to wake for stays there.
+    #[test]
+    fn ringing_takes_no_ring_away() {
+        let (one, other) = pair().unwrap();
+        let one = Bell::new(one);
+        let other = Bell::new(other);
+        assert!(other.ring());
+        assert!(one.ring());
+        assert!(is_readable(&one), "the ring of the other side is gone");
+        assert!(is_readable(&other));
+    }
+
+    #[test]
+    fn a_bell_that_is_not_heard_does_not_block() {
+        let (one, other) = bells();
+        for _ in 0..100_000 {
+            assert!(one.ring());
+        }
+        assert!(is_readable(&other));
+    }
+
+    #[test]
+    fn a_flood_costs_a_bounded_look_and_strange_messages_nothing() {
+        let (one, other) = pair().unwrap();
+        let one = Bell::new(one);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let fds = [other.as_fd()];
+        for message in [&b""[..], b"h", b"xyz", &[0; 4096]] {
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            let parts = [std::io::IoSlice::new(message)];
+            // An empty one looks like the end, and is taken for it.
+            sendmsg(&other, &parts, &mut control, SendFlags::DONTWAIT).unwrap();
+        }
+        while is_readable(&one) {
+            one.drain();
+        }
+        assert!(one.heard.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_closed_end_is_seen() {
+        let (one, other) = bells();
+        drop(other);
+        assert!(!one.drain() || !one.drain());
+        assert!(!one.ring());
+    }
+
+    #[test]
+    fn a_member_hears_itself() {
+        let bell = Bell::own().unwrap();
+        assert!(!is_readable(&bell));
+        assert!(bell.ring());
+        assert!(is_readable(&bell));
+        assert!(bell.drain());
+        assert!(!is_readable(&bell));
+    }
+}

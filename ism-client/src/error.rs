@@ -25,6 +25,8 @@ pub enum Error {
     NotAdmitted {
         /// The daemon's socket.
         socket: String,
+        /// One of `ism_abi::door`'s codes.
+        code: u8,
         /// Why, in the daemon's words.
         reason: String,
     },

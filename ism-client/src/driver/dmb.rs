@@ -19,15 +19,15 @@ use crate::port::Registered;
 #[derive(Debug)]
 pub struct Dmb {
     device: Device,
-    /// `None` only while it is dropped.
-    peer: Option<Arc<Peer>>,
+    /// Held as long as the DMB, so that the fabric is not told to forget it before.
+    _peer: Arc<Peer>,
     index: u32,
     registered: Registered,
 }
 
 impl Dmb {
     pub(super) fn new(device: Device, peer: Arc<Peer>, index: u32, registered: Registered) -> Self {
-        Self { device, peer: Some(peer), index, registered }
+        Self { device, _peer: peer, index, registered }
     }
 
     /// What the writer names it by.
@@ -48,9 +48,7 @@ impl Dmb {
 
 impl Drop for Dmb {
     fn drop(&mut self) {
-        if let Some(peer) = self.peer.take() {
-            self.device.0.unregister(self.registered.token, self.index, peer);
-        }
+        self.device.0.unregister(self.registered.token, self.index);
     }
 }
 
@@ -83,40 +81,34 @@ impl Grant {
 #[derive(Debug)]
 pub struct Remote {
     device: Device,
-    /// `None` only while it is dropped.
-    grant: Option<Arc<Grant>>,
+    grant: Arc<Grant>,
     attached: bool,
 }
 
 impl Remote {
     pub(super) fn new(device: Device, grant: Arc<Grant>) -> Self {
-        Self { device, grant: Some(grant), attached: false }
-    }
-
-    #[expect(clippy::expect_used, reason = "it is taken by `drop`, after which nothing is called")]
-    fn grant(&self) -> &Grant {
-        self.grant.as_deref().expect("the grant is here until the end")
+        Self { device, grant, attached: false }
     }
 
     /// Its name.
     pub fn token(&self) -> u64 {
-        self.grant().token
+        self.grant.token
     }
 
     /// Its owner.
     pub fn owner(&self) -> Gid {
-        self.grant().peer.gid()
+        self.grant.peer.gid()
     }
 
     /// Its bytes. Those written after its owner ended it are lost, or fall into a later DMB of the same
     /// two members, unless it is attached.
     pub fn memory(&self) -> &View {
-        &self.grant().memory
+        &self.grant.memory
     }
 
     /// Its owner ended it, or is gone.
     pub fn is_dead(&self) -> bool {
-        self.grant().dead.load(Ordering::Relaxed) || self.device.is_gone()
+        self.grant.dead.load(Ordering::Relaxed) || self.device.is_gone()
     }
 
     /// Keeps its memory from being used again as long as this lives. A request to the fabric.
@@ -137,7 +129,7 @@ impl Remote {
     /// # Errors
     /// The device is gone.
     pub fn signal(&self) -> Result<()> {
-        let grant = self.grant();
+        let grant = &self.grant;
         if grant.peer.raise(grant.index) && !self.is_dead() {
             self.device.0.ring(&grant.peer, grant.token)?;
         }
@@ -147,13 +139,9 @@ impl Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        let Some(grant) = self.grant.take() else { return };
         if self.attached {
             // Fails if the device is gone, and then nothing is left to undo.
-            let _ = self.device.0.port.detach(grant.token);
-        }
-        if let Some(grant) = Arc::into_inner(grant) {
-            self.device.0.release(grant.peer);
+            let _ = self.device.0.port.detach(self.grant.token);
         }
     }
 }

@@ -21,7 +21,7 @@ use rustix::event::epoll;
 
 use dmb::Grant;
 pub use dmb::{Dmb, Remote};
-use peer::Peer;
+use peer::{Forgotten, Peer};
 
 use crate::error::{Error, Result};
 use crate::port::{Identity, Port, PortEvent, Wanted};
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     tables: Mutex<Tables>,
     /// The port's descriptors and every bell.
     epoll: OwnedFd,
+    /// Where peers go that are over and that nobody holds any more.
+    forgotten: Arc<Forgotten>,
     gone: AtomicBool,
 }
 
@@ -87,8 +89,6 @@ struct Tables {
     own: BTreeMap<u32, Option<Arc<Peer>>>,
     /// What was found while something else was looked for.
     events: VecDeque<Event>,
-    /// Instances that are over and held by nobody here.
-    forgotten: Vec<(Gid, u64)>,
 }
 
 /// The descriptor of the port in the epoll set; bells have their peer's address.
@@ -110,7 +110,8 @@ impl Device {
         }
         let identity = port.identity();
         let (turn, tables, gone) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { port, identity, turn, tables, epoll, gone })))
+        let forgotten = Arc::default();
+        Ok(Self(Arc::new(Inner { port, identity, turn, tables, epoll, forgotten, gone })))
     }
 
     /// This member's address.
@@ -292,7 +293,7 @@ impl Inner {
         {
             return Arc::clone(peer);
         }
-        let peer = Arc::new(Peer::new(gid, gid == self.identity.gid, instance));
+        let peer = Arc::new(Peer::new(gid, gid == self.identity.gid, instance, &self.forgotten));
         tables.peers.insert(gid, Arc::clone(&peer));
         peer
     }
@@ -373,29 +374,14 @@ impl Inner {
             Some(peer) => {
                 peer.end(instance);
                 self.ignore(&peer);
-                self.release(peer);
             }
-            None => self.lock().forgotten.push((gid, instance)),
-        }
-    }
-
-    /// Gives up a hold on a peer; the last one of an instance that is over is told to the fabric.
-    fn release(&self, peer: Arc<Peer>) {
-        if let Some(over) = Arc::into_inner(peer).and_then(|peer| peer.over()) {
-            self.lock().forgotten.push(over);
+            None => self.forgotten.add(gid, instance),
         }
     }
 
     /// Tells the fabric of the instances that nobody holds any more.
     fn housekeep(&self) {
-        let forgotten = {
-            let mut tables = self.lock();
-            if tables.forgotten.is_empty() {
-                return;
-            }
-            std::mem::take(&mut tables.forgotten)
-        };
-        for (gid, instance) in forgotten {
+        for (gid, instance) in self.forgotten.take() {
             // A failure leaves window space in use until this member goes.
             let _ = self.port.forget(gid, instance);
         }
@@ -421,22 +407,19 @@ impl Inner {
 
     fn drain_bell(&self, id: u64) {
         let peer = self.lock().peers.values().find(|peer| peer.id() == id).cloned();
-        if let Some(peer) = peer {
-            if peer.bell().is_some_and(|bell| !bell.drain()) {
-                // The peer's process has gone; the fabric will say so.
-                self.ignore(&peer);
-            }
-            self.release(peer);
+        if let Some(peer) = peer
+            && peer.bell().is_some_and(|bell| !bell.drain())
+        {
+            // The peer's process has gone; the fabric will say so.
+            self.ignore(&peer);
         }
     }
 
     /// An own DMB's user is done with it.
-    fn unregister(&self, token: u64, index: u32, peer: Arc<Peer>) {
+    fn unregister(&self, token: u64, index: u32) {
         // What fails here fails with the device, and then nothing is left to give back.
         let _ = self.port.unregister(token);
-        let held = self.lock().own.remove(&index);
-        drop(held);
-        self.release(peer);
+        self.lock().own.remove(&index);
     }
 
     /// Rings for a granted DMB.

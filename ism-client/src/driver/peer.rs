@@ -5,8 +5,8 @@
 //! Invariant: pages and bell are set once and belong to this instance until the last holder of the
 //! peer is gone.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ism_abi::Gid;
 use smc_ring::signal_page::PageView;
@@ -19,6 +19,20 @@ use crate::error::Result;
 
 /// Not yet known, or not over.
 const NONE: u64 = u64::MAX;
+
+/// Instances that are over and that nobody holds any more. Its lock is taken last.
+#[derive(Debug, Default)]
+pub(crate) struct Forgotten(Mutex<Vec<(Gid, u64)>>);
+
+impl Forgotten {
+    pub(super) fn add(&self, gid: Gid, instance: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((gid, instance));
+    }
+
+    pub(super) fn take(&self) -> Vec<(Gid, u64)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -36,10 +50,16 @@ pub(crate) struct Peer {
     outbox: OnceLock<SignalPage<PageView>>,
     /// `None` inside: there is none.
     bell: OnceLock<Option<Bell>>,
+    forgotten: Arc<Forgotten>,
 }
 
 impl Peer {
-    pub(super) fn new(gid: Gid, own: bool, instance: Option<u64>) -> Self {
+    pub(super) fn new(
+        gid: Gid,
+        own: bool,
+        instance: Option<u64>,
+        forgotten: &Arc<Forgotten>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -50,6 +70,7 @@ impl Peer {
             inbox: OnceLock::new(),
             outbox: OnceLock::new(),
             bell: OnceLock::new(),
+            forgotten: Arc::clone(forgotten),
         }
     }
 
@@ -123,12 +144,13 @@ impl Peer {
     pub(super) fn end(&self, instance: u64) {
         self.over.store(instance, Ordering::Relaxed);
     }
+}
 
-    /// What is to be forgotten, if the instance is over.
-    pub(super) fn over(&self) -> Option<(Gid, u64)> {
+impl Drop for Peer {
+    fn drop(&mut self) {
         match self.over.load(Ordering::Relaxed) {
-            NONE => None,
-            instance => Some((self.gid, instance)),
+            NONE => {}
+            instance => self.forgotten.add(self.gid, instance),
         }
     }
 }

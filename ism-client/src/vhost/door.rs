@@ -35,7 +35,8 @@ pub(super) fn enter(socket: &Path) -> Result<UnixStream> {
     match (message.get(..len), connection) {
         (Some([VERSION, ADMITTED, ..]), Some(fd)) => Ok(UnixStream::from(fd)),
         (Some([VERSION, code, ..]), None) if *code != ADMITTED => {
-            Err(Error::NotAdmitted { socket: socket.display().to_string(), reason: text })
+            let socket = socket.display().to_string();
+            Err(Error::NotAdmitted { socket, code: *code, reason: text })
         }
         _ => Err(Error::Device("its door says what this version does not know".into())),
     }

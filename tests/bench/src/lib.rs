@@ -10,6 +10,7 @@ pub mod bare;
 pub mod heap;
 pub mod operations;
 pub mod proto;
+pub mod process;
 pub mod report;
 pub mod signals;
 
@@ -47,14 +48,14 @@ impl Pair {
 }
 
 /// Cores this process may use, in order.
-pub(crate) fn cores() -> Vec<usize> {
+pub fn cores() -> Vec<usize> {
     // Without the set the threads stay where the scheduler puts them.
     let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
 }
 
 /// Pins the calling thread to one of `cores`, counted round.
-pub(crate) fn pin(cores: &[usize], nth: usize) {
+pub fn pin(cores: &[usize], nth: usize) {
     if let Some(core) = cores.get(nth % cores.len().max(1)) {
         let mut set = CpuSet::new();
         set.set(*core);

@@ -170,6 +170,10 @@ fn serve_one(
     let name = format!("vu-{}", served.port.name());
     let mut daemon = VhostUserDaemon::new(name, Arc::clone(device), memory)?;
     daemon.start(&mut listener)?;
+    if served.ended.is_some() {
+        // Nobody else is waited for: who connects now is turned away by the kernel.
+        let _ = rustix::net::shutdown(listening.socket(), rustix::net::Shutdown::Both);
+    }
     *lock(&stop.connection) = daemon.shutdown_handle();
     if stop.stopping.load(Ordering::Acquire) {
         daemon.request_shutdown();

@@ -30,9 +30,11 @@ const TRIES: usize = 8;
 /// No descriptors, or somebody was faster each time.
 pub(super) fn private() -> io::Result<(Listening, UnixStream)> {
     for _ in 0..TRIES {
-        let mut name = [0; 16];
-        getrandom::fill(&mut name).map_err(io::Error::other)?;
-        let address = SocketAddrUnix::new_abstract_name(&name)?;
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        // As text, because it is shown as it is in /proc/net/unix as long as the connection lives.
+        let name = format!("vhost-user-ism-{:032x}", u128::from_ne_bytes(random));
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
         let listening = socket(SocketFlags::CLOEXEC)?;
         rustix::net::bind(&listening, &address)?;
         rustix::net::listen(&listening, 0)?;
