@@ -15,7 +15,7 @@ use smc_ring::area::AreaView;
 use smc_ring::{Area, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
-use crate::spin::Spin;
+use crate::spin::{Look, Spin};
 use crate::wakeup::Wakeup;
 
 /// An established connection.
@@ -123,10 +123,11 @@ impl Channel {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Whether our area says something else than what `seen` was. No lock, no system call.
+impl Look for Channel {
     #[inline]
-    pub(crate) fn has_changed(&self, seen: (u64, u64)) -> bool {
+    fn has_changed(&self, seen: (u64, u64)) -> bool {
         self.area.read() != seen
     }
 }
