@@ -114,6 +114,11 @@ impl Stack {
         self.0.is_gone()
     }
 
+    /// Runs `look` with the link groups and the statistics, for `smcd` and `smcss`.
+    pub fn with_endpoint<R>(&self, look: impl FnOnce(&Endpoint) -> R) -> R {
+        self.0.control(|control, _| look(&control.endpoint))
+    }
+
     /// Sockets in a handshake or connected, those that wait for their peer after a close included.
     pub fn sockets(&self) -> usize {
         self.0.sockets()

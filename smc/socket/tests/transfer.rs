@@ -202,3 +202,18 @@ fn many_handshakes_at_a_time() {
     pair.stacks.iter().for_each(|stack| stack.dispatch());
     assert_eq!(pair.stacks.each_ref().map(|stack| stack.sockets()), [0, 0]);
 }
+
+#[test]
+fn a_socket_tells_of_itself() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    send(&client, b"abc").unwrap();
+    let there = client.info().smc.unwrap();
+    let here = server.info().smc.unwrap();
+    assert_eq!((here.token, here.peer_token), (there.peer_token, there.token));
+    assert_eq!((there.unfinished, there.cursors.tx_prod.count, here.cursors.ring), (3, 3, 65_504));
+    let connections = |stack: &smc_socket::Stack| {
+        stack.with_endpoint(|it| it.groups().infos().map(|it| it.connections).sum::<usize>())
+    };
+    assert_eq!(pair.stacks.each_ref().map(connections), [1, 1]);
+}
