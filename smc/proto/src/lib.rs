@@ -22,6 +22,7 @@
 //! | Module | What | Source |
 //! |---|---|---|
 //! | [`conn`] | one connection: cursors, windows, urgent data, the close states | RFC 7609, 4.4–4.8; `smc_tx.c`, `smc_rx.c`, `smc_cdc.c`, `smc_close.c` |
+//! | [`config`] | what an administrator decides | `smc_sysctl.c` |
 //! | [`endpoint`] | a host's devices, handshakes and link groups, driven as one | `af_smc.c` |
 //! | [`handshake`] | what is offered, taken and checked | RFC 7609, 3; `smc_clc.c`, `smc_pnet.c` |
 //! | [`group`] | link groups: members, life, buffers | RFC 7609, 2.2, 4.2; `smc_core.c` |

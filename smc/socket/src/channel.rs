@@ -11,6 +11,7 @@ use std::time::Duration;
 use ism_client::Remote;
 use smc_proto::conn::{Connection, Gone, How, Ready, Wish};
 use smc_proto::endpoint::Established;
+use smc_proto::smcd::dmb::PeerElement;
 use smc_ring::area::AreaView;
 use smc_ring::{Area, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
@@ -81,12 +82,11 @@ impl Channel {
     /// The memory is not what the handshake said.
     pub(crate) fn new(
         established: Established,
+        peer: PeerElement,
         own: &View,
         remote: Arc<Remote>,
         spin: Duration,
     ) -> Result<Self, OutOfBounds> {
-        let (smc_proto::endpoint::Path::Mapped { peer, .. }
-        | smc_proto::endpoint::Path::Copied { peer, .. }) = &established.path;
         let size = established.receive.size.bytes() as usize;
         let own = own.part(0, size)?;
         let peer_size = peer.ring_len() as usize + Smcd::LEN;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ism_abi::status;
 use ism_client::{Device, Dmb, Error as DeviceError, Remote};
 use smc_proto::Instant;
-use smc_proto::endpoint::{Endpoint, Established, Path, Wish};
+use smc_proto::endpoint::{Endpoint, Established, Wish};
 use smc_proto::group::{self, BufferKind, Fate, Peer, RegisterError};
 use smc_proto::handshake::inventory::IsmDevice;
 use smc_proto::handshake::reason::Failure;
@@ -219,6 +219,8 @@ impl Control {
                 }
             }
             Wish::Group(wish) => self.carry_out_group(now, wish),
+            // Without RoCE ports no group has links.
+            Wish::Links { .. } => {}
         }
     }
 
@@ -312,10 +314,10 @@ impl Control {
     }
 
     fn channel(&self, established: Established) -> Option<Channel> {
-        let (Path::Mapped { peer, .. } | Path::Copied { peer, .. }) = &established.path;
+        let peer = *established.path.element()?;
         let remote = self.remotes.get(&peer.token())?;
         let own = self.own.get(&established.receive.id)?;
-        Channel::new(established, own.dmb.memory(), Arc::clone(remote), self.spin).ok()
+        Channel::new(established, peer, own.dmb.memory(), Arc::clone(remote), self.spin).ok()
     }
 }
 

@@ -6,9 +6,9 @@
 
 use smc_proto::conn;
 use smc_proto::conn::close::State;
-use smc_proto::endpoint::Path;
 use smc_proto::group::Version;
 use smc_proto::id::{ConnId, GroupId};
+use smc_proto::smcd::dmb::PeerElement;
 use smc_wire::id::{DmbToken, Eid};
 
 use crate::channel::{Channel, Inner};
@@ -56,7 +56,7 @@ pub struct Smc {
 impl Smc {
     fn of(channel: &Channel, inner: &Inner) -> Self {
         let established = &channel.established;
-        let (Path::Mapped { peer, .. } | Path::Copied { peer, .. }) = &established.path;
+        let peer = established.path.element().map(PeerElement::token);
         Self {
             state: inner.conn.state(),
             group: established.group,
@@ -64,7 +64,7 @@ impl Smc {
             version: established.version,
             eid: established.eid,
             token: established.receive.dmb.token,
-            peer_token: peer.token(),
+            peer_token: peer.unwrap_or_default(),
             cursors: inner.conn.info(),
             unread: inner.conn.unread(),
             unfinished: inner.conn.unfinished(),

@@ -383,7 +383,9 @@ fn linux_declines_as_we_decline() {
     let mut codes = BTreeSet::new();
     for (golden, message) in captured("") {
         let Message::Decline(captured) = message else { continue };
-        let (_, code) = golden.name.rsplit_once('-').unwrap();
+        // "04-server-decline-v2-03030008", and maybe "-out-of-sync".
+        let (_, words) = golden.name.split_once("-decline-v").unwrap();
+        let code = words.split('-').nth(1).unwrap();
         let diagnosis = Diagnosis(u32::from_str_radix(code, 16).unwrap());
         let v2 = golden.name.contains("-decline-v2-");
         let peer = match captured.peer {

@@ -16,6 +16,7 @@ const KINDS: [(&str, bool); 4] = [
     ("syn-ack-without-option", false),
 ];
 
+// row 1
 // RFC 7609, A.1
 #[test]
 fn linux_sends_the_option_as_it_is_here_and_it_is_found() {

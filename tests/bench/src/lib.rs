@@ -9,8 +9,8 @@ pub mod at_rest;
 pub mod bare;
 pub mod heap;
 pub mod operations;
-pub mod proto;
 pub mod process;
+pub mod proto;
 pub mod report;
 pub mod signals;
 

@@ -167,4 +167,22 @@ mod tests {
             assert!(!inputs(scenario).is_empty(), "{scenario} has no inputs");
         }
     }
+
+    #[test]
+    fn the_readme_tells_of_every_scenario_and_of_no_other() {
+        let readme = include_str!("../README.md");
+        let scenarios: Vec<String> = entries(&folder())
+            .iter()
+            .filter_map(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()))
+            .collect();
+        for scenario in &scenarios {
+            assert!(readme.contains(&format!("`{scenario}`")), "{scenario} is not in README.md");
+        }
+        for word in readme.split('`').filter(|word| {
+            let name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            (word.starts_with("smcd-") || word.starts_with("smcr-")) && word.chars().all(name)
+        }) {
+            assert!(scenarios.iter().any(|scenario| scenario == word), "there is no {word}");
+        }
+    }
 }

@@ -65,7 +65,7 @@ impl World {
                 let part = &now[at..now.len().min(at + range.len())];
                 at += part.len();
                 match &smc.established.path {
-                    Path::Copied { .. } => {
+                    Path::Copied { .. } | Path::Rdma { .. } => {
                         smc.send[range.start..range.start + part.len()].copy_from_slice(part);
                     }
                     Path::Mapped { peer, .. } => {
@@ -78,7 +78,7 @@ impl World {
             // Only the last piece has the urgent byte.
             let oob = flags.oob && later.is_empty();
             let more = flags.more || !later.is_empty();
-            smc.conn.commit(n as u32, SendFlags { more, oob });
+            smc.conn.commit(u32::try_from(n).unwrap_or(u32::MAX), SendFlags { more, oob });
             pair.streams[side].accepted(n, oob);
             rest = later;
             self.pump();
@@ -122,14 +122,14 @@ impl World {
                 let mut got = Vec::new();
                 for range in chunks.ranges() {
                     let len = range.len().min(n as usize - got.len());
-                    let token = smc.established.receive.dmb.token;
-                    match self.ism.read(token, 32 + range.start, len) {
-                        Ok(part) => got.extend(part),
-                        Err(_) => break,
+                    match self.ring(conn, side, range.start, len) {
+                        Some(part) => got.extend(part),
+                        None => break,
                     }
                 }
+                let Some(smc) = self.pairs[conn].sides[side].smc() else { return };
                 if !peek {
-                    smc.conn.consume(got.len() as u32);
+                    smc.conn.consume(u32::try_from(got.len()).unwrap_or(u32::MAX));
                 }
                 let none_left = got.is_empty() && chunks.total() == 0;
                 let end = match smc.conn.take_error() {
@@ -143,7 +143,7 @@ impl World {
             }
             Phase::Handshake | Phase::Over => return,
         };
-        let judged = pair.streams[1 - side].received(&got, peek);
+        let judged = self.pairs[conn].streams[1 - side].received(&got, peek);
         self.judge(conn, judged.map_err(|what| format!("side {side}: {what}")));
         match end {
             Some(End::Reset) => self.reset(conn, side),

@@ -4,16 +4,20 @@
 //!
 //! Invariant: its device is member of the one fabric, with the GID that its number gives it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
-use smc_proto::config::Config;
+use smc_proto::Instant;
+use smc_proto::config::{Config, Versions};
 use smc_proto::endpoint::Endpoint;
-use smc_proto::handshake::inventory::{Address, Interface, InterfaceId, IsmDevice};
+use smc_proto::handshake::inventory::{
+    Address, Interface, InterfaceId, IsmDevice, PortGid, RocePort, RoceVersion,
+};
 use smc_proto::handshake::route::Route;
 use smc_proto::id::{BufferId, DeviceId};
-use smc_wire::id::{Chid, DmbToken, IsmGid, Ueid};
+use smc_wire::id::{Chid, DmbToken, IsmGid, Mac, RoceGid, Ueid};
+use smc_wire::size::PathMtu;
 
 /// The one ISM device of each end.
 pub(crate) const ISM: DeviceId = DeviceId(1);
@@ -26,14 +30,47 @@ pub struct Setup {
     pub mapped: bool,
     /// Bytes of its send and receive buffers (`net.smc.wmem`, `net.smc.rmem`).
     pub buffer: u32,
+    /// It has an ISM device.
+    pub ism: bool,
+    /// RoCE ports that it has.
+    pub ports: u8,
+    /// It speaks version 1 of SMC-R, and not version 2.
+    pub v1: bool,
+}
+
+/// What the ends of a world have in common.
+#[derive(Debug, Clone, Copy)]
+enum Network {
+    Ism,
+    Roce { ports: u8, v1: bool },
+    Any,
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    prop_oneof![
+        3 => Just(Network::Ism),
+        3 => (1..=2u8, any::<bool>()).prop_map(|(ports, v1)| Network::Roce { ports, v1 }),
+        1 => Just(Network::Any),
+    ]
 }
 
 impl Setup {
-    /// Two or three ends of any kind.
-    pub fn any() -> impl Strategy<Value = Vec<Self>> {
+    fn on(network: Network) -> impl Strategy<Value = Self> {
         let buffer = prop_oneof![Just(16 << 10), Just(64 << 10)];
-        let setup = (any::<bool>(), buffer).prop_map(|(mapped, buffer)| Self { mapped, buffer });
-        prop::collection::vec(setup, 2..=3)
+        let has = (any::<bool>(), buffer, any::<bool>(), 0..=2u8, any::<bool>());
+        has.prop_map(move |(mapped, buffer, ism, ports, v1)| {
+            let (ism, ports, v1) = match network {
+                Network::Ism => (true, 0, false),
+                Network::Roce { ports, v1 } => (false, ports, v1),
+                Network::Any => (ism, ports, v1),
+            };
+            Self { mapped, buffer, ism, ports, v1 }
+        })
+    }
+
+    /// Two or three ends, mostly on one kind of network.
+    pub fn any() -> impl Strategy<Value = Vec<Self>> {
+        network().prop_flat_map(|network| prop::collection::vec(Self::on(network), 2..=3))
     }
 }
 
@@ -50,10 +87,48 @@ pub(crate) struct Host {
     pub(crate) no_memory: u8,
     /// Signals to it are lost.
     pub(crate) deaf: bool,
+    /// Its RoCE ports, and those that are down.
+    pub(crate) ports: Vec<RocePort>,
+    pub(crate) down: BTreeSet<DeviceId>,
 }
 
 fn address(n: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
+}
+
+fn ism(gid: IsmGid, mapped: bool) -> IsmDevice {
+    IsmDevice {
+        id: ISM,
+        name: "ism0".into(),
+        parent: String::new(),
+        gid,
+        chid: Chid(0xFF01),
+        pnetid: None,
+        v2: true,
+        vlans: true,
+        mapped,
+        max_dmb: 1 << 20,
+    }
+}
+
+/// RoCE port `id` of the end with address `n`: GIDs by its MAC, and by an address.
+fn roce(n: u8, id: u8) -> RocePort {
+    let mac = Mac([2, 0, 0, 0, n, id]);
+    let mut v1 = [0xFE; 16];
+    v1[10..].copy_from_slice(&mac.0);
+    let v2 = Ipv4Addr::new(10, 0, id - 1, n).to_ipv6_mapped().octets();
+    let gid = |gid, version| PortGid { gid: RoceGid(gid), version, interface: INTERFACE };
+    RocePort {
+        id: DeviceId(100 + u32::from(id)),
+        adapter: format!("rxe{id}"),
+        port: 1,
+        mac,
+        interface: Some(INTERFACE),
+        pnetid: None,
+        active: true,
+        gids: vec![gid(v1, RoceVersion::V1), gid(v2, RoceVersion::V2)],
+        mtu: PathMtu::M1024,
+    }
 }
 
 impl Host {
@@ -65,6 +140,7 @@ impl Host {
         let buffer = setup.buffer;
         let mut config = Config { wmem: buffer, rmem: buffer, ..Config::default() };
         config.instance = [0x51, n];
+        config.smcr = Versions { v1: setup.v1, v2: !setup.v1 };
         config.set_hostname("simulated");
         let ueid = Ueid::new("SIMULATOR").map_err(|error| error.to_string())?;
         config.eids.add(ueid).map_err(|error| format!("{error:?}"))?;
@@ -79,18 +155,13 @@ impl Host {
             addresses: vec![Address { ip: address(n + 1), prefix_len: 24 }],
         });
         let gid = IsmGid { gid: 0xA000 + u64::from(n), ext: 0xB000 + u64::from(n) };
-        endpoint.add_ism(IsmDevice {
-            id: ISM,
-            name: "ism0".into(),
-            parent: String::new(),
-            gid,
-            chid: Chid(0xFF01),
-            pnetid: None,
-            v2: true,
-            vlans: true,
-            mapped: setup.mapped,
-            max_dmb: 1 << 20,
-        });
+        if setup.ism {
+            endpoint.add_ism(ism(gid, setup.mapped));
+        }
+        let ports: Vec<_> = (1..=setup.ports).map(|port| roce(n + 1, port)).collect();
+        for port in &ports {
+            endpoint.set_port(Instant(0), port.clone());
+        }
         let route = Route {
             interface: Some(INTERFACE),
             local: address(n + 1),
@@ -100,6 +171,15 @@ impl Host {
             rcvbuf: None,
         };
         let dmbs = BTreeMap::new();
-        Ok(Self { endpoint, route, gid, alive: true, dmbs, no_memory: 0, deaf: false })
+        let down = BTreeSet::new();
+        let (alive, no_memory, deaf) = (true, 0, false);
+        Ok(Self { endpoint, route, gid, alive, dmbs, no_memory, deaf, ports, down })
+    }
+
+    /// Whether a registration fails now.
+    pub(crate) fn fails(&mut self) -> bool {
+        let fails = self.no_memory > 0;
+        self.no_memory = self.no_memory.saturating_sub(1);
+        fails
     }
 }

@@ -9,15 +9,19 @@
 //! | [`script`] | what applications do and what goes wrong |
 //! | [`model`] | what TCP would do |
 //! | [`world`] | the ends, and time |
-//! | `application`, `wishes` | the two sides of a socket library: calls, and the protocol's wishes |
-//! | [`ism`] | the fabric |
+//! | `application`, `wishes`, `links` | the two sides of a socket library: calls, and the protocol's wishes |
+//! | [`ism`], `roce` | the fabrics |
 //! | [`coverage`] | what was seen |
+//! | [`runs`] | numbered cases, and their shrinking |
 
 mod application;
 pub mod coverage;
 pub mod host;
 pub mod ism;
+mod links;
 pub mod model;
+mod roce;
+pub mod runs;
 pub mod schedule;
 pub mod script;
 mod socket;

@@ -41,6 +41,7 @@ pub enum Fault {
 
 /// A step of a script. Connections are counted modulo those that there are, ends likewise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are what the steps' documentation says")]
 pub enum Step {
     /// A new connection between two ends.
     Connect { from: u8, to: u8 },

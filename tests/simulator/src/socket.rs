@@ -5,10 +5,11 @@
 //! Invariant: has rings only while it is [`Phase::Smc`]; what the application is told is judged by
 //! the [`Stream`]s at once.
 
+use smc_proto::conn::Connection;
 use smc_proto::conn::close::State;
-use smc_proto::conn::{Connection, Params, Ring, Sender};
 use smc_proto::endpoint::{Established, Path};
 use smc_proto::id::ConnId;
+use smc_proto::smcr::{Route, RtokenIndex};
 use smc_wire::id::DmbToken;
 
 use crate::model::Stream;
@@ -33,6 +34,8 @@ pub(crate) struct Smc {
     pub(crate) established: Established,
     /// The state when it was looked at last.
     pub(crate) state: State,
+    /// SMC-R: how bytes reach the peer now.
+    pub(crate) route: Option<Route>,
     /// A copied sender's send ring.
     pub(crate) send: Vec<u8>,
     /// What [`Established`] took was given back.
@@ -40,20 +43,24 @@ pub(crate) struct Smc {
 }
 
 impl Smc {
-    /// A connection as the handshake settled it; `None` if its rings cannot be.
-    pub(crate) fn new(established: Established) -> Option<Self> {
-        let ring = Ring::of_dmb(established.receive.size.bytes())?;
-        let (peer, sender, send) = match &established.path {
-            Path::Copied { send, peer, .. } => {
-                let len = send.size.bytes();
-                (peer, Sender::Copied { ring: Ring::new(len)? }, len as usize)
-            }
-            Path::Mapped { peer, .. } => (peer, Sender::Mapped, 0),
-        };
-        let peer_ring = Ring::new(peer.ring_len())?;
-        let conn = Connection::new(&Params { ring, peer_ring, sender });
+    /// A connection as the handshake settled it.
+    pub(crate) fn new(established: Established) -> Self {
+        let conn = Connection::new(&established.params);
         let state = conn.state();
-        Some(Self { conn, established, state, send: vec![0; send], released: false })
+        let (send, route) = match &established.path {
+            Path::Copied { send, .. } => (send.size.bytes(), None),
+            Path::Mapped { .. } => (0, None),
+            Path::Rdma { send, route, .. } => (send.size.bytes(), Some(*route)),
+        };
+        Self { conn, established, state, route, send: vec![0; send as usize], released: false }
+    }
+
+    /// SMC-R: the peer's RMB, and where the ring begins in it.
+    pub(crate) fn remote(&self) -> Option<(RtokenIndex, u32)> {
+        match &self.established.path {
+            Path::Rdma { index, offset, .. } => Some((*index, *offset)),
+            _ => None,
+        }
     }
 
     /// What the peer writes.
@@ -72,6 +79,8 @@ pub(crate) struct Socket {
     pub(crate) phase: Phase,
     /// What TCP brought and nobody has taken.
     pub(crate) tcp: Vec<u8>,
+    /// This side declined: the peer's Decline may have crossed its own.
+    pub(crate) declined: bool,
     /// The application has closed.
     pub(crate) closed: bool,
     /// The application was told of the end of what it receives.
@@ -81,7 +90,8 @@ pub(crate) struct Socket {
 impl Socket {
     /// A side whose handshake begins.
     pub(crate) fn new(host: usize, id: ConnId) -> Self {
-        Self { host, id, phase: Phase::Handshake, tcp: Vec::new(), closed: false, ended: false }
+        let (declined, closed, ended) = (false, false, false);
+        Self { host, id, phase: Phase::Handshake, tcp: Vec::new(), declined, closed, ended }
     }
 
     /// The side on SMC, if it is.

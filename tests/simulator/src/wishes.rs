@@ -7,12 +7,13 @@
 use smc_proto::conn::{self, Gone};
 use smc_proto::endpoint::{Established, Path, Wish};
 use smc_proto::group::{self, BufferKind, Fate, RegisterError};
+use smc_proto::handshake::route::NextHop;
 use smc_proto::id::ConnId;
 use smc_proto::smcd::dmb::Dmb;
 use smc_proto::smcd::event::DeviceEvent;
 use smc_wire::cdc::Smcd;
 use smc_wire::clc::Message;
-use smc_wire::id::{DmbToken, IsmGid};
+use smc_wire::id::{DmbToken, IsmGid, Mac};
 
 use crate::coverage::Kind;
 use crate::socket::{Pair, Phase, Smc};
@@ -50,7 +51,7 @@ impl World {
     }
 
     /// The connection of a script that an endpoint calls `id`.
-    fn find(&self, host: usize, id: ConnId) -> Option<(usize, usize)> {
+    pub(crate) fn find(&self, host: usize, id: ConnId) -> Option<(usize, usize)> {
         let at = |pair: &Pair| pair.sides.iter().position(|it| it.host == host && it.id == id);
         self.pairs.iter().enumerate().rev().find_map(|(conn, pair)| Some((conn, at(pair)?)))
     }
@@ -60,11 +61,13 @@ impl World {
     }
 
     fn carry_out(&mut self, host: usize, wish: Wish) {
+        self.note(|| format!("end {host} wishes {wish:?}"));
         let now = self.now();
         match wish {
             Wish::SendClc { conn, message } => {
-                self.saw_clc(&message);
+                let decline = self.saw_clc(&message);
                 if let Some((conn, side)) = self.find(host, conn) {
+                    self.pairs[conn].sides[side].declined |= decline;
                     self.tcp_send(conn, side, message.into());
                 }
             }
@@ -73,12 +76,13 @@ impl World {
                 self.hosts[host].endpoint.handle_remote_gid(now, conn, reached);
             }
             Wish::ResolveNextHop { conn, .. } => {
-                self.hosts[host].endpoint.handle_next_hop(now, conn, None);
+                let hop = NextHop { mac: Mac::default(), gateway: false };
+                self.hosts[host].endpoint.handle_next_hop(now, conn, Some(hop));
             }
-            Wish::Attach { conn, token, .. } => {
+            Wish::Attach { conn, device, token } => {
                 let len = self.ism.attach(self.hosts[host].gid, token).ok();
                 let len = len.map(|len| len as u64);
-                self.hosts[host].endpoint.handle_attached(now, conn, len);
+                self.hosts[host].endpoint.handle_attached(now, conn, device, token, len);
             }
             Wish::Detach { token, .. } => {
                 // Refused if the owner is gone with its memory.
@@ -110,6 +114,7 @@ impl World {
                 }
             }
             Wish::Group(wish) => self.carry_out_group(host, wish),
+            Wish::Links { group, wish } => self.carry_out_links(host, group, wish),
         }
     }
 
@@ -124,9 +129,13 @@ impl World {
                 let end = &mut self.hosts[host];
                 let token = end.dmbs.get(&buffer);
                 let zeroed = token.is_none_or(|token| self.ism.zero(end.gid, *token).is_ok());
+                if let Some(rmb) = self.roce.rmbs.get_mut(&(host, buffer)) {
+                    rmb.fill(0);
+                }
                 end.endpoint.handle_zeroed(now, buffer, zeroed);
             }
             group::Wish::Free { buffer, .. } => {
+                self.roce.rmbs.remove(&(host, buffer));
                 let end = &mut self.hosts[host];
                 if let Some(token) = end.dmbs.remove(&buffer) {
                     // Refused if the device itself is gone.
@@ -160,16 +169,18 @@ impl World {
         len: u32,
     ) -> Result<Dmb, RegisterError> {
         let end = &mut self.hosts[host];
-        if end.no_memory > 0 {
-            end.no_memory -= 1;
+        if end.fails() {
             return Err(RegisterError::NoSpace);
         }
-        let Some(group::Peer::Smcd(peer)) = end.endpoint.groups().peer(group) else {
-            return Err(RegisterError::Never);
+        let peer = match end.endpoint.groups().peer(group) {
+            _ if kind == BufferKind::Send => return Ok(Dmb::default()),
+            Some(group::Peer::Smcd(peer)) => peer,
+            Some(group::Peer::Smcr(_)) => {
+                self.roce.rmbs.insert((host, buffer), vec![0; len as usize]);
+                return Ok(Dmb::default());
+            }
+            None => return Err(RegisterError::Never),
         };
-        if kind == BufferKind::Send {
-            return Ok(Dmb::default());
-        }
         if end.endpoint.inventory().ism().is_empty() {
             return Err(RegisterError::Refused);
         }
@@ -184,6 +195,11 @@ impl World {
         let path = match &established.path {
             Path::Copied { .. } => "SMC-D copied",
             Path::Mapped { .. } => "SMC-D mapped",
+            Path::Rdma { .. } => "SMC-R",
+        };
+        let early = match &established.path {
+            Path::Rdma { early, .. } => early.clone(),
+            _ => Vec::new(),
         };
         self.coverage.saw(Kind::Ending, format!("established: {path}, {version:?}, {contact}"));
         let Some((conn, side)) = self.find(host, established.conn) else { return };
@@ -191,12 +207,12 @@ impl World {
         if left > 0 {
             self.wrong.get_or_insert(format!("connection {conn}: {left} bytes of TCP are left"));
         }
-        match Smc::new(established) {
-            Some(smc) => self.pairs[conn].sides[side].phase = Phase::Smc(Box::new(smc)),
-            None => {
-                self.wrong.get_or_insert(format!("connection {conn}: rings that cannot be"));
-            }
+        let mut smc = Smc::new(established);
+        for message in &early {
+            self.coverage.saw(Kind::Message, "CDC before the end of the handshake");
+            smc.conn.handle_cdc_smcr(message);
         }
+        self.pairs[conn].sides[side].phase = Phase::Smc(Box::new(smc));
         self.look(conn, side);
     }
 
@@ -234,6 +250,7 @@ impl World {
             self.saw_state(conn, side);
             let Some(wish) = wish else { break };
             any = true;
+            self.note(|| format!("connection {conn}, side {side} wishes {wish:?}"));
             self.carry_out_connection(conn, side, wish);
         }
         any
@@ -245,11 +262,17 @@ impl World {
         let Some(smc) = pair.sides[side].smc() else { return };
         match wish {
             conn::Wish::FetchUrgent { at } => {
-                let byte = self.ism.read(smc.token(), 32 + at as usize, 1);
-                smc.conn.handle_urgent_byte(byte.map_or(0, |byte| byte[0]));
+                let byte =
+                    self.ring(conn, side, at as usize, 1).and_then(|byte| byte.first().copied());
+                if let Some(smc) = self.pairs[conn].sides[side].smc() {
+                    smc.conn.handle_urgent_byte(byte.unwrap_or_default());
+                }
             }
             conn::Wish::Write(write) => {
-                let Path::Copied { peer, .. } = &smc.established.path else { return };
+                let Path::Copied { peer, .. } = &smc.established.path else {
+                    self.post_write(conn, side, write);
+                    return;
+                };
                 let bytes = &smc.send[write.from as usize..][..write.len as usize];
                 let place = peer.ring_offset() as usize + write.to as usize;
                 if self.ism.write(gid, peer.token(), place, bytes).is_err() {
@@ -257,14 +280,14 @@ impl World {
                 }
             }
             conn::Wish::PublishSmcd(area) => self.publish(conn, side, gid, &area),
-            conn::Wish::PublishSmcr(..) => {
-                self.wrong.get_or_insert("SMC-D publishes as SMC-R".into());
+            conn::Wish::PublishSmcr(message, receipt) => {
+                self.post_cdc(conn, side, &message, receipt);
             }
             conn::Wish::Wake(_) | conn::Wish::ShutdownTcp(_) => {}
             conn::Wish::AbortTcp => self.tcp_abort(conn, side),
             conn::Wish::Release => {
-                let fate =
-                    if pair.streams[side].broken().is_some() { Fate::Discard } else { Fate::Reuse };
+                let reusable = smc.conn.is_ring_reusable();
+                let fate = if reusable { Fate::Reuse } else { Fate::Discard };
                 self.release(conn, side, fate);
                 self.pairs[conn].sides[side].phase = Phase::Over;
             }
@@ -274,7 +297,10 @@ impl World {
     fn publish(&mut self, conn: usize, side: usize, gid: IsmGid, area: &Smcd) {
         self.coverage.saw(Kind::Message, format!("CDC: {} / {}", area.flags, area.state));
         let Some(smc) = self.pairs[conn].sides[side].smc() else { return };
-        let (Path::Copied { peer, .. } | Path::Mapped { peer, .. }) = &smc.established.path;
+        let (Path::Copied { peer, .. } | Path::Mapped { peer, .. }) = &smc.established.path else {
+            self.wrong.get_or_insert("SMC-R publishes as SMC-D".into());
+            return;
+        };
         let (token, at) = (peer.token(), peer.cdc_offset() as usize);
         let mut bytes = [0; 32];
         let written = match area.emit(&mut bytes) {
@@ -317,6 +343,10 @@ impl World {
     /// A side reads its CDC area: first the consumer half, then the producer half.
     fn look(&mut self, conn: usize, side: usize) {
         let Some(smc) = self.pairs[conn].sides[side].smc() else { return };
+        if smc.remote().is_some() {
+            self.connection_wishes(conn, side);
+            return;
+        }
         let token = smc.token();
         let half = |at| {
             let bytes = self.ism.read(token, at, 8).ok()?;
@@ -324,18 +354,34 @@ impl World {
         };
         if let (false, Some(cons), Some(prod)) = (smc.released, half(16), half(8)) {
             smc.conn.handle_cdc_smcd(prod, cons);
-            let lie = smc.conn.error().filter(|error| matches!(error, conn::Error::Protocol(_)));
-            if let Some(lie) = lie {
-                self.wrong.get_or_insert(format!("connection {conn}: {lie}"));
-            }
+            self.note_lie(conn, side);
         }
         self.connection_wishes(conn, side);
     }
 
+    /// Nobody here lies: who finds that a peer did is wrong.
+    pub(crate) fn note_lie(&mut self, conn: usize, side: usize) {
+        let Some(smc) = self.pairs[conn].sides[side].smc() else { return };
+        if let Some(lie @ conn::Error::Protocol(_)) = smc.conn.error() {
+            self.wrong.get_or_insert(format!("connection {conn}, side {side}: {lie}"));
+        }
+    }
+
+    /// Bytes of the ring that a side's peer writes.
+    pub(crate) fn ring(&self, conn: usize, side: usize, at: usize, len: usize) -> Option<&[u8]> {
+        let socket = &self.pairs[conn].sides[side];
+        let Phase::Smc(smc) = &socket.phase else { return None };
+        if smc.remote().is_none() {
+            return self.ism.read(smc.token(), 32 + at, len).ok();
+        }
+        let rmb = self.roce.rmbs.get(&(socket.host, smc.established.receive.id))?;
+        rmb.get(at..)?.get(..len)
+    }
+
     /// TCP brings bytes to a side.
     pub(crate) fn tcp_came(&mut self, conn: usize, side: usize, bytes: &[u8]) {
-        let now = self.now();
-        let socket = &mut self.pairs[conn].sides[side];
+        let pair = &mut self.pairs[conn];
+        let socket = &mut pair.sides[side];
         if !self.hosts[socket.host].alive {
             return;
         }
@@ -344,9 +390,22 @@ impl World {
                 socket.tcp.extend(bytes);
                 self.feed(conn, side);
             }
-            Phase::Plain(inbox) => inbox.extend(bytes),
+            Phase::Plain(inbox) => {
+                inbox.extend(bytes);
+                // Both sides declined at once: the other one's word is not the application's.
+                if socket.declined && matches!(Message::parse(inbox), Ok(Message::Decline(_))) {
+                    inbox.clear();
+                    socket.declined = false;
+                    self.coverage.saw(Kind::Ending, "declines crossed");
+                }
+            }
+            // The peer declined after all: its answer in the first contact, or ours, was lost.
+            Phase::Smc(_) if pair.streams[side].broken().is_some() => {
+                self.coverage.saw(Kind::Ending, "declined by a peer when on SMC");
+                self.gone(conn, side, Gone::Unreachable);
+            }
             Phase::Smc(_) => {
-                self.wrong.get_or_insert(format!("connection {conn}: TCP brings bytes at {now:?}"));
+                self.wrong.get_or_insert(format!("connection {conn}: TCP brings bytes on SMC"));
             }
             Phase::Over => {}
         }
@@ -384,7 +443,8 @@ impl World {
         }
     }
 
-    fn saw_clc(&mut self, message: &[u8]) {
+    /// Notes a message; whether it is a Decline.
+    fn saw_clc(&mut self, message: &[u8]) -> bool {
         let name = match Message::parse(message) {
             Ok(Message::Proposal(_)) => "CLC: proposal".into(),
             Ok(Message::Accept(_)) => "CLC: accept".into(),
@@ -392,10 +452,12 @@ impl World {
             Ok(Message::Decline(decline)) => format!("CLC: decline, {}", decline.diagnosis),
             Err(error) => {
                 self.wrong.get_or_insert(format!("an endpoint sent what is no CLC: {error}"));
-                return;
+                return false;
             }
         };
+        let decline = name.starts_with("CLC: decline");
         self.coverage.saw(Kind::Message, name);
+        decline
     }
 
     /// Notes a change of a connection's state.

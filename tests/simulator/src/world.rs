@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use smc_proto::Instant;
+use smc_proto::handshake::inventory::RocePort;
 use smc_proto::smcd::event::DeviceEvent;
 use smc_wire::id::DmbToken;
 
@@ -14,6 +15,7 @@ use crate::coverage::{Coverage, Kind};
 use crate::host::{Host, ISM, Setup};
 use crate::ism::Ism;
 use crate::model::{End, Stream};
+use crate::roce::{Place, Roce, Work};
 use crate::schedule::Schedule;
 use crate::script::{Fault, Side, Step};
 use crate::socket::{Pair, Phase, Socket};
@@ -36,6 +38,12 @@ pub(crate) enum Event {
     Look { host: usize },
     /// The fabric brings an event to an end's device.
     Device { host: usize, event: DeviceEvent },
+    /// A queue pair sends what is first in its queue, tried since then.
+    Transmit { qpn: u32, since: Instant },
+    /// A work request of a queue pair completes.
+    Complete { qpn: u32, work: Work, ok: bool },
+    /// A link's queue pair says that it failed.
+    LinkFailed { place: Place },
 }
 
 /// The world.
@@ -43,11 +51,14 @@ pub struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) pairs: Vec<Pair>,
     pub(crate) ism: Ism,
+    pub(crate) roce: Roce,
     pub(crate) schedule: Schedule<Event>,
     pub(crate) random: fastrand::Rng,
     pub(crate) coverage: Coverage,
     /// When TCP brings the next bytes of a direction at the earliest: it keeps the order.
     pub(crate) tcp_free: Vec<[Instant; 2]>,
+    /// Whether to print what happens.
+    pub trace: bool,
     /// What was not as TCP would have it.
     pub(crate) wrong: Option<String>,
 }
@@ -63,10 +74,12 @@ impl World {
             hosts: hosts.collect::<Result<_, _>>()?,
             pairs: Vec::new(),
             ism: Ism::default(),
+            roce: Roce::default(),
             schedule: Schedule::default(),
             random: fastrand::Rng::with_seed(seed),
             coverage: Coverage::default(),
             tcp_free: Vec::new(),
+            trace: false,
             wrong: None,
         })
     }
@@ -74,6 +87,13 @@ impl World {
     /// The time.
     pub(crate) fn now(&self) -> Instant {
         self.schedule.now()
+    }
+
+    /// Prints what happens, if somebody wants to see it.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>15?}  {}", Duration::from_nanos(self.now().0), what());
+        }
     }
 
     /// A short while: how long something takes to reach another end.
@@ -96,6 +116,7 @@ impl World {
     /// What was not as TCP would have it, in words.
     pub fn run(&mut self, script: &[Step]) -> Result<(), String> {
         for step in script {
+            self.note(|| format!("step {step:?}"));
             self.step(step);
             self.pump();
             if let Some(wrong) = self.wrong.take() {
@@ -172,14 +193,17 @@ impl World {
                         side.phase = Phase::Over;
                     }
                 }
+                self.roce.remove(host);
                 self.device_gone(host);
             }
             Fault::DeviceGone => {
                 let now = self.now();
-                for pair in self.pairs.iter_mut().filter(|pair| pair.concerns(host)) {
-                    pair.break_for("a device was removed");
-                }
+                self.break_pairs(host, "a device was removed");
                 self.hosts[host].endpoint.remove_ism(now, ISM);
+                while let Some(port) = self.hosts[host].ports.pop() {
+                    self.hosts[host].endpoint.remove_port(now, port.id);
+                    self.hosts[host].down.insert(port.id);
+                }
                 self.pump();
                 self.device_gone(host);
             }
@@ -188,7 +212,37 @@ impl World {
                 self.hosts[host].deaf = true;
                 self.schedule.after(LOOK, Event::Look { host });
             }
-            Fault::PortDown | Fault::PortUp | Fault::LinkLost | Fault::NotReady => {}
+            Fault::PortDown => self.port_down(host),
+            Fault::PortUp => self.ports_up(host),
+            Fault::LinkLost => {
+                self.break_pairs(host, "a link was lost");
+                self.lose_link(host);
+            }
+            Fault::NotReady => self.not_ready(host),
+        }
+    }
+
+    fn break_pairs(&mut self, host: usize, why: &'static str) {
+        for pair in self.pairs.iter_mut().filter(|pair| pair.concerns(host)) {
+            pair.break_for(why);
+        }
+    }
+
+    fn port_down(&mut self, host: usize) {
+        let now = self.now();
+        self.break_pairs(host, "a port went down");
+        let at = self.random.usize(..self.hosts[host].ports.len().max(1));
+        if let Some(port) = self.hosts[host].ports.get(at).cloned() {
+            self.hosts[host].down.insert(port.id);
+            self.hosts[host].endpoint.set_port(now, RocePort { active: false, ..port });
+        }
+    }
+
+    fn ports_up(&mut self, host: usize) {
+        let now = self.now();
+        self.hosts[host].down.clear();
+        for port in self.hosts[host].ports.clone() {
+            self.hosts[host].endpoint.set_port(now, port);
         }
     }
 
@@ -257,6 +311,7 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        self.note(|| format!("{event:?}"));
         match event {
             Event::Tcp { conn, side, bytes } => self.tcp_came(conn, side, &bytes),
             Event::TcpReset { conn, side } => self.tcp_reset(conn, side),
@@ -270,6 +325,9 @@ impl World {
                 self.hosts[host].endpoint.handle_event(now, ISM, &event);
             }
             Event::Device { .. } => {}
+            Event::Transmit { qpn, since } => self.transmit(qpn, since),
+            Event::Complete { qpn, work, ok } => self.complete(qpn, &work, ok),
+            Event::LinkFailed { place } => self.link_failed(place),
         }
     }
 
@@ -341,10 +399,11 @@ impl World {
                 }
             }
         }
-        match self.ism.len() {
-            0 => Ok(()),
-            n => Err(format!("{n} DMBs are left in the fabric")),
+        let left = (self.ism.len(), self.roce.qps.len(), self.roce.rmbs.len());
+        if left != (0, 0, 0) {
+            return Err(format!("left are, of DMBs, queue pairs, RMBs: {left:?}"));
         }
+        Ok(())
     }
 
     /// What was seen.

@@ -56,9 +56,7 @@ impl Connection {
         } else if link::holds_back(self) || self.is_corked(flags.more) {
             return;
         }
-        if self.tx.free() > 0 {
-            self.want_transmit();
-        }
+        self.want_transmit();
     }
 
     fn is_corked(&self, more: bool) -> bool {

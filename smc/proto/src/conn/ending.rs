@@ -167,8 +167,13 @@ impl Connection {
             self.step(Event::Terminate);
         }
         if !tell {
-            self.due.remove(Due::OUTBOUND);
             self.link.pending = 0;
+        }
+        // A peer that was told the end has closed perhaps, and its ring serves another connection;
+        // but not if it knows that bytes are missing.
+        let knows = self.said_final && self.tx.unsent == 0;
+        if !tell || knows {
+            self.due.remove(Due::OUTBOUND);
             self.step(Event::AbortSent);
         }
     }
@@ -214,7 +219,7 @@ impl Connection {
     }
 
     fn say_final(&mut self) {
-        let unread = self.rx.unread_in_stream() > 0;
+        let unread = self.rx.unread > 0;
         self.say(if unread { ConnectionState::ABORTED } else { ConnectionState::CLOSED });
     }
 }

@@ -119,11 +119,14 @@ impl Connection {
         };
         if event == Event::PeerAborted {
             self.error.get_or_insert(Error::Reset);
-            // No more bytes; a CDC that is due may say how this side has closed.
+        }
+        self.trailing = self.rx.flags.contains(ProducerFlags::WRITE_BLOCKED);
+        self.step(event);
+        if self.is_mute() {
+            // A CDC that is due may say how this side has closed.
             self.due.remove(Due::TRANSMIT);
         }
         self.read_shut = true;
-        self.step(event);
         self.wake |= Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED;
         self.finish_closing(false);
     }

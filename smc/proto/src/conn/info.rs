@@ -102,6 +102,18 @@ impl Connection {
         self.rx.mark.is_at_mark()
     }
 
+    /// Whether the peer will not write our ring any more, so that after
+    /// [`Wish::Release`](super::Wish::Release) it may serve another connection; if not, it has to be
+    /// given back to its device.
+    ///
+    /// That is so once the peer has said that it closed or aborted, unless it was blocked then (after
+    /// its linger time it may go on with bytes that have waited) or the link was switched (it may
+    /// repeat itself). Linux reuses the ring in any case, also that of a connection which it aborted
+    /// itself; the old peer may then write into the new connection.
+    pub fn is_ring_reusable(&self) -> bool {
+        !self.killed && self.peer_closed() && !self.trailing && !self.link.was_switched()
+    }
+
     /// All cursors and flags.
     pub fn info(&self) -> Info {
         let (tx, rx) = (&self.tx, &self.rx);

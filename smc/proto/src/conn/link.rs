@@ -40,6 +40,10 @@ impl Link {
         Self { token, autocork, seqno: 0, completed: 0, number: 0, pending: 0, is_full: false }
     }
 
+    pub(super) fn was_switched(&self) -> bool {
+        self.number != 0
+    }
+
     fn receipt(&mut self, sent: u32, seqno: u16) -> Receipt {
         self.pending = self.pending.saturating_add(1);
         Receipt { sent, seqno, link: self.number }
@@ -74,8 +78,8 @@ impl Connection {
         }
     }
 
-    /// SMC-R: whether the link takes messages now. Until it does, nothing is wished that would go
-    /// there.
+    /// SMC-R: whether the link takes a message, and the writes before it, now. Until it does, nothing
+    /// is wished that would go there. To be said before wishes are asked for.
     pub fn handle_slots(&mut self, free: bool) {
         self.link.is_full = !free;
     }
@@ -98,12 +102,12 @@ impl Connection {
         self.want_transmit();
     }
 
-    /// The message that tells the peer of the move. It carries no cursors, and its completion says
-    /// nothing new.
+    /// The message that tells the peer of the move. It carries no cursors, and as it comes before all
+    /// writes on the new link, its completion says nothing new.
     pub(super) fn validation(&mut self) -> (Smcr, Receipt) {
         let completed = self.link.completed;
-        let unsure = self.tx.total.wrapping_sub(self.tx.inflight);
-        (Smcr::validation(completed, self.link.token), self.link.receipt(unsure, completed))
+        let receipt = self.link.receipt(self.tx.total, completed);
+        (Smcr::validation(completed, self.link.token), receipt)
     }
 
     /// The next CDC message.

@@ -104,6 +104,10 @@ pub struct Connection {
     write_shut: bool,
     /// Aborted by this side: nothing goes out but the CDC that says so.
     killed: bool,
+    /// The peer closed while it waited for space: bytes may still come.
+    trailing: bool,
+    /// The CDC that closes or aborts was published.
+    said_final: bool,
     /// [`Wish::Release`] was given.
     finished: bool,
 }
@@ -133,6 +137,8 @@ impl Connection {
             read_shut: false,
             write_shut: false,
             killed: false,
+            trailing: false,
+            said_final: false,
             finished: false,
         }
     }
@@ -145,15 +151,23 @@ impl Connection {
     }
 
     /// Asks for a CDC.
+    ///
+    /// After the one that closes there is none, but for those behind bytes that had to wait: the peer
+    /// may have closed as well, and then its ring serves another connection. Linux goes on with
+    /// updates after SHUT_RDWR.
     fn want_publish(&mut self) {
-        if !self.is_mute() {
+        let over = self.said_final && self.tx.unsent == 0;
+        if !self.is_mute() && !over {
             self.due.insert(Due::PUBLISH);
         }
     }
 
-    /// Whether cursors need not be told to the peer any more: one of the two has aborted.
+    /// Whether bytes and cursors must not be told to the peer any more: one of the two has aborted, or
+    /// both have closed, and then the peer's ring may serve another connection.
     fn is_mute(&self) -> bool {
-        self.killed || self.rx.state.contains(ConnectionState::ABORTED)
+        self.killed
+            || self.rx.state.contains(ConnectionState::ABORTED)
+            || (self.said_final && self.peer_closed())
     }
 
     /// The flags beside our producer cursor.

@@ -6,30 +6,41 @@
 //! them; wake-ups; TCP; release. What goes to the peer waits while its link is full, and TCP and
 //! release wait with it.
 
-use smc_wire::cdc::Smcd;
+use smc_wire::cdc::{ConnectionState, Smcd};
 
 use super::Connection;
 use super::close::{Event, State};
-use super::wish::{Due, How, Ready, Wish};
+use super::wish::{Due, How, Ready, Wish, Write};
 
 impl Connection {
     /// The next thing to do, or none.
     #[inline]
     pub fn poll_wish(&mut self) -> Option<Wish> {
-        if self.due.is_empty() && self.wake.is_empty() {
-            return None;
-        }
+        if self.due.is_empty() && self.wake.is_empty() { None } else { self.next_wish() }
+    }
+
+    /// One function with all that is inlined into it: a wish is written once, where the caller has it.
+    #[inline(never)]
+    fn next_wish(&mut self) -> Option<Wish> {
         if self.finished {
             return None;
         }
         if self.due.take(Due::FETCH) {
             return Some(Wish::FetchUrgent { at: self.rx.mark.offset(self.rx.ring) });
         }
-        if self.due.intersects(Due::OUTBOUND)
-            && !self.link.is_full
-            && let Some(wish) = self.poll_outbound()
-        {
-            return Some(wish);
+        if !self.link.is_full {
+            if self.due.take(Due::VALIDATE) {
+                let (message, receipt) = self.validation();
+                return Some(Wish::PublishSmcr(message, receipt));
+            }
+            if self.due.intersects(Due::TRANSMIT)
+                && let Some(write) = self.transmit()
+            {
+                return Some(Wish::Write(write));
+            }
+            if self.due.take(Due::PUBLISH) {
+                return Some(self.publish());
+            }
         }
         if !self.wake.is_empty() {
             return Some(Wish::Wake(std::mem::take(&mut self.wake)));
@@ -40,28 +51,21 @@ impl Connection {
         self.poll_end()
     }
 
-    fn poll_outbound(&mut self) -> Option<Wish> {
-        if self.due.take(Due::VALIDATE) {
-            let (message, receipt) = self.validation();
-            return Some(Wish::PublishSmcr(message, receipt));
+    /// The next piece to copy. After the last one a CDC is due.
+    #[inline]
+    fn transmit(&mut self) -> Option<Write> {
+        let before = self.tx.prod;
+        let write = self.tx.next_write();
+        if self.tx.prod != before {
+            self.due.insert(Due::PUBLISH);
         }
-        if self.due.intersects(Due::TRANSMIT) {
-            let before = self.tx.prod;
-            let write = self.tx.next_write();
-            if self.tx.prod != before {
-                self.due.insert(Due::PUBLISH);
-            }
-            if write.is_some() {
-                return write.map(Wish::Write);
-            }
+        if self.tx.unsent == 0 || self.tx.free() == 0 {
             self.due.remove(Due::TRANSMIT);
         }
-        if !self.due.take(Due::PUBLISH) {
-            return None;
-        }
-        Some(self.publish())
+        write
     }
 
+    #[inline]
     fn publish(&mut self) -> Wish {
         let wish = if self.is_smcr() {
             let (message, receipt) = self.message();
@@ -74,6 +78,8 @@ impl Connection {
                 state: self.sent_state,
             })
         };
+        self.said_final =
+            self.sent_state.intersects(ConnectionState::CLOSED | ConnectionState::ABORTED);
         self.rx.published();
         self.opening(|conn| conn.tx.published());
         if self.state == State::PeerAbortWait {

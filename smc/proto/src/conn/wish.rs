@@ -22,8 +22,8 @@ pub enum Wish {
     /// SMC-D: write the CDC area of the peer's DMB, all bytes of earlier [`Wish::Write`]s before it,
     /// then signal. If it cannot be done: `handle_gone(Gone::Unreachable)`.
     ///
-    /// With plain stores: the producer half, then the consumer half (it carries the flags) with
-    /// release order, the order of addresses, as Linux's one copy has it.
+    /// With plain stores, each of release order: the producer half, then the consumer half, which
+    /// carries the flags. It is the order of addresses, in which Linux's one copy goes too.
     PublishSmcd(cdc::Smcd),
     /// SMC-R: post this message on the link that the earlier [`Wish::Write`]s were posted on. Its
     /// completion goes to `handle_completion` with the receipt.
@@ -34,7 +34,8 @@ pub enum Wish {
     ShutdownTcp(How),
     /// Reset the TCP connection below (`tcp_abort`).
     AbortTcp,
-    /// The rings are not touched any more: buffers and the TCP connection can go. The last wish.
+    /// The rings are not touched any more: buffers and the TCP connection can go, and may be used
+    /// again if [`is_ring_reusable`](super::Connection::is_ring_reusable). The last wish.
     Release,
 }
 

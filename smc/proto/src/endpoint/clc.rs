@@ -58,11 +58,11 @@ impl Endpoint {
         match (state, message) {
             (_, Message::Decline(decline)) => self.declined(hs, &decline),
             (State::Proposed(offer), Message::Accept(accept)) => {
-                self.accepted(hs, &offer, &accept.0);
+                self.accepted(hs, offer, &accept.0);
             }
             (State::Listening, Message::Proposal(proposal)) => self.proposed(hs, proposal),
             (State::Answered(way, wants, terms), Message::Confirm(confirm)) => {
-                self.confirmed(hs, way, &wants, &terms, &confirm);
+                self.confirmed(hs, &way, wants, &terms, &confirm);
             }
             _ => self.end(hs, Failure::OutOfTurn { came, due }.into()),
         }

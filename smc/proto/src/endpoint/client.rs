@@ -5,18 +5,20 @@
 //! Invariant: after the Confirm was sent the handshake is through; nothing that fails later falls
 //! back.
 
-use smc_wire::clc::{AcceptConfirm, Confirm, Contact, Diagnosis};
+use smc_wire::clc::{AcceptConfirm, Confirm, Contact, Diagnosis, Smcr};
+use smc_wire::id::Mac;
 
-use super::state::{Handshake, Purpose, State, Wants};
+use super::state::{Agreed, Handshake, Over, Purpose, State, Wants};
 use super::wish::Wish;
 use super::{CLC_WAIT, Endpoint};
-use crate::group::{Ask, Peer, Role, SmcdPeer, VlanState};
+use crate::group::{Ask, LinkPeer, Peer, Role, SmcdPeer, SmcrPeer, Version, VlanState};
 use crate::handshake::client::{Chosen, Means, look};
-use crate::handshake::offer::Offer;
+use crate::handshake::offer::{Offer, gid_to_ipv4};
 use crate::handshake::reason::{End, Failure, Reason};
-use crate::handshake::route::Route;
+use crate::handshake::route::{NextHop, Route};
 use crate::id::ConnId;
 use crate::smcd::dmb::PeerElement;
+use crate::smcr::qp::PeerEnd;
 
 impl Endpoint {
     pub(super) fn begin_client(&mut self, conn: ConnId, route: &Route) {
@@ -75,41 +77,87 @@ impl Endpoint {
     pub(super) fn accepted(
         &mut self,
         mut hs: Box<Handshake>,
-        offer: &Offer,
+        offer: Box<Offer>,
         accept: &AcceptConfirm,
     ) {
-        let chosen = look(&self.host(), offer, accept);
+        let chosen = look(&self.host(), &offer, accept);
         hs.v2 = matches!(accept.contact, Contact::V2 { .. });
-        let wants = chosen.and_then(|chosen| Ok((self.client_wants(offer, &chosen)?, chosen)));
-        match wants {
-            Ok((wants, chosen)) => self.get(hs, Purpose::Confirm(chosen), wants),
+        let chosen = match chosen {
+            Ok(chosen) => chosen,
+            Err(end) => return self.end(hs, end),
+        };
+        if let Means::Smcr { peer, direct: Some(false), .. } = chosen.means {
+            let Some((from, to)) = hs.route.local4().zip(gid_to_ipv4(peer.gid)) else {
+                return self.end(hs, Diagnosis::NOROUTE.into());
+            };
+            self.wishes.push_back(Wish::ResolveNextHop { conn: hs.conn, from, to });
+            return self.park(hs, State::Resolving(offer, chosen), None);
+        }
+        self.take_up(hs, &offer, chosen, None);
+    }
+
+    /// The next hop to a server that says that there is a gateway (`smc_connect_rdma_v2_prepare`).
+    pub(super) fn gateway_for_client(
+        &mut self,
+        hs: Box<Handshake>,
+        offer: &Offer,
+        chosen: Chosen,
+        hop: Option<NextHop>,
+    ) {
+        match hop {
+            None => self.end(hs, Diagnosis::NOROUTE.into()),
+            Some(hop) if !hop.gateway => self.end(hs, Diagnosis::NOINDIRECT.into()),
+            Some(hop) => self.take_up(hs, offer, chosen, Some(hop.mac)),
+        }
+    }
+
+    fn take_up(&mut self, hs: Box<Handshake>, offer: &Offer, chosen: Chosen, gateway: Option<Mac>) {
+        match self.client_wants(&hs, offer, &chosen, gateway) {
+            Ok(wants) => self.get(hs, Purpose::Confirm(chosen), wants),
             Err(end) => self.end(hs, end),
         }
     }
 
-    fn client_wants(&self, offer: &Offer, chosen: &Chosen) -> Result<Wants, End> {
-        match chosen.means {
+    fn client_wants(
+        &self,
+        hs: &Handshake,
+        offer: &Offer,
+        chosen: &Chosen,
+        gateway: Option<Mac>,
+    ) -> Result<Wants, End> {
+        let (peer, over) = match chosen.means {
             Means::Smcd(ism, peer) => {
-                let device = self.inventory.ism_device(ism.device).ok_or(Failure::GroupGone)?;
+                let device = self.inventory.ism_device(ism.device).ok_or(Diagnosis::NOSMCDDEV)?;
                 let emulated = ism.chid.is_emulated();
                 let peer = SmcdPeer { device: ism.device, emulated, gid: peer.gid };
-                let (role, version, vlan) = (Role::Client, chosen.version, offer.vlan);
-                let ask = Ask { peer: Peer::Smcd(peer), role, version, vlan };
-                let (device, mapped) = (ism.device, device.mapped);
-                Ok(Wants { ask, first: chosen.first, device, mapped })
+                (Peer::Smcd(peer), Over::Ism { device: ism.device, mapped: device.mapped })
             }
-            Means::Smcr { .. } => Err(Diagnosis::MODEUNSUPP.into()),
-        }
+            Means::Smcr { port, peer, .. } => {
+                let Smcr { peer: id, gid, mac, qpn, psn, mtu, .. } = peer;
+                let terms = chosen.terms;
+                let server = Some(PeerEnd { qpn, psn, gid, mac, mtu });
+                let local = hs.route.local4().filter(|_| chosen.version == Version::V2);
+                let link = LinkPeer { gid, mac, qpn };
+                let peer = SmcrPeer { id, link, max_conns: terms.max_conns };
+                (Peer::Smcr(peer), Over::Roce { port, local, gateway, terms, server })
+            }
+        };
+        let (role, version, vlan) = (Role::Client, chosen.version, offer.vlan);
+        Ok(Wants { ask: Ask { peer, role, version, vlan }, first: chosen.first, over })
     }
 
     /// Group and buffers are there: map the peer's DMB, or confirm.
     pub(super) fn ready_to_confirm(&mut self, hs: Box<Handshake>, chosen: Chosen, wants: Wants) {
-        let Means::Smcd(_, peer) = chosen.means else { return };
+        let (peer, over) = match (chosen.means, wants.over) {
+            (Means::Smcd(_, peer), Over::Ism { device, mapped }) => (peer, (device, mapped)),
+            (Means::Smcr { peer, .. }, _) => return self.confirm_rdma(hs, &chosen, &wants, &peer),
+            _ => return self.end(hs, Diagnosis::INTERR.into()),
+        };
         let Ok(element) = PeerElement::new(peer.token, peer.size, peer.dmbe_idx) else {
             return self.end(hs, Failure::Lie("Accept.dmbe_idx").into());
         };
-        if wants.mapped {
-            let (conn, device, token) = (hs.conn, wants.device, element.token());
+        if let (device, true) = over {
+            let (conn, token) = (hs.conn, element.token());
             self.wishes.push_back(Wish::Attach { conn, device, token });
             return self.park(hs, State::Mapping(chosen, wants, element), None);
         }
@@ -124,12 +172,20 @@ impl Endpoint {
         wants: &Wants,
         peer: PeerElement,
     ) {
-        let common = self.ours(&hs, chosen.version, chosen.eid, &chosen.terms, wants);
+        let agreed = chosen.agreed();
+        let common = self.ours(&hs, &agreed, wants);
         let (Some(common), Some(path)) = (common, hs.path(wants, peer)) else {
             return self.end(hs, Failure::GroupGone.into());
         };
         let confirm = Confirm { common, gids: None };
         self.send(hs.conn, |bytes| confirm.emit(bytes));
-        self.establish(hs, (chosen.version, chosen.eid, chosen.terms), path);
+        self.establish(hs, &agreed, path);
+    }
+}
+
+impl Chosen {
+    /// What both sides have agreed on.
+    pub(super) fn agreed(&self) -> Agreed {
+        Agreed { version: self.version, eid: self.eid, terms: self.terms }
     }
 }

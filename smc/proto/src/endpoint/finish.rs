@@ -6,14 +6,12 @@
 //! way it ends.
 
 use smc_wire::clc::{Decline, Diagnosis};
-use smc_wire::id::Eid;
 
 use super::Endpoint;
-use super::state::{Handshake, Held};
+use super::state::{Agreed, Handshake, Held, State};
 use super::wish::{Established, Path, Wish};
-use crate::group::{Cause, Fate, Role, Version};
+use crate::group::{Cause, Fate, Role};
 use crate::handshake::reason::{End, Failure, Kind, Reason};
-use crate::handshake::release::Terms;
 use crate::id::ConnId;
 
 impl Endpoint {
@@ -68,12 +66,7 @@ impl Endpoint {
     }
 
     /// A handshake is through: its buffers are the connection's.
-    pub(super) fn establish(
-        &mut self,
-        hs: Box<Handshake>,
-        (version, eid, terms): (Version, Option<Eid>, Terms),
-        path: Path,
-    ) {
+    pub(super) fn establish(&mut self, hs: Box<Handshake>, agreed: &Agreed, path: Path) {
         let Some(Held { group, first, receive: Some(receive), .. }) = hs.held else {
             return self.end(hs, Failure::GroupGone.into());
         };
@@ -83,7 +76,8 @@ impl Endpoint {
         for (device, vlan) in &hs.vlans {
             self.groups.release_vlan(*device, *vlan);
         }
-        let smcd = matches!(path, Path::Copied { .. } | Path::Mapped { .. });
+        let Agreed { version, eid, terms } = *agreed;
+        let smcd = !matches!(path, Path::Rdma { .. });
         self.stats.technology(smcd).handshake_success(hs.role, version);
         self.established.insert(hs.conn, group);
         let (conn, role, first_contact) = (hs.conn, hs.role, first);
@@ -107,8 +101,13 @@ impl Endpoint {
 
     /// The time of a waiting handshake is over.
     pub(super) fn timed_out(&mut self, hs: Box<Handshake>) {
-        if hs.waits_for().is_some() {
+        if hs.state.is_first_contact() {
             return self.resume_anyway(hs);
+        }
+        match hs.state {
+            State::LastWord(diagnosis) => return self.end(hs, diagnosis.into()),
+            State::Linked(agreed, remote) => return self.establish_rdma(hs, &agreed, remote),
+            _ => {}
         }
         let kind = hs.due().unwrap_or(Kind::Decline);
         self.end(hs, Failure::Timeout(kind).into());

@@ -19,12 +19,16 @@
 //! | `clc` | messages that come |
 //! | `client`, `server` | the two sides' steps |
 //! | `resources` | link group, VLAN, buffers, attached DMB |
+//! | `links`, `ports`, `rdma` | SMC-R: queue pairs, RoCE ports, and their part in a handshake |
 //! | `finish` | how it ends |
 //! | `wish` | what shall be done |
 
 mod clc;
 mod client;
 mod finish;
+mod links;
+mod ports;
+mod rdma;
 mod resources;
 mod server;
 mod state;
@@ -33,18 +37,20 @@ mod wish;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use smc_wire::clc::Diagnosis;
 use smc_wire::id::PeerId;
 
+use self::links::{Event, Links};
 use self::state::{Handshake, State};
 pub use self::wish::{Established, Path, Wish};
 use crate::Instant;
 use crate::config::{Config, ConfigError};
 use crate::group::{self, Cause, Fate, GroupError, Groups, Limits};
 use crate::handshake::host::Host;
-use crate::handshake::inventory::{Interface, InterfaceId, Inventory, IsmDevice, RocePort};
+use crate::handshake::inventory::{Interface, InterfaceId, Inventory, IsmDevice};
 use crate::handshake::reason::{End, Failure};
 use crate::handshake::route::Route;
-use crate::id::{ConnId, DeviceId, GroupId};
+use crate::id::{BufferId, ConnId, DeviceId, GroupId};
 use crate::smcd::event::DeviceEvent;
 use crate::stats::Stats;
 
@@ -53,6 +59,10 @@ pub const CLC_WAIT: Duration = Duration::from_secs(6);
 /// How long a Decline is waited for when the other side has failed already
 /// (`CLC_WAIT_TIME_SHORT`).
 pub const CLC_WAIT_SHORT: Duration = Duration::from_secs(1);
+
+/// Handshakes as a server beyond which [`Config::limit_hs`] counts: those that Linux's work queue
+/// runs at a time (`WQ_DFL_ACTIVE`).
+const MAX_HANDSHAKES: usize = 1024;
 
 /// A host's end of SMC.
 #[derive(Debug)]
@@ -65,8 +75,16 @@ pub struct Endpoint {
     established: BTreeMap<ConnId, GroupId>,
     /// Deadlines of handshakes.
     timers: BTreeSet<(Instant, ConnId)>,
-    /// Handshakes that wait for a first contact.
+    /// Handshakes that wait for a link group's progress.
     waiting: BTreeSet<(GroupId, ConnId)>,
+    /// The links of SMC-R groups.
+    links: BTreeMap<GroupId, Links>,
+    /// What links have said that is not handled yet.
+    events: VecDeque<Event>,
+    /// SMC-R buffers that are being made reachable.
+    sharing: BTreeSet<BufferId>,
+    /// SMC-R buffers to be zeroed when the peer has forgotten them.
+    leaving: BTreeSet<BufferId>,
     wishes: VecDeque<Wish>,
     last: u32,
     now: Instant,
@@ -88,7 +106,11 @@ impl Endpoint {
             established: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            wishes: VecDeque::new(),
+            links: BTreeMap::new(),
+            events: VecDeque::with_capacity(8),
+            sharing: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            wishes: VecDeque::with_capacity(16),
             last: 0,
             now: Instant::default(),
         })
@@ -127,11 +149,6 @@ impl Endpoint {
     /// A network interface is there no more.
     pub fn remove_interface(&mut self, id: InterfaceId) {
         self.inventory.remove_interface(id);
-    }
-
-    /// Adds a RoCE port, or says what has changed about it.
-    pub fn set_port(&mut self, port: RocePort) {
-        self.inventory.set_port(port);
     }
 
     /// TCP has connected as a client: begins the handshake.
@@ -174,7 +191,7 @@ impl Endpoint {
     }
 
     /// [`group::Wish::Zero`] was carried out, or with `false` could not be.
-    pub fn handle_zeroed(&mut self, now: Instant, buffer: crate::id::BufferId, done: bool) {
+    pub fn handle_zeroed(&mut self, now: Instant, buffer: BufferId, done: bool) {
         self.now = now;
         match done {
             true => self.groups.handle_zeroed(buffer),
@@ -194,6 +211,7 @@ impl Endpoint {
             }
         }
         self.groups.handle_timeout(now);
+        self.links_timed_out();
     }
 
     // Wishes and time
@@ -204,11 +222,18 @@ impl Endpoint {
             if let Some(wish) = self.wishes.pop_front() {
                 return Some(wish);
             }
+            if let Some(event) = self.events.pop_front() {
+                self.link_event(event);
+                continue;
+            }
             match self.groups.poll_wish()? {
                 group::Wish::Kill { conn, tell_peer } => self.killed(conn, tell_peer),
+                group::Wish::EndLinks { group, cause } => self.end_links(group, cause),
+                group::Wish::Zero { group, buffer } => self.zero(group, buffer),
+                group::Wish::Free { group, buffer } => self.free(group, buffer),
                 group::Wish::Gone { group } => {
                     self.first_contact_over(group);
-                    return Some(Wish::Group(group::Wish::Gone { group }));
+                    self.wishes.push_back(Wish::Group(group::Wish::Gone { group }));
                 }
                 wish => return Some(Wish::Group(wish)),
             }
@@ -218,7 +243,9 @@ impl Endpoint {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let handshakes = self.timers.first().map(|(deadline, _)| *deadline);
-        [handshakes, self.groups.poll_timeout()].into_iter().flatten().min()
+        let links = self.links.values().filter_map(Links::poll_timeout);
+        let others = [handshakes, self.groups.poll_timeout()];
+        others.into_iter().flatten().chain(links).min()
     }
 
     // Getters
@@ -246,6 +273,11 @@ impl Endpoint {
     /// Handshakes under way.
     pub fn handshakes(&self) -> usize {
         self.handshakes.len()
+    }
+
+    /// Whether listeners should offer SMC in their SYN-ACKs now (`smc_hs_congested`).
+    pub fn offers(&self) -> bool {
+        !self.config.limit_hs || self.handshakes.len() < MAX_HANDSHAKES
     }
 
     /// What names this host to SMC-R peers.
@@ -289,6 +321,16 @@ impl Endpoint {
         Some(hs)
     }
 
+    /// Takes a handshake out if `waits` says that it waits for what has come; else nobody asked.
+    fn take_if(
+        &mut self,
+        conn: ConnId,
+        waits: impl FnOnce(&State) -> bool,
+    ) -> Option<Box<Handshake>> {
+        let asked = self.handshakes.get(&conn).is_some_and(|hs| waits(&hs.state));
+        if asked { self.take(conn) } else { None }
+    }
+
     /// Lets a handshake wait, for `time` at most.
     fn park(&mut self, mut hs: Box<Handshake>, state: State, time: Option<Duration>) {
         hs.state = state;
@@ -305,13 +347,25 @@ impl Endpoint {
     /// A group ended: an established connection is aborted, a handshake fails.
     fn killed(&mut self, conn: ConnId, tell_peer: bool) {
         if let Some(hs) = self.take(conn) {
-            self.end(hs, End::Fail(Failure::GroupGone));
+            match hs.state {
+                State::Linking(..) | State::Linked(..) => {
+                    self.last_word(hs, Diagnosis::TIMEOUT_CL);
+                }
+                _ => self.end(hs, End::Fail(Failure::GroupGone)),
+            }
         } else if self.established.contains_key(&conn) {
             self.wishes.push_back(Wish::Abort { conn, tell_peer });
         }
     }
 
     fn leave(&mut self, group: GroupId, conn: ConnId, fate: Fate) {
+        // The peer's queue pairs reach an SMC-R buffer until DELETE RKEY is answered, so it must go
+        // the way of one that is used again.
+        let fate = match self.links.contains_key(&group) {
+            true => Fate::Reuse,
+            false => fate,
+        };
+        self.with_links(group, |links, _| links.leave(conn));
         let left: Result<(), GroupError> =
             self.groups.leave(self.now, group, conn, fate, &mut self.stats);
         debug_assert!(left.is_ok(), "a connection that is known is a member of its group");
@@ -322,7 +376,7 @@ impl Endpoint {
         let from = (group, ConnId(0))..=(group, ConnId(u32::MAX));
         let waiting: Vec<_> = self.waiting.range(from).map(|(_, conn)| *conn).collect();
         for conn in waiting {
-            if let Some(hs) = self.take(conn) {
+            if let Some(hs) = self.take_if(conn, State::is_first_contact) {
                 self.resume(hs);
             }
         }

@@ -12,7 +12,7 @@ use smc_wire::clc::{AcceptConfirm, Body, Contact, Diagnosis, Smcd};
 use smc_wire::id::{Chid, DmbToken, Eid, IsmGid, LinkGroupId};
 
 use super::Endpoint;
-use super::state::{Handshake, Held, Phase, Purpose, State, Wants};
+use super::state::{Agreed, Handshake, Held, Over, Phase, Purpose, State, Wants};
 use super::wish::{Path, Wish};
 use crate::Instant;
 use crate::group::{
@@ -20,13 +20,15 @@ use crate::group::{
 };
 use crate::handshake::first_contact;
 use crate::handshake::reason::Failure;
-use crate::handshake::release::Terms;
 use crate::id::{BufferId, ConnId, DeviceId};
 use crate::smcd::dmb::{Dmb, PeerElement};
 
 /// How long a handshake waits for another one's first contact with the same peer, before it goes on
 /// as Linux does: without waiting.
 const FIRST_CONTACT_WAIT: Duration = Duration::from_secs(1);
+/// The same for SMC-R, where a first contact takes longer and Linux waits too
+/// (`smc_server_lgr_pending`); shorter than [`super::CLC_WAIT`], after which the client gives up.
+const FIRST_CONTACT_WAIT_SMCR: Duration = Duration::from_secs(4);
 
 impl Endpoint {
     /// [`crate::group::Wish::Register`] was carried out: a DMB has a token and an index, other
@@ -40,7 +42,7 @@ impl Endpoint {
         self.now = now;
         let registered = self.groups.handle_registered(buffer, outcome, &mut self.stats);
         let Some(Registered { conn, kind, acquired, .. }) = registered else { return };
-        let Some(mut hs) = self.take(conn) else { return };
+        let Some(mut hs) = self.take_if(conn, State::is_buffering) else { return };
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Getting(purpose, wants, Phase::Buffers) => {
                 self.acquired(hs, purpose, wants, kind, acquired);
@@ -85,7 +87,7 @@ impl Endpoint {
         len: Option<u64>,
     ) {
         self.now = now;
-        let Some(mut hs) = self.take(conn) else {
+        let Some(mut hs) = self.take_if(conn, State::is_attaching) else {
             if len.is_some() {
                 self.wishes.push_back(Wish::Detach { device, token });
             }
@@ -97,8 +99,8 @@ impl Endpoint {
                 Err(Failure::Attach) => self.end(hs, Diagnosis::MEM.into()),
                 Err(failure) => self.end_attached(hs, &wants, element, failure),
             },
-            State::Attaching(way, wants, terms, element) => match fitting(element, len) {
-                Ok(element) => self.complete(hs, &way, &wants, &terms, element),
+            State::Attaching(agreed, wants, element) => match fitting(element, len) {
+                Ok(element) => self.complete(hs, &agreed, &wants, element),
                 Err(Failure::Attach) => self.end(hs, Failure::Attach.into()),
                 Err(failure) => self.end_attached(hs, &wants, element, failure),
             },
@@ -113,7 +115,9 @@ impl Endpoint {
         element: PeerElement,
         failure: Failure,
     ) {
-        self.wishes.push_back(Wish::Detach { device: wants.device, token: element.token() });
+        if let Over::Ism { device, .. } = wants.over {
+            self.wishes.push_back(Wish::Detach { device, token: element.token() });
+        }
         self.end(hs, failure.into());
     }
 
@@ -125,8 +129,12 @@ impl Endpoint {
         };
         match under_way {
             Some(group) => {
+                let time = match wants.over {
+                    Over::Ism { .. } => FIRST_CONTACT_WAIT,
+                    Over::Roce { .. } => FIRST_CONTACT_WAIT_SMCR,
+                };
                 let state = State::Getting(purpose, wants, Phase::FirstContact(group));
-                self.park(hs, state, Some(FIRST_CONTACT_WAIT));
+                self.park(hs, state, Some(time));
             }
             None => self.hold_vlan(hs, purpose, wants),
         }
@@ -151,11 +159,12 @@ impl Endpoint {
     /// The device must be in the VLAN that the group will have.
     fn hold_vlan(&mut self, mut hs: Box<Handshake>, purpose: Purpose, wants: Wants) {
         let ask = &wants.ask;
-        let counts = ask.version == Version::V1 || ask.role == Role::Client;
-        let place = (wants.device, ask.vlan);
-        if ask.peer.is_smcd() && counts && ask.vlan != 0 && !hs.vlans.contains(&place) {
-            let held = self.groups.hold_vlan(place.0, place.1);
-            hs.vlans.push(place);
+        if let Over::Ism { device, .. } = wants.over
+            && ask.vlan != 0
+            && !hs.vlans.contains(&(device, ask.vlan))
+        {
+            let held = self.groups.hold_vlan(device, ask.vlan);
+            hs.vlans.push((device, ask.vlan));
             if held == VlanState::Pending {
                 return self.park(hs, State::Getting(purpose, wants, Phase::Vlan), None);
             }
@@ -168,31 +177,48 @@ impl Endpoint {
             Role::Client => self.groups.join_client(hs.conn, &wants.ask, wants.first),
             Role::Server => self.groups.join_server(hs.conn, &wants.ask),
         };
-        match joined {
-            Ok(joined) => {
-                let (group, first) = (joined.group, joined.first_contact);
-                hs.held = Some(Held { group, first, send: None, receive: None });
-                self.acquire(hs, purpose, wants);
+        let (group, first) = match joined {
+            Ok(joined) => (joined.group, joined.first_contact),
+            Err(JoinError::OutOfSync) => return self.end(hs, Diagnosis::SYNCERR.into()),
+            Err(JoinError::Member(..)) => return self.end(hs, Diagnosis::INTERR.into()),
+        };
+        let held = Held { group, first, send: None, receive: None, link: None };
+        hs.held = Some(held);
+        if let Over::Roce { .. } = wants.over {
+            match self.join_links(&hs, &wants) {
+                Ok(link) => hs.held = Some(Held { link: Some(link), ..held }),
+                Err(diagnosis) => return self.not_had(hs, purpose, diagnosis),
             }
-            Err(JoinError::OutOfSync) => self.end(hs, Diagnosis::SYNCERR.into()),
-            Err(JoinError::Member(..)) => self.end(hs, Diagnosis::INTERR.into()),
         }
+        self.acquire(hs, purpose, wants);
     }
 
     /// Gets the next buffer that is missing, in Linux's order: send, then receive.
     fn acquire(&mut self, hs: Box<Handshake>, purpose: Purpose, wants: Wants) {
         let Some(held) = &hs.held else { return };
         let (kind, bytes) = match (held.send, held.receive) {
-            (None, _) if !wants.mapped => {
+            (None, _) if wants.over.copies() => {
                 (BufferKind::Send, hs.route.sndbuf.unwrap_or(self.config.wmem))
             }
-            (_, None) => (BufferKind::Receive, hs.route.rcvbuf.unwrap_or(self.config.rmem)),
+            (_, None) => {
+                let bytes = hs.route.rcvbuf.unwrap_or(self.config.rmem);
+                (BufferKind::Receive, bytes.min(self.largest(&wants)))
+            }
             _ => return self.had(hs, purpose, wants),
         };
         match self.groups.acquire(held.group, hs.conn, kind, bytes, &mut self.stats) {
             Ok(acquired) => self.acquired(hs, purpose, wants, kind, acquired),
             Err(_) => self.end(hs, Failure::GroupGone.into()),
         }
+    }
+
+    /// Bytes of the largest receive buffer that can be had.
+    fn largest(&self, wants: &Wants) -> u32 {
+        let device = match wants.over {
+            Over::Ism { device, .. } => self.inventory.ism_device(device),
+            Over::Roce { .. } => None,
+        };
+        device.map_or(u32::MAX, |device| device.max_dmb)
     }
 
     fn acquired(
@@ -222,8 +248,16 @@ impl Endpoint {
         }
     }
 
-    /// Everything is there.
+    /// The buffers are there.
     fn had(&mut self, hs: Box<Handshake>, purpose: Purpose, wants: Wants) {
+        match wants.over {
+            Over::Ism { .. } => self.ready(hs, purpose, wants),
+            Over::Roce { .. } => self.share_buffers(hs, purpose, wants),
+        }
+    }
+
+    /// Everything is there.
+    pub(super) fn ready(&mut self, hs: Box<Handshake>, purpose: Purpose, wants: Wants) {
         match purpose {
             Purpose::Confirm(chosen) => self.ready_to_confirm(hs, chosen, wants),
             Purpose::Accept(choice, way) => self.answer(hs, &choice, way, wants),
@@ -231,7 +265,7 @@ impl Endpoint {
     }
 
     /// Something is not to be had.
-    fn not_had(&mut self, mut hs: Box<Handshake>, purpose: Purpose, why: Diagnosis) {
+    pub(super) fn not_had(&mut self, mut hs: Box<Handshake>, purpose: Purpose, why: Diagnosis) {
         match purpose {
             Purpose::Confirm(_) => self.end(hs, why.into()),
             Purpose::Accept(choice, _) => {
@@ -245,30 +279,35 @@ impl Endpoint {
     pub(super) fn ours(
         &self,
         hs: &Handshake,
-        version: Version,
-        eid: Option<Eid>,
-        terms: &Terms,
+        agreed: &Agreed,
         wants: &Wants,
     ) -> Option<AcceptConfirm> {
         let held = hs.held.as_ref()?;
-        let contact = match version {
-            Version::V1 => Contact::V1 { first: held.first },
-            Version::V2 => Contact::V2 {
-                eid: eid.unwrap_or(Eid([0; 32])),
-                first: held.first.then(|| first_contact::ours(&self.config, terms, None)),
-            },
+        let (body, direct) = match wants.over {
+            Over::Ism { device, .. } => (Body::Smcd(self.smcd(held, agreed, device)?), None),
+            Over::Roce { gateway, .. } => {
+                (Body::Smcr(self.smcr(hs.conn, held)?), Some(gateway.is_none()))
+            }
         };
-        let body = Body::Smcd(self.smcd(held, version, wants)?);
+        let contact = match agreed.version {
+            Version::V1 => Contact::V1 { first: held.first },
+            Version::V2 => {
+                let first = || first_contact::ours(&self.config, &agreed.terms, direct);
+                let eid = agreed.eid.unwrap_or(Eid([0; 32]));
+                Contact::V2 { eid, first: held.first.then(first) }
+            }
+        };
         Some(AcceptConfirm { contact, body })
     }
 
-    fn smcd(&self, held: &Held, version: Version, wants: &Wants) -> Option<Smcd> {
-        let device = self.inventory.ism_device(wants.device)?;
+    fn smcd(&self, held: &Held, agreed: &Agreed, device: DeviceId) -> Option<Smcd> {
+        let device = self.inventory.ism_device(device)?;
         let receive = held.receive?;
-        let emulated = version == Version::V2 && device.chid.is_emulated();
+        let v1 = agreed.version == Version::V1;
+        let ext = if v1 || !device.chid.is_emulated() { 0 } else { device.gid.ext };
         Some(Smcd {
-            gid: IsmGid { ext: if emulated { device.gid.ext } else { 0 }, ..device.gid },
-            chid: if version == Version::V1 { Chid::default() } else { device.chid },
+            gid: IsmGid { ext, ..device.gid },
+            chid: if v1 { Chid::default() } else { device.chid },
             token: receive.dmb.token,
             dmbe_idx: 0,
             size: receive.size,
@@ -278,12 +317,12 @@ impl Endpoint {
 }
 
 impl Handshake {
-    /// How bytes reach the peer's element.
+    /// How bytes reach the peer's element of a DMB.
     pub(super) fn path(&self, wants: &Wants, peer: PeerElement) -> Option<Path> {
-        let device = wants.device;
-        match wants.mapped {
-            true => Some(Path::Mapped { device, peer }),
-            false => Some(Path::Copied { device, send: self.held?.send?, peer }),
+        match wants.over {
+            Over::Ism { device, mapped: true } => Some(Path::Mapped { device, peer }),
+            Over::Ism { device, .. } => Some(Path::Copied { device, send: self.held?.send?, peer }),
+            Over::Roce { .. } => None,
         }
     }
 }

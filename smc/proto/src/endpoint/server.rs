@@ -6,15 +6,13 @@
 //! Confirm after that declines only where Linux does, and fails otherwise.
 
 use smc_wire::clc::{Accept, Body, Confirm, Diagnosis, Proposal, Version as ClcVersion};
-use smc_wire::id::IsmGid;
 
-use super::state::{Handshake, Purpose, State, Wants};
+use super::state::{Agreed, Handshake, Over, Purpose, State, Wants};
 use super::wish::Wish;
 use super::{CLC_WAIT, Endpoint};
 use crate::Instant;
-use crate::group::{Ask, Peer, Role, SmcdPeer};
+use crate::group::{Ask, LinkPeer, Peer, Role, SmcdPeer, SmcrPeer, Version};
 use crate::handshake::confirm;
-use crate::handshake::offer::ChosenIsm;
 use crate::handshake::reason::{Failure, Reason};
 use crate::handshake::release::Terms;
 use crate::handshake::route::{NextHop, Route};
@@ -35,7 +33,7 @@ impl Endpoint {
     /// [`Wish::QueryRemoteGid`] was carried out.
     pub fn handle_remote_gid(&mut self, now: Instant, conn: ConnId, reached: bool) {
         self.now = now;
-        let Some(mut hs) = self.take(conn) else { return };
+        let Some(mut hs) = self.take_if(conn, State::is_asking) else { return };
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Choosing(mut choice) => {
                 let step = choice.reached(&self.host(), reached);
@@ -48,12 +46,13 @@ impl Endpoint {
     /// [`Wish::ResolveNextHop`] was carried out; `None` if there is no route.
     pub fn handle_next_hop(&mut self, now: Instant, conn: ConnId, hop: Option<NextHop>) {
         self.now = now;
-        let Some(mut hs) = self.take(conn) else { return };
+        let Some(mut hs) = self.take_if(conn, State::is_asking) else { return };
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Choosing(mut choice) => {
                 let step = choice.hop(&self.host(), hop);
                 self.step(hs, choice, step);
             }
+            State::Resolving(offer, chosen) => self.gateway_for_client(hs, &offer, chosen, hop),
             state => self.park(hs, state, None),
         }
     }
@@ -91,29 +90,39 @@ impl Endpoint {
                 self.wishes.push_back(Wish::ResolveNextHop { conn, from, to });
                 self.park(hs, State::Choosing(choice), None);
             }
-            Step::Try(way) => match way.means {
-                Means::Smcd(ism, gid) => match self.server_wants(&way, &ism, gid) {
-                    Some(wants) => self.get(hs, Purpose::Accept(choice, way), wants),
-                    None => self.try_next(hs, choice, Diagnosis::NOSMCDDEV),
-                },
-                Means::Smcr { .. } => self.try_next(hs, choice, Diagnosis::NOSMCRDEV),
+            Step::Try(way) => match self.server_wants(&hs, &choice, &way) {
+                Some(wants) => self.get(hs, Purpose::Accept(choice, way), wants),
+                None => self.try_next(hs, choice, Diagnosis::NOSMCDDEV),
             },
             Step::Decline(diagnosis) => self.end(hs, diagnosis.into()),
         }
     }
 
-    fn server_wants(&self, way: &Way, ism: &ChosenIsm, gid: IsmGid) -> Option<Wants> {
-        let mapped = self.inventory.ism_device(ism.device)?.mapped;
-        let peer = SmcdPeer { device: ism.device, emulated: ism.chid.is_emulated(), gid };
+    fn server_wants(&self, hs: &Handshake, choice: &Choice, way: &Way) -> Option<Wants> {
+        let (peer, over) = match way.means {
+            Means::Smcd(ism, gid) => {
+                let (device, emulated) = (ism.device, ism.chid.is_emulated());
+                let mapped = self.inventory.ism_device(device)?.mapped;
+                (Peer::Smcd(SmcdPeer { device, emulated, gid }), Over::Ism { device, mapped })
+            }
+            Means::Smcr { port, peer: id, gid, mac, hop } => {
+                let terms = choice.terms();
+                let local = hs.route.local4().filter(|_| way.version == Version::V2);
+                let gateway = hop.filter(|hop| hop.gateway).map(|hop| hop.mac);
+                let link = LinkPeer { gid, mac, ..LinkPeer::default() };
+                let peer = SmcrPeer { id, link, max_conns: terms.max_conns };
+                (Peer::Smcr(peer), Over::Roce { port, local, gateway, terms, server: None })
+            }
+        };
         let (role, version, vlan) = (Role::Server, way.version, way.vlan);
-        let ask = Ask { peer: Peer::Smcd(peer), role, version, vlan };
-        Some(Wants { ask, first: false, device: ism.device, mapped })
+        Some(Wants { ask: Ask { peer, role, version, vlan }, first: false, over })
     }
 
     /// Group and buffers are there: sends the Accept.
     pub(super) fn answer(&mut self, hs: Box<Handshake>, choice: &Choice, way: Way, wants: Wants) {
         let terms = choice.terms();
-        let Some(ours) = self.ours(&hs, way.version, way.eid, &terms, &wants) else {
+        let agreed = Agreed { version: way.version, eid: way.eid, terms };
+        let Some(ours) = self.ours(&hs, &agreed, &wants) else {
             return self.end(hs, Failure::GroupGone.into());
         };
         self.send(hs.conn, |bytes| Accept(ours).emit(bytes));
@@ -124,39 +133,43 @@ impl Endpoint {
     pub(super) fn confirmed(
         &mut self,
         hs: Box<Handshake>,
-        way: Way,
-        wants: &Wants,
+        way: &Way,
+        wants: Wants,
         terms: &Terms,
         confirm: &Confirm,
     ) {
         let first = hs.held.is_some_and(|held| held.first);
-        let terms = match confirm::look(&way, first, terms, &confirm.common) {
-            Ok(terms) => terms,
+        let agreed = match confirm::look(way, first, terms, &confirm.common) {
+            Ok(terms) => Agreed { version: way.version, eid: way.eid, terms },
             Err(end) => return self.end(hs, end),
         };
-        let Body::Smcd(peer) = confirm.common.body else { return };
-        let Ok(element) = PeerElement::new(peer.token, peer.size, peer.dmbe_idx) else {
-            return self.end(hs, Failure::Lie("Confirm.dmbe_idx").into());
-        };
-        if wants.mapped {
-            let (conn, device, token) = (hs.conn, wants.device, element.token());
-            self.wishes.push_back(Wish::Attach { conn, device, token });
-            return self.park(hs, State::Attaching(way, *wants, terms, element), None);
+        match (confirm.common.body, wants.over) {
+            (Body::Smcd(peer), Over::Ism { device, mapped }) => {
+                let Ok(element) = PeerElement::new(peer.token, peer.size, peer.dmbe_idx) else {
+                    return self.end(hs, Failure::Lie("Confirm.dmbe_idx").into());
+                };
+                if !mapped {
+                    return self.complete(hs, &agreed, &wants, element);
+                }
+                let (conn, token) = (hs.conn, element.token());
+                self.wishes.push_back(Wish::Attach { conn, device, token });
+                self.park(hs, State::Attaching(agreed, wants, element), None);
+            }
+            (Body::Smcr(peer), _) => self.complete_rdma(hs, &agreed, &peer),
+            _ => self.end(hs, Failure::Lie("Confirm.type").into()),
         }
-        self.complete(hs, &way, wants, &terms, element);
     }
 
     /// The peer's DMB can be written: the connection is established.
     pub(super) fn complete(
         &mut self,
         hs: Box<Handshake>,
-        way: &Way,
+        agreed: &Agreed,
         wants: &Wants,
-        terms: &Terms,
         peer: PeerElement,
     ) {
         match hs.path(wants, peer) {
-            Some(path) => self.establish(hs, (way.version, way.eid, *terms), path),
+            Some(path) => self.establish(hs, agreed, path),
             None => self.end(hs, Failure::GroupGone.into()),
         }
     }

@@ -7,14 +7,17 @@
 
 use std::net::Ipv4Addr;
 
-use smc_wire::id::{DmbToken, Eid, IsmGid};
+use smc_wire::cdc;
+use smc_wire::id::{AlertToken, DmbToken, Eid, IsmGid};
+use smc_wire::size::BufferSize;
 
-use crate::conn::{Params, Ring, Sender};
+use crate::conn::{AUTOCORK, Params, Ring, Sender};
 use crate::group::{self, Buffer, Role, Version};
 use crate::handshake::reason::{Failure, Reason};
 use crate::handshake::release::Terms;
 use crate::id::{ConnId, DeviceId, GroupId};
 use crate::smcd::dmb::PeerElement;
+use crate::smcr::{self, RtokenIndex};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +96,17 @@ pub enum Wish {
         /// Whether the peer is there to be told by a CDC message with the abort flag.
         tell_peer: bool,
     },
+    /// A link group's queue pairs and memory regions: never one of those that an endpoint sees to
+    /// itself ([`smcr::Wish::FirstContactDone`], `FirstContactFailed`, `LinkUp`, `BufferReady`,
+    /// `BufferFree`, `KillConnection` and `GroupGone`).
+    Links {
+        /// The group.
+        group: GroupId,
+        /// What it wants.
+        wish: smcr::Wish,
+    },
     /// The link groups want something: buffers, events, VLANs. Never [`group::Wish::Kill`], which
-    /// is [`Wish::Abort`] here.
+    /// is [`Wish::Abort`] here, nor [`group::Wish::EndLinks`].
     Group(group::Wish),
 }
 
@@ -135,24 +147,56 @@ pub enum Path {
         /// The peer's element.
         peer: PeerElement,
     },
-    /// SMC-D: in the peer's DMB itself, which is attached.
+    /// SMC-D: in the peer's DMB itself, which is attached; to be detached when the connection is
+    /// released.
     Mapped {
         /// Our device.
         device: DeviceId,
         /// The peer's element.
         peer: PeerElement,
     },
+    /// SMC-R: from our send buffer into the peer's RMB, by RDMA writes.
+    Rdma {
+        /// Our send buffer.
+        send: Buffer,
+        /// On which queue pair, with which key.
+        route: smcr::Route,
+        /// The peer's RMB, for its key on another link.
+        index: RtokenIndex,
+        /// Bytes from the RMB's begin to the ring.
+        offset: u32,
+        /// The ring's size.
+        size: BufferSize,
+        /// The connection's name at the peer.
+        token: AlertToken,
+        /// CDC messages that came before the handshake was through, to be handled first.
+        early: Vec<cdc::Smcr>,
+    },
 }
 
 impl Path {
+    /// SMC-D: the peer's element.
+    pub fn element(&self) -> Option<&PeerElement> {
+        match self {
+            Self::Copied { peer, .. } | Self::Mapped { peer, .. } => Some(peer),
+            Self::Rdma { .. } => None,
+        }
+    }
+
     /// The connection's rings and its sender, with `receive` as the ring that the peer writes.
     pub(super) fn params(&self, receive: &Buffer) -> Option<Params> {
-        let ring = Ring::of_dmb(receive.size.bytes())?;
+        let dmb = Ring::of_dmb(receive.size.bytes())?;
+        let whole = Ring::new(receive.size.bytes())?;
+        let ring = if matches!(self, Self::Rdma { .. }) { whole } else { dmb };
         let (peer_ring, sender) = match self {
             Self::Copied { send, peer, .. } => {
                 (peer.ring_len(), Sender::Copied { ring: Ring::new(send.size.bytes())? })
             }
             Self::Mapped { peer, .. } => (peer.ring_len(), Sender::Mapped),
+            Self::Rdma { send, size, token, .. } => {
+                let ring = Ring::new(send.size.bytes())?;
+                (size.bytes(), Sender::Rdma { ring, token: *token, autocork: AUTOCORK })
+            }
         };
         Some(Params { ring, peer_ring: Ring::new(peer_ring)?, sender })
     }

@@ -11,11 +11,11 @@ use smc_wire::id::Eid;
 
 use super::first_contact;
 use super::host::Host;
-use super::inventory::ChosenPort;
 use super::offer::{ChosenIsm, Offer};
 use super::reason::{End, Failure};
 use super::release::Terms;
 use crate::group::Version;
+use crate::smcr::qp::Port;
 
 /// What the server chose of the offer.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ pub(crate) enum Means {
     Smcd(ChosenIsm, Smcd),
     /// SMC-R over the offered port, to the server's RMB.
     Smcr {
-        port: ChosenPort,
+        port: Port,
         peer: Smcr,
         /// The server reaches us without a gateway; version 2's first contact says so.
         direct: Option<bool>,

@@ -53,8 +53,11 @@ pub(crate) fn look(
 fn same_peer(way: &Way, first: bool, body: &Body) -> bool {
     match (way.means, body) {
         (Means::Smcd(device, gid), Body::Smcd(theirs)) => {
-            let chid = if way.version == Version::V1 { Chid::default() } else { device.chid };
-            theirs.chid == chid && (theirs.gid == gid || way.version == Version::V1 && gid.gid == 0)
+            let v1 = way.version == Version::V1;
+            let chid = if v1 { Chid::default() } else { device.chid };
+            // A proposal's native device has 64 bits of its GID there, or in version 1 perhaps none.
+            let half = theirs.gid.gid == gid.gid && (gid.ext == 0 || theirs.gid.ext == gid.ext);
+            theirs.chid == chid && (half || (v1 && gid.gid == 0))
         }
         (Means::Smcr { gid, .. }, Body::Smcr(theirs)) => !first || theirs.gid == gid,
         _ => false,

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smc_wire::id::{Chid, IsmGid, Mac, RoceGid};
+use smc_wire::size::PathMtu;
 
 use super::pnet::{PnetId, PnetTable};
 use crate::id::DeviceId;
@@ -87,7 +88,7 @@ pub struct IsmDevice {
     pub vlans: bool,
     /// Whether a peer's DMB can be mapped here and written in place (`support_mmapped_rdmb`).
     pub mapped: bool,
-    /// The largest DMB it takes, in bytes, header included.
+    /// The largest DMB it takes, in bytes, header included; a power of two from 16 KiB.
     pub max_dmb: u32,
 }
 
@@ -130,16 +131,8 @@ pub struct RocePort {
     pub active: bool,
     /// Its GIDs, in the order of the port's table.
     pub gids: Vec<PortGid>,
-    /// Its MTU, as the wire encodes it: 1 (256 bytes) to 5 (4096).
-    pub mtu: u8,
-}
-
-/// A RoCE port and the GID of it that a connection uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChosenPort {
-    pub(crate) port: DeviceId,
-    pub(crate) gid: RoceGid,
-    pub(crate) mac: Mac,
+    /// The largest packet that it sends now.
+    pub mtu: PathMtu,
 }
 
 /// The devices and interfaces of this host.
@@ -148,6 +141,8 @@ pub struct Inventory {
     interfaces: Vec<Interface>,
     ism: Vec<IsmDevice>,
     ports: Vec<RocePort>,
+    /// The first active port's, also after it has gone.
+    first_mac: Option<Mac>,
     v2: bool,
 }
 
@@ -185,6 +180,9 @@ impl Inventory {
 
     /// Adds a RoCE port, or replaces what is known of it.
     pub fn set_port(&mut self, port: RocePort) {
+        if port.active {
+            self.first_mac.get_or_insert(port.mac);
+        }
         match self.ports.iter_mut().find(|it| it.id == port.id) {
             Some(known) => *known = port,
             None => self.ports.push(port),
@@ -243,10 +241,10 @@ impl Inventory {
         })
     }
 
-    /// The MAC that makes this host's peer id unique: the first active port's
+    /// The MAC that makes this host's peer id unique: the first active port's, for good
     /// (`smc_ib_define_local_systemid`).
     pub(crate) fn first_mac(&self) -> Option<Mac> {
-        self.ports.iter().find(|it| it.active).map(|it| it.mac)
+        self.first_mac
     }
 }
 

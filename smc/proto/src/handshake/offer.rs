@@ -17,13 +17,14 @@ use smc_wire::id::{Chid, IsmGid, Mac, PeerId, RoceGid};
 
 use super::host::Host;
 use super::inventory::{
-    ChosenPort, Interface, IsmDevice, PortGid, RocePort, RoceVersion, pnetid_of_ism, pnetid_of_port,
+    Interface, IsmDevice, PortGid, RocePort, RoceVersion, pnetid_of_ism, pnetid_of_port,
 };
 use super::pnet;
 use super::prefix;
 use super::release::FEATURES;
 use super::route::Route;
 use crate::id::DeviceId;
+use crate::smcr::qp::Port;
 
 /// An ISM device that is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +40,11 @@ pub(crate) struct Offer {
     /// SMC-D version 1.
     pub(crate) ism1: Option<ChosenIsm>,
     /// SMC-R version 1.
-    pub(crate) roce1: Option<ChosenPort>,
+    pub(crate) roce1: Option<Port>,
     /// SMC-D version 2; may be empty if `ism1` serves for it too.
     pub(crate) ism2: Option<ArrayVec<ChosenIsm, MAX_ISM_ENTRIES>>,
     /// SMC-R version 2.
-    pub(crate) roce2: Option<ChosenPort>,
+    pub(crate) roce2: Option<Port>,
     /// The subnets that version 1 needs; `None` takes version 1 out of the offer.
     pub(crate) prefixes: Option<Prefixes>,
     /// The VLAN of the interface.
@@ -72,10 +73,11 @@ impl Offer {
                 offer.ism1 = ism_v1(host, interface);
             }
             if versions.smcr.v1 {
-                offer.roce1 = roce_v1(host, interface);
+                offer.roce1 = Place { vlan: interface.vlan, local: None }.find(host, interface);
             }
             if versions.smcr.v2 && !host.config.eids.ueids().is_empty() {
-                offer.roce2 = route.local4().and_then(|local| roce_v2(host, interface, local));
+                let place = Place { vlan: interface.vlan, local: route.local4() };
+                offer.roce2 = place.local.and_then(|_| place.find(host, interface));
             }
         }
         if versions.smcd.v2 && host.inventory.v2_capable() {
@@ -204,73 +206,70 @@ fn ism_v2(host: &Host, v1: Option<ChosenIsm>) -> Option<ArrayVec<ChosenIsm, MAX_
     (v1.is_some() || !list.is_empty()).then_some(list)
 }
 
-/// A RoCE port for version 1 (`smc_pnet_find_roce_by_pnetid`).
-pub(crate) fn roce_v1(host: &Host, interface: &Interface) -> Option<ChosenPort> {
-    roce(host, interface, |_, gid| gid.version == RoceVersion::V1)
+/// What a GID must be to serve a connection, or the link group of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The VLAN of the interface that the GID belongs to; 0 for none.
+    pub(crate) vlan: u16,
+    /// Version 2: the local address in whose subnet that interface is.
+    pub(crate) local: Option<Ipv4Addr>,
 }
 
-/// A RoCE port for version 2: its GID is an IPv4 address of an interface in the subnet of `local`
-/// (`smc_ib_determine_gid_rcu`).
-pub(crate) fn roce_v2(host: &Host, interface: &Interface, local: Ipv4Addr) -> Option<ChosenPort> {
-    roce(host, interface, |at, gid| {
-        gid.version == RoceVersion::V2
-            && gid_to_ipv4(gid.gid).is_some()
-            && at.addresses.iter().any(|it| it.covers4(local))
-    })
-}
-
-/// The first active port of the interface's physical network with a GID that fits; where no network
-/// is known, the port that the interface itself is.
-fn roce(
-    host: &Host,
-    interface: &Interface,
-    fits: impl Fn(&Interface, &PortGid) -> bool,
-) -> Option<ChosenPort> {
-    let table = &host.config.pnet;
-    let gid_of = |port: &RocePort| {
-        let same_vlan = |gid: &&PortGid| {
+impl Place {
+    /// The first GID of a port that fits, if the port is active (`smc_ib_determine_gid`).
+    pub(crate) fn on(&self, host: &Host, port: &RocePort) -> Option<Port> {
+        let fits = |gid: &&PortGid| {
             let at = host.inventory.interface(gid.interface);
-            at.is_some_and(|at| at.vlan == interface.vlan && fits(at, gid))
+            at.is_some_and(|at| at.vlan == self.vlan && self.is_version(at, gid))
         };
-        let gid = port.gids.iter().find(same_vlan).filter(|_| port.active)?;
-        Some(ChosenPort { port: port.id, gid: gid.gid, mac: port.mac })
-    };
-    let ports = host.inventory.ports().iter();
-    match pnet::for_roce(host.inventory, table, interface) {
-        Some(id) => ports.filter(|it| pnetid_of_port(it, table) == Some(id)).find_map(gid_of),
-        None => {
-            let base = host.inventory.base(interface).id;
-            ports.filter(|it| it.interface == Some(base)).filter_map(gid_of).last()
+        let gid = port.gids.iter().find(fits).filter(|_| port.active)?.gid;
+        Some(Port { device: port.id, mac: port.mac, gid, mtu: port.mtu })
+    }
+
+    /// Version 2 wants a GID that is an IPv4 address of an interface in the subnet of `local`
+    /// (`smc_ib_determine_gid_rcu`).
+    fn is_version(&self, at: &Interface, gid: &PortGid) -> bool {
+        match self.local {
+            None => gid.version == RoceVersion::V1,
+            Some(local) => {
+                gid.version == RoceVersion::V2
+                    && gid_to_ipv4(gid.gid).is_some()
+                    && at.addresses.iter().any(|it| it.covers4(local))
+            }
         }
     }
-}
 
-/// The ports that a client's Confirm lists for more links: the one in use and one alternative on
-/// another adapter of the same network (`smc_fill_gid_list`).
-pub(crate) fn alternatives(
-    host: &Host,
-    interface: &Interface,
-    local: Ipv4Addr,
-    used: &ChosenPort,
-) -> ArrayVec<RoceGid, { smc_wire::clc::MAX_GIDS }> {
-    let mut gids = ArrayVec::new();
-    gids.push(used.gid);
-    let table = &host.config.pnet;
-    let Some(port) = host.inventory.port(used.port) else { return gids };
-    let network = pnetid_of_port(port, table);
-    let fits = |gid: &&PortGid| {
-        let at = host.inventory.interface(gid.interface);
-        gid.version == RoceVersion::V2
-            && gid_to_ipv4(gid.gid).is_some()
-            && at.is_some_and(|at| {
-                at.vlan == interface.vlan && at.addresses.iter().any(|it| it.covers4(local))
+    /// The first active port of the interface's physical network with a GID that fits; where no
+    /// network is known, the port that the interface itself is (`smc_pnet_find_roce_by_pnetid`).
+    pub(crate) fn find(&self, host: &Host, interface: &Interface) -> Option<Port> {
+        let table = &host.config.pnet;
+        let ports = host.inventory.ports().iter();
+        match pnet::for_roce(host.inventory, table, interface) {
+            Some(id) => {
+                let mut there = ports.filter(|it| pnetid_of_port(it, table) == Some(id));
+                there.find_map(|it| self.on(host, it))
+            }
+            None => {
+                let base = host.inventory.base(interface).id;
+                let there = ports.filter(|it| it.interface == Some(base));
+                there.filter_map(|it| self.on(host, it)).next_back()
+            }
+        }
+    }
+
+    /// The ports on other adapters of the same physical network as `used` that a link group may
+    /// have links on (`smc_pnet_find_alt_roce`).
+    pub(crate) fn others(&self, host: &Host, used: DeviceId) -> impl Iterator<Item = Port> {
+        let table = &host.config.pnet;
+        let used = host.inventory.port(used);
+        let ports = host.inventory.ports().iter().filter(move |it| {
+            used.is_some_and(|used| {
+                it.adapter != used.adapter
+                    && pnetid_of_port(it, table) == pnetid_of_port(used, table)
             })
-    };
-    let others = host.inventory.ports().iter().filter(|it| {
-        it.active && it.adapter != port.adapter && pnetid_of_port(it, table) == network
-    });
-    gids.extend(others.filter_map(|it| it.gids.iter().find(fits)).map(|it| it.gid).take(1));
-    gids
+        });
+        ports.filter_map(|it| self.on(host, it))
+    }
 }
 
 /// The IPv4 address that a RoCEv2 GID holds (`smc_ib_gid_to_ipv4`).

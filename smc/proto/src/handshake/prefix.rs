@@ -19,7 +19,7 @@ pub(crate) fn named(route: &Route, interface: &Interface) -> Option<Prefixes> {
     match route.local.to_canonical() {
         IpAddr::V4(local) => {
             let address = interface.addresses.iter().find(|it| it.covers4(local))?;
-            prefixes.v4 = PrefixV4 { subnet: address.subnet4()?, len: address.prefix_len };
+            prefixes.v4 = PrefixV4 { subnet: address.subnet4()?, len: address.prefix_len.min(32) };
         }
         IpAddr::V6(_) => {
             let subnets = interface.addresses.iter().filter_map(prefix6);
@@ -50,5 +50,5 @@ fn same6(theirs: &PrefixV6, ours: &PrefixV6) -> bool {
 }
 
 fn prefix6(address: &Address) -> Option<PrefixV6> {
-    address.subnet6().map(|subnet| PrefixV6 { subnet, len: address.prefix_len })
+    address.subnet6().map(|subnet| PrefixV6 { subnet, len: address.prefix_len.min(128) })
 }

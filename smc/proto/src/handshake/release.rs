@@ -42,12 +42,6 @@ impl Terms {
         Self { release, max_conns: MAX_CONNS, max_links: MAX_LINKS, features: FEATURES }
     }
 
-    /// What a client offers.
-    pub(crate) fn offered(config: &Config) -> Self {
-        let (max_conns, max_links) = (config.max_conns, config.max_links);
-        Self { max_conns, max_links, ..Self::fixed(config.release) }
-    }
-
     /// What a server makes of a client's `offer`; `smcr` if SMC-R version 2 is still possible.
     pub(crate) fn taken(config: &Config, offer: &Self, smcr: bool) -> Result<Self, Diagnosis> {
         let release = offer.release.min(config.release);

@@ -18,13 +18,14 @@ use smc_wire::clc::{Diagnosis, MAX_ISM_ENTRIES, Modes, OfferV2, Proposal};
 use smc_wire::id::{Chid, Eid, IsmGid, Mac, PeerId, RoceGid};
 
 use super::host::Host;
-use super::inventory::{ChosenPort, Interface};
-use super::offer::{ChosenIsm, chosen, gid_to_ipv4, ism_of_network, roce_v1, roce_v2};
+use super::inventory::Interface;
+use super::offer::{ChosenIsm, Place, chosen, gid_to_ipv4, ism_of_network};
 use super::prefix;
 use super::release::Terms;
 use super::route::{NextHop, Route};
 use crate::group::Version;
 use crate::id::DeviceId;
+use crate::smcr::qp::Port;
 
 /// The VLAN that stands for "any" when a version 2 peer's GID is looked for (`ISM_RESERVED_VLANID`).
 pub(crate) const RESERVED_VLAN: u16 = 0x1FFF;
@@ -44,7 +45,7 @@ pub(crate) enum Means {
     /// SMC-D, and the client's GID.
     Smcd(ChosenIsm, IsmGid),
     /// SMC-R.
-    Smcr { port: ChosenPort, peer: PeerId, gid: RoceGid, mac: Mac, hop: Option<NextHop> },
+    Smcr { port: Port, peer: PeerId, gid: RoceGid, mac: Mac, hop: Option<NextHop> },
 }
 
 /// What has to be done for the choice to go on.
@@ -295,8 +296,9 @@ impl Choice {
         let eid = host.config.eids.negotiate(None, &offer.ueids)?;
         let interface = self.interface(host)?;
         let local = self.route.local4();
-        let port =
-            local.filter(|_| host.config.smcr.v2).and_then(|local| roce_v2(host, interface, local));
+        let place = Place { vlan: interface.vlan, local };
+        let usable = host.config.smcr.v2 && local.is_some();
+        let port = if usable { place.find(host, interface) } else { None };
         let (Some(port), Some(from), Some(to)) = (port, local, gid_to_ipv4(gid)) else {
             self.store(Diagnosis::NOSMCRDEV);
             return None;
@@ -318,7 +320,10 @@ impl Choice {
         }
         let wanted = self.modes1().is_some_and(Modes::smcr) && !self.last;
         let interface = self.interface(host).filter(|_| wanted && host.config.smcr.v1);
-        let port = interface.and_then(|it| Some((roce_v1(host, it)?, it.vlan)));
+        let port = interface.and_then(|it| {
+            let place = Place { vlan: it.vlan, local: None };
+            Some((place.find(host, it)?, it.vlan))
+        });
         let Some((port, vlan)) = port else {
             return self.decline(Diagnosis::NOSMCDEV);
         };

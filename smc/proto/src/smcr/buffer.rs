@@ -2,16 +2,19 @@
 
 //! Our buffers in a link group, and their memory regions on each link.
 //!
-//! Invariant: at most [`MAX_RMBS`] RMBs and as many send buffers; each command for a buffer is answered
-//! once, and no second one is taken before.
+//! Invariant: at most [`MAX_RMBS`] RMBs and [`MAX_SNDBUFS`] send buffers; each command for a buffer is
+//! answered once, and no second one is taken before.
 
 use smc_wire::id::Rkey;
 
-use super::link::{SLOTS, Slot};
+use super::link::{LinkId, SLOTS, Slot};
 use super::rtoken::{MAX_RMBS, Rtoken};
 use super::wish::BufferError;
 use crate::Instant;
 use crate::id::BufferId;
+
+/// Send buffers in a group: those of 255 connections, and idle ones of other sizes.
+const MAX_SNDBUFS: usize = 1024;
 
 /// What a buffer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub(super) struct Buffer {
     pub(super) usage: Usage,
     /// Whether Accept or Confirm tells the peer, so that CONFIRM_RKEY need not.
     pub(super) implicit: bool,
+    /// Over which link the peer shall be told.
+    pub(super) carrier: Option<LinkId>,
     mrs: [Mr; SLOTS],
 }
 
@@ -126,12 +131,20 @@ impl Buffers {
             buffer.usage = usage;
             return Ok(buffer);
         }
-        if self.list.iter().filter(|buffer| buffer.kind == kind).count() >= MAX_RMBS {
+        let max = if kind == Kind::Rmb { MAX_RMBS } else { MAX_SNDBUFS };
+        if self.list.iter().filter(|buffer| buffer.kind == kind).count() >= max {
             return Err(BufferError::Full);
         }
         let mrs = Default::default();
-        self.list.push(Buffer { id, kind, usage, implicit: false, mrs });
+        self.list.push(Buffer { id, kind, usage, implicit: false, carrier: None, mrs });
         self.list.last_mut().ok_or(BufferError::Full)
+    }
+
+    /// The RMB that could go for a new one: the first that is idle, if there are [`MAX_RMBS`].
+    pub(super) fn spare_rmb(&self) -> Option<BufferId> {
+        let mut rmbs = self.list.iter().filter(|buffer| buffer.kind == Kind::Rmb);
+        let is_full = rmbs.clone().count() >= MAX_RMBS;
+        rmbs.find(|buffer| is_full && buffer.usage == Usage::Idle).map(|buffer| buffer.id)
     }
 
     /// Removes a buffer.
@@ -159,13 +172,14 @@ impl Buffers {
         all
     }
 
-    /// The RMBs that the peer knows by `carrier`'s keys, as they are on `new`.
+    /// The RMBs that the peer knows by `carrier`'s keys, as they are on `new`; the last one first, as
+    /// Linux lists those of a size.
     pub(super) fn known_to_peer(
         &self,
         carrier: Slot,
         new: Slot,
     ) -> impl Iterator<Item = (Rkey, Rtoken)> {
-        let rmbs = self.list.iter().filter(|b| b.kind == Kind::Rmb && b.is_used());
+        let rmbs = self.list.iter().rev().filter(|b| b.kind == Kind::Rmb && b.is_used());
         rmbs.filter_map(move |b| Some((b.rtoken(carrier)?.rkey, b.rtoken(new)?)))
     }
 }

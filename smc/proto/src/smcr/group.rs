@@ -91,6 +91,9 @@ impl LinkGroup {
     ///
     /// # Errors
     /// [`NotReady`] if the queue pair does not exist yet or the first contact began already.
+    ///
+    /// [`Wish::FirstContactDone`]: super::Wish::FirstContactDone
+    /// [`Wish::FirstContactFailed`]: super::Wish::FirstContactFailed
     pub fn start(&mut self, now: Instant, peer: PeerEnd) -> Result<(), NotReady> {
         let first = self.first_link;
         let state = self.core.link(first).map(|link| link.state());
@@ -106,13 +109,30 @@ impl LinkGroup {
 
     /// Makes one of our RMBs reachable to the peer: registers it on each link and tells its keys by
     /// CONFIRM RKEY; before [`Self::start`] only registers it, since CLC tells the key. Answered by
-    /// [`Wish::BufferReady`]. A buffer that could not be shared has left the group.
+    /// [`Wish::BufferReady`]. A buffer that could not be shared has left
+    /// the group; with 255 RMBs in it, the first one that is not shared makes room and leaves it.
     ///
     /// # Errors
-    /// [`BufferError::Full`] with 255 RMBs, [`BufferError::State`] if it is shared already or a
-    /// command for it is under way, [`BufferError::Gone`] if the group is.
+    /// [`BufferError::Full`] with 255 shared RMBs, [`BufferError::State`] if it is shared already or
+    /// a command for it is under way, [`BufferError::Gone`] if the group is.
+    ///
+    /// [`Wish::BufferReady`]: super::Wish::BufferReady
     pub fn share_rmb(&mut self, now: Instant, buffer: BufferId) -> Result<(), BufferError> {
-        self.enter(now, buffer, Kind::Rmb)
+        self.enter(now, buffer, Kind::Rmb, None)
+    }
+
+    /// [`Self::share_rmb`], the peer being told over `link` if that is active: Linux takes the link of
+    /// the connection that the buffer is for (`smcr_lgr_reg_rmbs`).
+    ///
+    /// # Errors
+    /// Those of [`Self::share_rmb`].
+    pub fn share_rmb_over(
+        &mut self,
+        now: Instant,
+        buffer: BufferId,
+        link: LinkId,
+    ) -> Result<(), BufferError> {
+        self.enter(now, buffer, Kind::Rmb, Some(link))
     }
 
     /// Registers a send buffer on each link, also on those to come. Answered by
@@ -120,16 +140,30 @@ impl LinkGroup {
     ///
     /// # Errors
     /// Those of [`Self::share_rmb`].
+    ///
+    /// [`Wish::BufferReady`]: super::Wish::BufferReady
     pub fn register_sndbuf(&mut self, now: Instant, buffer: BufferId) -> Result<(), BufferError> {
-        self.enter(now, buffer, Kind::Sndbuf)
+        self.enter(now, buffer, Kind::Sndbuf, None)
     }
 
-    fn enter(&mut self, now: Instant, buffer: BufferId, kind: Kind) -> Result<(), BufferError> {
+    fn enter(
+        &mut self,
+        now: Instant,
+        buffer: BufferId,
+        kind: Kind,
+        carrier: Option<LinkId>,
+    ) -> Result<(), BufferError> {
         let preparing = matches!(self.phase, Phase::Preparing);
         if !preparing && !self.is_open() {
             return Err(BufferError::Gone);
         }
-        self.core.buffers.enter(now, buffer, kind)?.implicit = preparing && kind == Kind::Rmb;
+        let is_new = kind == Kind::Rmb && self.core.buffers.get(buffer).is_none();
+        if let Some(spare) = self.core.buffers.spare_rmb().filter(|_| is_new) {
+            self.core.forget_buffer(spare);
+        }
+        let entry = self.core.buffers.enter(now, buffer, kind)?;
+        entry.implicit = preparing && kind == Kind::Rmb;
+        entry.carrier = carrier;
         if preparing || kind == Kind::Sndbuf {
             let links: Vec<_> = self.core.links().map(|link| link.id).collect();
             links.into_iter().for_each(|link| self.core.register(link, buffer));
@@ -140,12 +174,14 @@ impl LinkGroup {
         Ok(())
     }
 
-    /// Tells the peer by DELETE RKEY that an RMB is no more. Answered by [`Wish::BufferFree`]; then
-    /// the buffer may be shared again or dropped.
+    /// Tells the peer by DELETE RKEY that an RMB is no more. Answered by [`Wish::BufferFree`]; then the
+    /// buffer may be shared again or dropped.
     ///
     /// # Errors
-    /// [`BufferError::State`] if it is not shared or [`Self::start`] is to come, [`BufferError::Gone`] if the group is: the buffer
-    /// is free.
+    /// [`BufferError::State`] if it is not shared or [`Self::start`] is to come; [`BufferError::Gone`]
+    /// if the group is gone: the buffer is free.
+    ///
+    /// [`Wish::BufferFree`]: super::Wish::BufferFree
     pub fn unshare_rmb(&mut self, now: Instant, buffer: BufferId) -> Result<(), BufferError> {
         match self.phase {
             Phase::Preparing => return Err(BufferError::State),
@@ -249,6 +285,8 @@ impl LinkGroup {
     /// Ends the group: connections are killed, the peer is told, then [`Wish::GroupGone`].
     ///
     /// `orderly` says that no connection is left (`smc_lgr_free_work`).
+    ///
+    /// [`Wish::GroupGone`]: super::Wish::GroupGone
     pub fn terminate(&mut self, now: Instant, orderly: bool, reason: DeleteReason) {
         self.begin_end(now, orderly, reason);
     }

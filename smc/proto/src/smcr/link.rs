@@ -2,7 +2,7 @@
 
 //! One link: a queue pair of ours connected to one of the peer's.
 //!
-//! Invariant: a link changes its state by [`State::next`] only; its [`LinkId`] is never given to
+//! Invariant: a link changes its state by the table of [`State`] only; its [`LinkId`] is never given to
 //! another link, its slot and its number may be.
 
 use std::collections::VecDeque;
@@ -233,5 +233,39 @@ impl Outbox {
     /// Since when messages wait although nothing was sent.
     pub(super) fn full_since(&self) -> Option<Instant> {
         self.full_since
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_follow_the_table() {
+        use State::{Activating, Active, Creating, Inactive};
+        let changes = [Change::Created, Change::Confirmed, Change::Down];
+        let table = [
+            (Creating, [Some(Activating), None, Some(Inactive)]),
+            (Activating, [None, Some(Active), Some(Inactive)]),
+            (Active, [None, None, Some(Inactive)]),
+            (Inactive, [None, None, None]),
+        ];
+        for (state, next) in table {
+            assert_eq!(changes.map(|change| state.next(change)), next, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn full_send_queue_holds_messages_back_and_drops_the_rest() {
+        let (mut outbox, now) = (Outbox::default(), Instant(1));
+        let push = |outbox: &mut Outbox, n| outbox.push(now, WorkId(n), vec![0]).is_some();
+        assert_eq!((0..40).filter(|&n| push(&mut outbox, n)).count(), 16);
+        assert_eq!(outbox.full_since(), Some(now));
+        assert_eq!(outbox.sent(now, WorkId(99)), None, "no send of ours");
+        let posted: Vec<_> = (0..32).filter_map(|n| outbox.sent(Instant(2), WorkId(n))).collect();
+        assert_eq!(posted.len(), 16, "those that waited, and no more");
+        assert_eq!(posted.first(), Some(&(WorkId(16), vec![0])));
+        assert_eq!(outbox.full_since(), None);
+        assert!(push(&mut outbox, 40));
     }
 }

@@ -35,8 +35,8 @@ pub struct Params {
     pub max_conns: u8,
     /// Version 2: the MAC address of the gateway to the peer, if there is one between.
     pub gateway: Option<Mac>,
-    /// After how long without a message to test a link, [`TEST_LINK_TIME`] by default; `None` or zero: never
-    /// (`sysctl net.smc.smcr_testlink_time`).
+    /// After how long without a message to test a link, [`TEST_LINK_TIME`] by default; `None` or zero:
+    /// never (`sysctl net.smc.smcr_testlink_time`).
     pub test_link: Option<Duration>,
     /// Where the first link ends here.
     pub port: Port,

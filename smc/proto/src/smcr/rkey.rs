@@ -91,10 +91,12 @@ impl Rkey {
 
     /// Asks as soon as each active link has its memory region (`smc_llc_send_confirm_rkey`).
     fn confirm(&mut self, core: &mut Core, now: Instant) -> Progress {
-        let Some(carrier) = core.active() else {
+        let Some(buffer) = core.buffers.get(self.buffer) else { return Progress::Done };
+        let wanted = buffer.carrier.and_then(|link| core.link(link));
+        let wanted = wanted.filter(|link| link.is_active()).map(|link| link.id);
+        let Some(carrier) = wanted.or(core.active()) else {
             return self.shared(core, Err(BufferError::Gone));
         };
-        let Some(buffer) = core.buffers.get(self.buffer) else { return Progress::Done };
         let mrs = || core.links().filter(|link| link.is_active()).map(|l| (l, buffer.mr(l.slot)));
         if mrs().any(|(_, mr)| mr == Mr::Failed) {
             return self.shared(core, Err(BufferError::Register));

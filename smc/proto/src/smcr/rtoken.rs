@@ -95,3 +95,40 @@ impl Rtokens {
         self.entries.iter().flatten().count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn rtoken(rkey: u32) -> Rtoken {
+        Rtoken { rkey: Rkey(rkey), vaddr: rkey as u64 * 4096 }
+    }
+
+    #[test]
+    fn key_is_found_on_its_link_only() {
+        let [first, second, _] = Slot::ALL;
+        let mut rtokens = Rtokens::default();
+        let index = rtokens.add(first, rtoken(1));
+        assert_eq!(rtokens.add(first, rtoken(1)), index, "it is there already");
+        assert_eq!((index, rtokens.len()), (Some(RtokenIndex(0)), 1));
+        assert_eq!(rtokens.find(second, Rkey(1)), None);
+        rtokens.set(RtokenIndex(0), second, rtoken(2));
+        assert_eq!(rtokens.get(RtokenIndex(0), second), Some(rtoken(2)));
+        rtokens.clear_link(first);
+        assert_eq!(rtokens.get(RtokenIndex(0), first), None);
+        assert!(!rtokens.delete(first, Rkey(1)) && rtokens.delete(second, Rkey(2)));
+        assert_eq!(rtokens.len(), 0);
+    }
+
+    #[test]
+    fn deleted_entries_are_used_again_and_there_are_255() {
+        let [slot, ..] = Slot::ALL;
+        let mut rtokens = Rtokens::default();
+        for n in 0..255u8 {
+            assert_eq!(rtokens.add(slot, rtoken(n.into())), Some(RtokenIndex(n)));
+        }
+        assert_eq!(rtokens.add(slot, rtoken(1000)), None);
+        assert!(rtokens.delete(slot, Rkey(77)));
+        assert_eq!(rtokens.add(slot, rtoken(1000)), Some(RtokenIndex(77)));
+    }
+}

@@ -69,3 +69,32 @@ impl TestLink {
         Verdict::Ask
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Instant {
+        Instant(seconds * 1_000_000_000)
+    }
+
+    // row 70
+    #[test]
+    fn link_is_asked_when_idle_and_lost_without_an_answer() {
+        let mut test = TestLink::default();
+        assert_eq!((test.deadline(), test.check(at(99))), (None, Verdict::Fine));
+        test.start(at(0), Some(Duration::from_secs(30)));
+        test.traffic(at(10));
+        assert_eq!(test.deadline(), Some(at(40)));
+        assert_eq!(test.check(at(39)), Verdict::Fine);
+        assert_eq!(test.check(at(40)), Verdict::Ask);
+        assert_eq!(test.deadline(), Some(at(42)));
+        test.traffic(at(41));
+        test.answered();
+        assert_eq!(test.deadline(), Some(at(71)));
+        assert_eq!(test.check(at(71)), Verdict::Ask);
+        // Other traffic is no answer.
+        test.traffic(at(72));
+        assert_eq!(test.check(at(73)), Verdict::Lost);
+    }
+}

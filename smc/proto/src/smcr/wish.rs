@@ -26,15 +26,15 @@ pub enum Wish {
         /// Where.
         port: Port,
     },
-    /// Make the queue pair ready to receive, with receive buffers posted; tell `handle_link_failed`
-    /// if it does not work.
+    /// Make the queue pair ready to receive, with receive buffers posted; tell `handle_qp_failed` if
+    /// it does not work.
     ModifyRtr {
         /// Whose queue pair.
         link: LinkId,
         /// With what.
         attributes: Rtr,
     },
-    /// Make the queue pair ready to send; tell `handle_link_failed` if it does not work.
+    /// Make the queue pair ready to send; tell `handle_qp_failed` if it does not work.
     ModifyRts {
         /// Whose queue pair.
         link: LinkId,
@@ -124,8 +124,8 @@ pub enum Wish {
 /// Why a buffer cannot be used in a link group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BufferError {
-    /// The group has as many RMBs or send buffers as it can have.
-    #[error("link group full: it has 255 buffers of this kind")]
+    /// The group has as many buffers as it can have: 255 RMBs in use, 1024 send buffers.
+    #[error("link group full: 255 RMBs in use, or 1024 send buffers")]
     Full,
     /// The buffer is not known, or known already, or a command for it is still under way.
     #[error("buffer is not in the state for this command")]

@@ -1,99 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The close table, row by row, and what is around it.
+//! Shutdown, close, abort and group termination between two ends.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use smc_proto::Instant;
-use smc_proto::conn::close::{Event, Facts, ROWS, State, Tell};
+use smc_proto::conn::close::State::{
+    Active, AppCloseWait1, AppCloseWait2, AppFinCloseWait, Closed, PeerCloseWait1, PeerCloseWait2,
+    ProcessAbort,
+};
 use smc_proto::conn::{Error, Gone, How, LINGER, NotConnected, Ready, SendError};
 use smc_wire::cdc::ConnectionState;
 
 use crate::world::{A, B, Kind, PLAIN, World, stream};
 
-use State::{
-    Active, AppCloseWait1, AppCloseWait2, AppFinCloseWait, Closed, Init, Listen, PeerAbortWait,
-    PeerCloseWait1, PeerCloseWait2, PeerFinCloseWait, ProcessAbort,
-};
-
 const DONE: ConnectionState = ConnectionState::DONE_WRITING;
 const CLOSED: ConnectionState = ConnectionState::CLOSED;
 const ABORTED: ConnectionState = ConnectionState::ABORTED;
-
-// row 53
-#[test]
-fn the_table_is_the_kernels_but_for_what_its_documentation_says() {
-    let none = Facts::default();
-    let peer_closed = Facts { peer_closed: true, ..none };
-    let only_done = Facts { sent_done: true, ..none };
-    let released = Facts { released: true, sent_final: true, ..none };
-    let shut = Facts { sent_final: true, ..none };
-    let aborted = Facts { sent_final: true, sent_abort: true, ..none };
-    use Event::{AbortSent, Close, PeerAborted, PeerClosed, PeerDone, ShutdownWrite, Terminate};
-    use Tell::{Abort, Done, Final, FinalAfterDone, Nothing};
-    let expected = [
-        (Init, Close, none, Nothing, Closed),
-        (Listen, Close, none, Nothing, Closed),
-        (Active, Close, none, Final, PeerCloseWait1),
-        (Active, ShutdownWrite, none, Done, PeerCloseWait1),
-        (AppCloseWait1, ShutdownWrite, none, Done, AppCloseWait2),
-        (AppCloseWait1, Close, none, Final, PeerFinCloseWait),
-        (AppCloseWait1, Close, peer_closed, Final, Closed),
-        (AppCloseWait2, Close, none, Final, PeerFinCloseWait),
-        (AppCloseWait2, Close, peer_closed, Final, Closed),
-        (PeerCloseWait1, Close, only_done, FinalAfterDone, PeerCloseWait1),
-        (PeerCloseWait2, Close, only_done, FinalAfterDone, PeerCloseWait2),
-        (PeerCloseWait2, Close, aborted, FinalAfterDone, Closed),
-        (AppFinCloseWait, Close, none, FinalAfterDone, Closed),
-        (ProcessAbort, Close, none, Abort, Closed),
-        (PeerAbortWait, Close, none, Nothing, Closed),
-        (Init, PeerDone, none, Nothing, AppCloseWait1),
-        (Active, PeerDone, none, Nothing, AppCloseWait1),
-        (Init, PeerClosed, none, Nothing, AppCloseWait1),
-        (Active, PeerClosed, none, Nothing, AppCloseWait1),
-        (PeerCloseWait1, PeerDone, none, Nothing, PeerCloseWait2),
-        (PeerCloseWait1, PeerDone, aborted, Nothing, Closed),
-        (PeerCloseWait1, PeerClosed, released, Nothing, Closed),
-        (PeerCloseWait1, PeerClosed, shut, Nothing, AppFinCloseWait),
-        (PeerCloseWait1, PeerClosed, only_done, Nothing, AppFinCloseWait),
-        (PeerCloseWait2, PeerClosed, released, Nothing, Closed),
-        (PeerCloseWait2, PeerClosed, shut, Nothing, AppFinCloseWait),
-        (PeerFinCloseWait, PeerClosed, none, Nothing, Closed),
-        (Init, PeerAborted, none, Nothing, ProcessAbort),
-        (Active, PeerAborted, none, Nothing, ProcessAbort),
-        (AppCloseWait1, PeerAborted, none, Nothing, ProcessAbort),
-        (AppFinCloseWait, PeerAborted, none, Nothing, ProcessAbort),
-        (PeerCloseWait1, PeerAborted, only_done, Nothing, ProcessAbort),
-        (PeerCloseWait1, PeerAborted, shut, Nothing, Closed),
-        (PeerCloseWait2, PeerAborted, only_done, Nothing, ProcessAbort),
-        (PeerCloseWait2, PeerAborted, shut, Nothing, Closed),
-        (AppCloseWait2, PeerAborted, none, Abort, Closed),
-        (PeerFinCloseWait, PeerAborted, none, Nothing, Closed),
-        (PeerAbortWait, PeerAborted, none, Nothing, Closed),
-        (Active, Terminate, none, Abort, PeerAbortWait),
-        (AppCloseWait1, Terminate, none, Abort, PeerAbortWait),
-        (AppCloseWait2, Terminate, none, Abort, PeerAbortWait),
-        (AppFinCloseWait, Terminate, none, Abort, PeerAbortWait),
-        (PeerCloseWait1, Terminate, none, Abort, PeerAbortWait),
-        (PeerCloseWait2, Terminate, none, Abort, PeerAbortWait),
-        (PeerFinCloseWait, Terminate, none, Abort, PeerAbortWait),
-        (ProcessAbort, Terminate, none, Abort, PeerAbortWait),
-        (PeerAbortWait, AbortSent, none, Nothing, Closed),
-    ];
-    for (from, event, facts, tell, to) in expected {
-        let row = from.row(event).unwrap();
-        assert_eq!((row.tell, row.next.resolve(from, facts)), (tell, to), "{from:?} {event:?}");
-    }
-    // And there is no other.
-    for from in State::ALL {
-        for event in Event::ALL {
-            let rows = ROWS.iter().filter(|row| row.event == event && row.from.contains(&from));
-            let known = expected.iter().any(|&(f, e, ..)| (f, e) == (from, event));
-            assert_eq!(rows.count(), usize::from(known), "{from:?} {event:?}");
-        }
-    }
-}
 
 fn kinds() -> [Kind; 3] {
     [Kind::Copied(64), Kind::Mapped, Kind::Rdma(64)]
@@ -101,114 +24,6 @@ fn kinds() -> [Kind; 3] {
 
 fn worlds() -> impl Iterator<Item = World> {
     kinds().into_iter().map(|kind| World::new([kind; 2], (64, 64)))
-}
-
-/// What the application or the peer of A does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Act {
-    Close,
-    ShutWr,
-    ShutRdWr,
-    PeerDone,
-    PeerClosed,
-    PeerAborted,
-    Gone,
-}
-
-const ACTS: [Act; 7] = [
-    Act::Close,
-    Act::ShutWr,
-    Act::ShutRdWr,
-    Act::PeerDone,
-    Act::PeerClosed,
-    Act::PeerAborted,
-    Act::Gone,
-];
-
-fn act(world: &mut World, act: Act) {
-    let mut say = |state| {
-        world.ends[A].area.state |= state;
-        world.look(A);
-    };
-    match act {
-        Act::PeerDone => say(DONE),
-        Act::PeerClosed => say(CLOSED),
-        Act::PeerAborted => say(ABORTED),
-        Act::Close => world.close(A),
-        Act::Gone => {
-            world.conn(A).handle_gone(Gone::Group);
-            world.run(A);
-        }
-        Act::ShutWr | Act::ShutRdWr => {
-            let how = if act == Act::ShutWr { How::Write } else { How::Both };
-            let _ = world.conn(A).shutdown(Instant(0), how, LINGER);
-            world.run(A);
-        }
-    }
-}
-
-// row 53
-#[test]
-fn every_walk_through_the_states_ends_closed() {
-    let mut seen = BTreeSet::new();
-    let mut walks: Vec<Vec<Act>> = vec![vec![]];
-    for _ in 0..5 {
-        let longer = |walk: &Vec<Act>| {
-            let walk = walk.clone();
-            ACTS.into_iter().map(move |next| [&walk[..], &[next]].concat())
-        };
-        walks = walks.iter().flat_map(longer).collect();
-    }
-    for walk in walks {
-        let mut world = World::new([Kind::Copied(64); 2], (64, 64));
-        world.prompt = false;
-        for &step in &walk {
-            let before = world.conn(A).state();
-            act(&mut world, step);
-            seen.insert((before as u8, step));
-        }
-        let gone = walk.contains(&Act::Gone);
-        let both = is_over(&walk);
-        if gone || both {
-            assert_eq!(world.conn(A).state(), Closed, "{walk:?}");
-            assert!(world.ends[A].released, "{walk:?}");
-        } else {
-            assert!(!world.ends[A].released, "{walk:?}");
-        }
-        assert_eq!(world.ends[A].tcp_aborted, gone && !before_end(&walk), "{walk:?}");
-    }
-    // Each row was taken from each state that a connection stays in.
-    for row in ROWS {
-        for &from in row.from {
-            let passing = [Init, Listen, PeerAbortWait].contains(&from);
-            let taken =
-                seen.iter().any(|&(state, act)| state == from as u8 && event(act) == row.event);
-            assert!(taken || passing, "{from:?} {:?}", row.event);
-        }
-    }
-}
-
-fn event(act: Act) -> Event {
-    match act {
-        Act::Close | Act::ShutRdWr => Event::Close,
-        Act::ShutWr => Event::ShutdownWrite,
-        Act::PeerDone => Event::PeerDone,
-        Act::PeerClosed => Event::PeerClosed,
-        Act::PeerAborted => Event::PeerAborted,
-        Act::Gone => Event::Terminate,
-    }
-}
-
-/// Whether the connection was released before what it ran on was gone.
-fn before_end(walk: &[Act]) -> bool {
-    let at = walk.iter().position(|&act| act == Act::Gone).unwrap();
-    is_over(&walk[..at])
-}
-
-/// Whether both ends have closed.
-fn is_over(walk: &[Act]) -> bool {
-    walk.contains(&Act::Close)
-        && (walk.contains(&Act::PeerClosed) || walk.contains(&Act::PeerAborted))
 }
 
 #[test]
@@ -222,7 +37,6 @@ fn both_sides_close() {
         assert_eq!(world.conn(B).state(), AppCloseWait1);
         let ready = world.conn(B).readiness();
         assert!(ready.contains(Ready::READABLE | Ready::READ_CLOSED));
-        assert!(!world.conn(B).send_room().is_ok(), "the peer has closed");
         assert_eq!(world.conn(B).send_room(), Err(SendError::Reset));
         assert_eq!(world.recv_all(B), b"bye");
         assert!(world.conn(B).is_read_shut());
@@ -272,6 +86,18 @@ fn bytes_of_a_peer_that_aborted_can_still_be_read() {
         assert_eq!(world.conn(B).state(), ProcessAbort);
         assert_eq!(world.recv_all(B), b"last words");
     }
+}
+
+#[test]
+fn a_peer_that_aborted_gets_no_more_bytes() {
+    let mut world = World::new([Kind::Rdma(64); 2], (64, 64));
+    world.conn(A).handle_slots(false);
+    world.send(A, b"x", PLAIN);
+    world.conn(B).abort();
+    world.settle();
+    world.conn(A).handle_slots(true);
+    world.settle();
+    assert_eq!((world.conn(A).unsent(), world.ends[A].cdcs.len()), (1, 0));
 }
 
 // row 55
@@ -330,6 +156,59 @@ fn a_process_that_exits_while_a_shutdown_waits_closes_at_once() {
     world.conn(A).close(Instant(5), Duration::ZERO);
     world.settle();
     assert_eq!(world.last(A).state, CLOSED);
+}
+
+// row 55
+#[test]
+fn nobody_waits_for_a_peer_that_closed() {
+    for kind in [Kind::Copied(128), Kind::Rdma(128)] {
+        let mut world = World::new([kind; 2], (32, 32));
+        world.prompt = false;
+        assert_eq!(world.send(A, &stream(0, 128), PLAIN), 128);
+        world.look_or_deliver(A);
+        assert_eq!(world.recv(B, 32).len(), 32);
+        world.close(B);
+        world.look_or_deliver(B);
+        assert_eq!((world.conn(A).state(), world.conn(A).unsent()), (AppCloseWait1, 64));
+        world.close(A);
+        assert_eq!(world.conn(A).state(), Closed);
+    }
+}
+
+// row 54
+#[test]
+fn crossing_aborts_are_both_said() {
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.prompt = false;
+    world.send(B, b"unread", PLAIN);
+    world.send(A, &stream(0, 40), PLAIN);
+    world.look(A);
+    world.look(B);
+    world.close(A);
+    assert_eq!(world.conn(A).state(), Active);
+    // B reads, so that A's bytes fit, and aborts, all in one area.
+    world.recv(B, 31);
+    world.close(B);
+    world.look(A);
+    assert_eq!((world.conn(A).state(), world.conn(A).error()), (Closed, Some(Error::Reset)));
+    assert_eq!(world.last(A).state, ABORTED);
+    world.look(B);
+    assert!(world.ends[A].released && world.ends[B].released);
+}
+
+// row 57
+#[test]
+fn a_last_word_that_waits_for_its_link_outlives_the_group() {
+    let mut world = World::new([Kind::Rdma(64); 2], (64, 64));
+    world.close(A);
+    world.conn(B).handle_slots(false);
+    world.close(B);
+    assert_eq!(world.conn(B).state(), Closed);
+    world.conn(B).handle_gone(Gone::Group);
+    assert!(!world.ends[B].released);
+    world.conn(B).handle_slots(true);
+    world.settle();
+    assert!(world.ends[A].released && world.ends[B].released);
 }
 
 // row 55
@@ -470,4 +349,64 @@ fn an_abort_resets_the_peer() {
         assert_eq!(world.conn(A).take_error(), Some(Error::Aborted));
         assert!(world.ends[A].released);
     }
+}
+
+#[test]
+fn after_the_last_word_nothing_is_written_into_the_peers_ring() {
+    for mut world in worlds() {
+        world.send(B, &stream(0, 64), PLAIN);
+        // SHUT_RDWR, and then the rest is read: no update, the peer may be gone.
+        world.recv(A, 1);
+        world.shutdown(A, How::Both);
+        assert_eq!(world.last(A).state, ABORTED, "there were unread bytes");
+        let cdcs = world.ends[A].cdcs.len();
+        assert_eq!(world.recv(A, 99).len(), 63);
+        world.conn(A).handle_gone(Gone::Group);
+        world.settle();
+        assert_eq!(world.ends[A].cdcs.len(), cdcs);
+        assert!(world.ends[A].released && world.ends[A].tcp_aborted);
+    }
+}
+
+#[test]
+fn a_peer_that_misses_bytes_is_told_of_an_abort_behind_the_close() {
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.send(A, &stream(0, 40), PLAIN);
+    world.conn(A).close(Instant(0), Duration::ZERO);
+    world.settle();
+    assert_eq!((world.last(A).state, world.conn(A).unsent()), (CLOSED, 8));
+    world.conn(A).handle_gone(Gone::Group);
+    world.settle();
+    assert_eq!(world.last(A).state, CLOSED | ABORTED);
+    assert_eq!(world.conn(B).error(), Some(Error::Reset));
+}
+
+#[test]
+fn a_ring_is_reusable_when_its_writer_has_said_its_last_word() {
+    for mut world in worlds() {
+        assert!(!world.conn(A).is_ring_reusable());
+        world.shutdown(B, How::Write);
+        assert!(!world.conn(A).is_ring_reusable(), "done writing, but not with updates");
+        world.close(B);
+        world.close(A);
+        assert!(world.ends[A].reused && world.ends[B].reused);
+    }
+    // The writer was blocked when it closed: it may go on.
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.send(A, &stream(0, 40), PLAIN);
+    world.conn(A).close(Instant(0), Duration::ZERO);
+    world.settle();
+    assert!(!world.conn(B).is_ring_reusable());
+    // We aborted: it may not know yet.
+    let mut world = World::new([Kind::Copied(64); 2], (32, 32));
+    world.conn(A).abort();
+    world.settle();
+    assert!(world.ends[A].released && !world.ends[A].reused);
+    // The link was switched: it may repeat itself.
+    let mut world = World::new([Kind::Rdma(64); 2], (32, 32));
+    world.conn(A).switch_link();
+    world.settle();
+    world.close(B);
+    world.close(A);
+    assert!(world.ends[A].released && !world.ends[A].reused);
 }

@@ -110,6 +110,19 @@ fn a_blocked_writer_is_told_after_the_threshold() {
 
 // row 41
 #[test]
+fn a_writer_is_blocked_no_more_when_the_ring_was_drained() {
+    let mut world = World::new([Kind::Mapped; 2], (64, 64));
+    world.prompt = false;
+    world.send(A, &stream(0, 64), PLAIN);
+    world.look(B);
+    world.recv(B, 63);
+    assert_eq!(world.conn(B).info().rx_flags, ProducerFlags::WRITE_BLOCKED);
+    world.recv(B, 1);
+    assert_eq!(world.conn(B).info().rx_flags, ProducerFlags::EMPTY);
+}
+
+// row 41
+#[test]
 fn a_requested_update_comes_at_once() {
     let mut world = World::new([Kind::Copied(4096); 2], (4096, 4096));
     world.send(A, &stream(0, 10), PLAIN);

@@ -151,6 +151,77 @@ fn flags_and_credits_that_were_lost_with_the_link_are_said_again() {
     assert_eq!(world.conn(A).peer_free(), 48);
 }
 
+// rows 43, 68
+#[test]
+fn an_urgent_byte_that_was_lost_is_urgent_again() {
+    let mut world = world();
+    world.send(A, b"ab", PLAIN);
+    world.deliver(A, 9);
+    world.send(A, b"!", OOB);
+    // The link breaks; B, which got "ab", says that it was read before A can repeat itself.
+    world.recv(B, 2);
+    world.drop_posted(A);
+    world.conn(A).switch_link();
+    world.conn(A).handle_slots(false);
+    world.send(B, b"y", PLAIN);
+    world.deliver(B, 9);
+    assert_eq!(world.conn(A).unsent(), 1);
+    world.conn(A).handle_slots(true);
+    world.settle();
+    assert_eq!(world.conn(B).take_urgent(false), Ok(b'!'));
+    world.settle();
+    assert_eq!(world.send(A, b"x", PLAIN), 1);
+}
+
+// rows 43, 68
+#[test]
+fn an_urgent_byte_that_came_and_was_passed_is_done() {
+    let mut world = world();
+    world.send(A, b"ab!", OOB);
+    world.deliver(A, 9);
+    world.conn(A).switch_link();
+    world.conn(A).handle_slots(false);
+    assert_eq!(world.conn(A).unsent(), 3);
+    // The mark is passed and told before A could repeat itself.
+    world.recv(B, 2);
+    world.deliver(B, 9);
+    assert_eq!(world.conn(A).unsent(), 0);
+    assert_eq!(world.send(A, b"x", PLAIN), 1);
+    world.conn(A).handle_slots(true);
+    world.settle();
+    assert_eq!(world.recv_all(B), b"x");
+}
+
+// row 68
+#[test]
+fn bytes_are_not_repeated_to_a_peer_that_closed() {
+    let mut world = world();
+    world.close(B);
+    world.send(A, b"bye", PLAIN);
+    world.close(A);
+    world.deliver(B, 9);
+    world.complete(B, 9);
+    world.deliver(A, 9);
+    assert!(world.ends[B].reused && !world.ends[A].released, "A waits for its completions");
+    // World::deliver() watches that nothing is written into B's ring now.
+    world.break_link([0, 0]);
+    world.settle();
+    assert!(world.ends[A].released && !world.ends[A].reused);
+    assert_eq!((world.conn(A).unsent(), world.last(A).state), (3, ConnectionState::CLOSED));
+}
+
+// row 68
+#[test]
+fn a_new_link_is_not_full() {
+    let mut world = world();
+    world.conn(A).handle_slots(false);
+    world.send(A, b"x", PLAIN);
+    assert_eq!(world.ends[A].cdcs.len(), 0);
+    world.break_link([0, 0]);
+    world.settle();
+    assert_eq!(world.recv(B, 9), b"x");
+}
+
 // row 60
 #[test]
 fn old_messages_are_dropped() {

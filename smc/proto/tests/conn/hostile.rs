@@ -4,7 +4,9 @@
 
 use proptest::prelude::*;
 use smc_proto::conn::close::State;
-use smc_proto::conn::{AUTOCORK, Connection, Error, Lie, Params, Ring, SendFlags, Sender, Wish};
+use smc_proto::conn::{
+    AUTOCORK, Connection, Error, Lie, Params, Ring, SendError, SendFlags, Sender, Wish,
+};
 use smc_wire::cdc::{ConnectionState, Cursor, ProducerFlags, Smcd, Smcr};
 use smc_wire::id::AlertToken;
 
@@ -78,6 +80,19 @@ fn the_whole_truth_is_no_lie() {
         world.look(A);
         assert_eq!(world.conn(A).error(), None, "{truth:?}");
     }
+}
+
+// row 40
+#[test]
+fn nothing_that_was_said_is_taken_back() {
+    let mut world = running();
+    world.ends[A].area.state = ConnectionState::CLOSED | ConnectionState(0x01);
+    world.look(A);
+    world.ends[A].area.state = ConnectionState::EMPTY;
+    world.look(A);
+    assert_eq!(world.conn(A).state(), State::AppCloseWait1);
+    assert_eq!(world.conn(A).send_room(), Err(SendError::Reset));
+    assert_eq!(world.conn(A).info().rx_state, ConnectionState::CLOSED | ConnectionState(0x01));
 }
 
 // row 46

@@ -15,5 +15,6 @@ mod data;
 mod failover;
 mod hostile;
 mod model;
+mod states;
 mod urgent;
 mod world;

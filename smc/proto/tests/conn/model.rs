@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smc_proto::Instant;
 use smc_proto::conn::close::State;
-use smc_proto::conn::{Error, Gone, How, SendFlags};
+use smc_proto::conn::{Error, Gone, How, LINGER, SendFlags};
 
 use smc_wire::cdc::ConnectionState;
 
@@ -45,9 +45,13 @@ enum Op {
     Close {
         end: usize,
     },
+    /// The end's group is terminated, or the way between the two is gone.
     Kill {
         end: usize,
+        told: bool,
     },
+    /// A second goes by.
+    Tick,
     /// SMC-D: the end looks at its area. SMC-R: some of what it posted is delivered.
     Channel {
         end: usize,
@@ -87,7 +91,8 @@ fn ending() -> impl Strategy<Value = Op> {
         end.clone().prop_map(|end| Op::ShutWr { end }),
         end.clone().prop_map(|end| Op::ShutRdWr { end }),
         end.clone().prop_map(|end| Op::Close { end }),
-        end.prop_map(|end| Op::Kill { end }),
+        (end, any::<bool>()).prop_map(|(end, told)| Op::Kill { end, told }),
+        Just(Op::Tick),
     ]
 }
 
@@ -179,6 +184,18 @@ impl Model {
         }
     }
 
+    fn kill(&mut self, end: usize, told: bool) {
+        self.broken = true;
+        if told {
+            self.world.conn(end).handle_gone(Gone::Group);
+        } else {
+            self.world.conn(A).handle_gone(Gone::Unreachable);
+            self.world.conn(B).handle_gone(Gone::Unreachable);
+        }
+        self.world.run(A);
+        self.world.run(B);
+    }
+
     fn apply(&mut self, op: &Op) {
         let now = self.world.now;
         match *op {
@@ -188,15 +205,17 @@ impl Model {
             Op::Urgent { end, peek } => self.urgent(end, peek),
             Op::ShutWr { end } | Op::ShutRdWr { end } => {
                 let how = if matches!(op, Op::ShutWr { .. }) { How::Write } else { How::Both };
-                let linger = Duration::from_secs(1000);
-                let _ = self.world.conn(end).shutdown(now, how, linger);
+                let _ = self.world.conn(end).shutdown(now, how, LINGER);
                 self.world.run(end);
             }
             Op::Close { end } => self.close(end),
-            Op::Kill { end } => {
-                self.broken = true;
-                self.world.conn(end).handle_gone(Gone::Group);
-                self.world.run(end);
+            Op::Kill { end, told } => self.kill(end, told),
+            Op::Tick => {
+                self.world.now = now.after(Duration::from_secs(1));
+                for end in [A, B] {
+                    self.world.ends[end].conn.handle_timeout(self.world.now);
+                    self.world.run(end);
+                }
             }
             Op::Channel { end, n } if self.smcr => drop(self.world.deliver(end, n)),
             Op::Channel { end, .. } => self.world.look(end),

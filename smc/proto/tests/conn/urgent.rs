@@ -159,6 +159,38 @@ fn a_flag_that_is_seen_after_its_byte_still_counts() {
 
 // row 43
 #[test]
+fn a_flag_that_is_seen_after_its_byte_was_read_is_too_late() {
+    let mut world = World::new([Kind::Copied(64); 2], (64, 64));
+    world.prompt = false;
+    world.send(A, b"ab!", OOB);
+    let area = world.ends[B].area;
+    world.ends[B].area.flags = ProducerFlags::EMPTY;
+    world.look(B);
+    assert_eq!(world.recv(B, 9), b"ab!");
+    world.ends[B].area = area;
+    world.look(B);
+    assert_eq!(world.conn(B).take_urgent(false), Err(NoUrgent::Absent));
+}
+
+// rows 38, 43
+#[test]
+fn a_mark_at_the_same_cursor_65536_wraps_later_is_a_new_one() {
+    let mut world = World::new([Kind::Copied(1); 2], (1, 1));
+    world.prompt = false;
+    for round in 0..=65_536u32 {
+        let (byte, flags) = if round % 65_536 == 0 { (b'!', OOB) } else { (b'.', PLAIN) };
+        assert_eq!(world.send(A, &[byte], flags), 1);
+        world.look(B);
+        if flags == OOB {
+            assert_eq!(world.conn(B).take_urgent(false), Ok(b'!'), "round {round}");
+        }
+        world.recv(B, 1);
+        world.look(A);
+    }
+}
+
+// row 43
+#[test]
 fn a_second_mark_leaves_the_first_byte_in_the_stream() {
     // Linux never sends two; another peer may.
     let mut world = World::new([Kind::Copied(64); 2], (64, 64));

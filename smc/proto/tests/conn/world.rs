@@ -58,6 +58,8 @@ pub(crate) struct End {
     pub(crate) tcp: Vec<How>,
     pub(crate) tcp_aborted: bool,
     pub(crate) released: bool,
+    /// Its ring serves another connection.
+    pub(crate) reused: bool,
 }
 
 pub(crate) struct World {
@@ -98,6 +100,7 @@ impl End {
             tcp: Vec::new(),
             tcp_aborted: false,
             released: false,
+            reused: false,
         }
     }
 }
@@ -139,11 +142,12 @@ impl World {
                 if rdma {
                     self.ends[i].posted.push_back(Posted::Write { to, bytes });
                 } else {
+                    assert!(!self.ends[1 - i].reused, "a write into another connection");
                     self.ends[1 - i].ring[to..to + bytes.len()].copy_from_slice(&bytes);
                 }
             }
             Wish::PublishSmcd(area) => {
-                assert!(!rdma);
+                assert!(!rdma && !self.ends[1 - i].reused, "a word into another connection");
                 self.ends[1 - i].area = area;
                 self.ends[i].cdcs.push(area);
             }
@@ -157,7 +161,10 @@ impl World {
             Wish::Wake(ready) => self.ends[i].woken |= ready,
             Wish::ShutdownTcp(how) => self.ends[i].tcp.push(how),
             Wish::AbortTcp => self.ends[i].tcp_aborted = true,
-            Wish::Release => self.ends[i].released = true,
+            Wish::Release => {
+                self.ends[i].released = true;
+                self.ends[i].reused = self.ends[i].conn.is_ring_reusable();
+            }
         }
     }
 
@@ -176,6 +183,7 @@ impl World {
             let Some(posted) = self.ends[i].posted.pop_front() else { return done };
             match posted {
                 Posted::Write { to, bytes } => {
+                    assert!(!self.ends[1 - i].reused, "a write into another connection");
                     self.ends[1 - i].ring[to..to + bytes.len()].copy_from_slice(&bytes);
                 }
                 Posted::Message(message, receipt) => {
@@ -188,6 +196,12 @@ impl World {
             }
         }
         n
+    }
+
+    /// SMC-R: what end `i` posted is lost.
+    pub(crate) fn drop_posted(&mut self, i: usize) {
+        self.ends[i].posted.clear();
+        self.ends[i].uncompleted.clear();
     }
 
     /// SMC-R: completes up to `n` of the messages that end `i` posted.

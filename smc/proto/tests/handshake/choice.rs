@@ -173,11 +173,12 @@ fn the_clients_first_eid_that_is_known_is_taken() {
 #[test]
 fn the_systems_eid_comes_before_those_of_users() {
     let system = Eid(*b"IBM-SYSZ-ISMSEID0000000012345678");
-    for (ours, theirs, taken) in [
-        (Some(system), Some(system), true),
-        (Some(system), None, false),
-        (None, Some(system), false),
-        (Some(Eid([b'X'; 32])), Some(system), false),
+    for (ours, enabled, theirs, taken) in [
+        (Some(system), true, Some(system), true),
+        (Some(system), false, Some(system), false),
+        (Some(system), true, None, false),
+        (None, true, Some(system), false),
+        (Some(Eid([b'X'; 32])), true, Some(system), false),
     ] {
         let mut pair = Pair::ism();
         let mut config = match ours {
@@ -185,6 +186,8 @@ fn the_systems_eid_comes_before_those_of_users() {
             None => Config::default(),
         };
         config.eids.add(ueid("SMCV2-TEST-UEID")).unwrap();
+        let switched = config.eids.enable_system(enabled);
+        assert_eq!(switched.is_ok(), ours.is_some());
         pair.ends[1].endpoint.configure(config).unwrap();
         let mut proposal = proposal();
         proposal.v2.as_mut().unwrap().smcd.as_mut().unwrap().seid = theirs;
@@ -295,6 +298,31 @@ fn a_server_says_why_it_takes_nothing() {
         assert_eq!(declines(&mut pair, &proposal), diagnosis, "case {n}");
         assert_eq!(pair.ends[1].endpoint.groups().infos().count(), 0, "case {n}");
     }
+}
+
+// row 18
+#[test]
+fn of_several_reasons_the_first_is_told() {
+    let mut pair = Pair::ism();
+    let mut proposal = proposal();
+    proposal.v1 = Some(offer_v1(Modes::D));
+    // Version 2 has no buffer, then version 1 no device.
+    pair.ends[1].faults.register.extend(vec![RegisterError::Refused; 3]);
+    assert_eq!(declines(&mut pair, &proposal), Diagnosis::MEM);
+    assert_eq!(declines(&mut Pair::bare(), &proposal), Diagnosis::NOSMCDDEV);
+}
+
+#[test]
+fn a_device_is_tried_once_though_two_of_the_clients_reach_it() {
+    let mut pair = Pair::ism();
+    let [one, two] = [0xB001, 0xB00F].map(|ext| (IsmGid { gid: 0xA001, ext }, CHID));
+    pair.ends[0].endpoint.add_ism(IsmDevice { id: DeviceId(7), gid: two.0, ..ism(1) });
+    pair.ends[1].faults.register.extend(vec![RegisterError::Refused; 3]);
+    let diagnosis = declines(&mut pair, &version_2_smcd(&[one, two]));
+    assert_eq!(diagnosis, Diagnosis::MEM);
+    let queries = pair.ends[1].log.iter();
+    let queries = queries.filter(|wish| matches!(wish, Wish::QueryRemoteGid { .. }));
+    assert_eq!(queries.count(), 1);
 }
 
 /// Neither version 2's device can be reached nor is the subnet the same, and SMC-R is offered too.

@@ -5,21 +5,24 @@
 use std::time::Duration;
 
 use smc_proto::endpoint::Wish;
-use smc_proto::group::RegisterError;
-use smc_proto::handshake::inventory::IsmDevice;
+use smc_proto::group::{self, RegisterError};
+use smc_proto::handshake::inventory::{Interface, IsmDevice};
 use smc_proto::handshake::reason::{Failure, Kind};
 use smc_proto::id::DeviceId;
 use smc_wire::clc::{Diagnosis, Message};
 
 use crate::craft::{accept, proposal};
-use crate::pair::{Outcome, Pair, ism};
+use crate::pair::{Outcome, Pair, interface, ism};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Begins a handshake whose peer says nothing: which end's, and on which stream.
+type Begin = fn(&mut Pair) -> (usize, usize);
 
 // rows 21, 22
 #[test]
 fn a_silent_peer_is_waited_for_six_seconds_and_there_is_no_fallback() {
-    let silent: [(fn(&mut Pair) -> (usize, usize), Kind); 3] = [
+    let silent: [(Begin, Kind); 3] = [
         (|pair| (0, pair.offer().0), Kind::Accept),
         (|pair| (1, pair.propose(&proposal())), Kind::Confirm),
         (
@@ -270,4 +273,66 @@ fn a_released_handshake_gives_everything_back() {
     assert_eq!(pair.ends[1].endpoint.handshakes(), 0);
     assert_eq!(pair.ends[1].endpoint.groups().infos().count(), 0);
     assert_eq!(pair.ends[1].endpoint.poll_timeout(), None);
+}
+
+#[test]
+fn outcomes_that_nobody_asked_for_do_not_stop_the_clock() {
+    let mut pair = Pair::ism();
+    let (client, _) = pair.offer();
+    let server = pair.propose(&proposal());
+    for (n, stream) in [(0, client), (1, server)] {
+        let conn = pair.streams[stream].conns[n].unwrap();
+        let (now, end) = (pair.now, &mut pair.ends[n].endpoint);
+        let due = end.poll_timeout();
+        end.handle_remote_gid(now, conn, true);
+        end.handle_next_hop(now, conn, None);
+        end.handle_attached(now, conn, DeviceId(1), Default::default(), Some(65536));
+        assert_eq!(end.poll_timeout(), due);
+        assert!(end.expects_clc(conn));
+    }
+}
+
+#[test]
+fn no_dmb_is_asked_for_that_is_larger_than_the_devices_largest() {
+    let mut pair = Pair::bare();
+    for n in [0, 1] {
+        let max_dmb = 32768;
+        pair.ends[n].endpoint.add_ism(IsmDevice { max_dmb, ..ism(n as u64 + 1) });
+    }
+    let ends = pair.establish();
+    assert!(ends.iter().all(|end| end.receive.size.bytes() == 32768));
+    let counted = &pair.ends[0].endpoint.stats().smcd.rx;
+    assert_eq!((counted.buffers_allocated, counted.buffers_downgraded), (1, 0));
+}
+
+#[test]
+fn a_buffer_that_a_lost_peer_may_still_write_is_not_used_again() {
+    let mut pair = Pair::ism();
+    let [_, server] = pair.establish();
+    let stream = pair.propose(&proposal());
+    let conn = pair.streams[stream].conns[1].unwrap();
+    pair.ends[1].endpoint.handle_tcp_end(pair.now, conn);
+    pair.run();
+    let freed = |wish: &Wish| matches!(wish, Wish::Group(group::Wish::Free { .. }));
+    assert_eq!(pair.ends[1].log.iter().filter(|it| freed(it)).count(), 2);
+    let groups: Vec<_> = pair.ends[1].endpoint.groups().infos().map(|it| it.id).collect();
+    assert_eq!(groups, [server.group]);
+}
+
+#[test]
+fn a_vlan_is_left_when_its_last_group_ends() {
+    let mut pair = Pair::ism();
+    for (n, end) in pair.ends.iter_mut().enumerate() {
+        let vlan = Interface { vlan: 9, ..interface(n as u8 + 1) };
+        end.endpoint.set_interface(vlan);
+    }
+    for (n, end) in pair.establish().iter().enumerate() {
+        pair.release(n, end.conn);
+    }
+    let added = Wish::Group(group::Wish::AddVlan { device: DeviceId(1), vlan: 9 });
+    let removed = Wish::Group(group::Wish::RemoveVlan { device: DeviceId(1), vlan: 9 });
+    assert!(pair.ends[0].log.contains(&added));
+    assert!(!pair.ends[0].log.contains(&removed));
+    pair.pass(600 * SECOND);
+    assert!(pair.ends[0].log.contains(&removed));
 }

@@ -10,7 +10,14 @@
 mod choice;
 mod craft;
 mod endings;
+mod fabric;
+mod golden;
 mod lies;
+mod links;
 mod offer;
 mod pair;
+mod random;
 mod smcd;
+mod smcr;
+mod stand_in;
+mod tables;

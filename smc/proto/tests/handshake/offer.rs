@@ -4,11 +4,12 @@
 
 use smc_proto::handshake::inventory::{Address, IsmDevice};
 use smc_proto::handshake::pnet::{Named, PnetId};
+use smc_proto::handshake::reason::Failure;
 use smc_proto::id::DeviceId;
 use smc_wire::clc::{Diagnosis, Modes, Proposal};
 use smc_wire::id::{Chid, IsmGid};
 
-use crate::pair::{IF, Pair, config, interface, ism};
+use crate::pair::{IF, Outcome, Pair, config, interface, ism};
 
 fn device(n: u32, chid: u16) -> IsmDevice {
     let gid = IsmGid { gid: n.into(), ext: u64::from(n) << 8 };
@@ -194,5 +195,82 @@ fn a_device_that_refuses_the_vlan_is_not_offered_under_version_1() {
         let proposal = pair.offer().1.unwrap();
         assert_eq!(v1_modes(&proposal), (!refused).then_some(Modes::D));
         assert_eq!(proposal.v2.unwrap().modes(), Some(Modes::D));
+    }
+}
+
+// row 29
+#[test]
+fn a_device_that_found_no_line_cannot_be_chosen() {
+    let mut pair = Pair::bare();
+    for n in 1..=5 {
+        pair.ends[0].endpoint.add_ism(device(n, 0xFF00 + n as u16));
+    }
+    let (stream, _) = pair.offer();
+    let mut accept = crate::craft::accept();
+    let smc_wire::clc::Body::Smcd(body) = &mut accept.body else { panic!() };
+    body.chid = Chid(0xFF01);
+    pair.inject_accept(stream, accept);
+    let lie = Failure::Lie("Accept.chid");
+    assert_eq!(pair.outcome(0, stream), Some(Outcome::Dead(lie)));
+}
+
+#[test]
+fn smc_r_version_2_needs_a_ueid() {
+    for ueids in [true, false] {
+        let mut pair = Pair::roce();
+        if !ueids {
+            pair.ends[0].endpoint.configure(smc_proto::config::Config::default()).unwrap();
+        }
+        let proposal = pair.offer().1.unwrap();
+        assert_eq!(v1_modes(&proposal), Some(Modes::R));
+        assert_eq!(proposal.v2.is_some(), ueids);
+    }
+}
+
+// row 32
+#[test]
+fn the_hardwares_pnetid_comes_before_the_tables() {
+    let [one, two] = ["NET1", "NET2"].map(|name| PnetId::new(name).unwrap());
+    for (hardware, offered) in [(Some(two), 2), (None, 1)] {
+        let mut config = config();
+        config.pnet.add(Named::Interface("eth0".into()), one).unwrap();
+        config.pnet.add(Named::Device { name: "ism1".into(), port: 1 }, one).unwrap();
+        config.pnet.add(Named::Device { name: "ism2".into(), port: 1 }, two).unwrap();
+        let mut pair = Pair::of([config.clone(), config]);
+        for n in [1, 2] {
+            pair.ends[0].endpoint.add_ism(device(n, n as u16));
+        }
+        let at = smc_proto::handshake::inventory::Interface { pnetid: hardware, ..interface(1) };
+        pair.ends[0].endpoint.set_interface(at);
+        assert_eq!(pair.offer().1.unwrap().ism.unwrap().gid, offered);
+    }
+}
+
+// row 32
+#[test]
+fn a_stacked_interface_has_its_base_devices_network_and_for_roce_its_own() {
+    let id = PnetId::new("NET1").unwrap();
+    for (named, ism, roce) in [("eth0", true, true), ("vlan0", false, true)] {
+        let mut config = config();
+        config.pnet.add(Named::Interface(named.into()), id).unwrap();
+        config.pnet.add(Named::Device { name: "ism1".into(), port: 1 }, id).unwrap();
+        config.pnet.add(Named::Device { name: "rxe1".into(), port: 1 }, id).unwrap();
+        let mut pair = Pair::of([config.clone(), config]);
+        let end = &mut pair.ends[0];
+        end.endpoint.add_ism(device(1, 1));
+        let mut port = crate::fabric::port(1, 1);
+        port.interface = None;
+        end.endpoint.set_port(pair.now, port);
+        let upper = smc_proto::handshake::inventory::InterfaceId(20);
+        let stacked = smc_proto::handshake::inventory::Interface {
+            id: upper,
+            name: "vlan0".into(),
+            base: Some(IF),
+            ..interface(1)
+        };
+        end.endpoint.set_interface(stacked);
+        end.route.interface = Some(upper);
+        let modes = v1_modes(&pair.offer().1.unwrap());
+        assert_eq!(modes, Modes::of(roce, ism), "{named}");
     }
 }

@@ -21,6 +21,8 @@ use smc_proto::smcd::dmb::Dmb;
 use smc_wire::clc::{Diagnosis, Message};
 use smc_wire::id::{Chid, DmbToken, IsmGid, Ueid};
 
+use crate::fabric::Fabric;
+
 /// How a connection stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -70,6 +72,7 @@ pub(crate) struct Pair {
     pub(crate) streams: Vec<Stream>,
     /// Changes what end 0 or 1 sends.
     pub(crate) tamper: Option<Tamper>,
+    pub(crate) fabric: Fabric,
     dmb_lens: BTreeMap<u64, u64>,
 }
 
@@ -170,6 +173,7 @@ impl Pair {
             now: Instant(1),
             streams: Vec::new(),
             tamper: None,
+            fabric: Fabric::default(),
             dmb_lens: BTreeMap::new(),
         }
     }
@@ -243,7 +247,7 @@ impl Pair {
 
     /// Carries out wishes and moves bytes until nothing more happens.
     pub(crate) fn run(&mut self) {
-        while self.wishes() | self.deliver() {}
+        while self.wishes() | self.deliver() | self.deliver_rdma() {}
     }
 
     fn wishes(&mut self) -> bool {
@@ -319,6 +323,7 @@ impl Pair {
                 self.ends[n].endpoint.release(now, conn, Fate::Discard);
             }
             Wish::Group(wish) => self.carry_out_group(n, wish),
+            Wish::Links { group, wish } => self.carry_out_links(n, group, wish),
         }
     }
 
@@ -345,7 +350,9 @@ impl Pair {
                 let added = !end.faults.no_vlan;
                 end.endpoint.handle_vlan(now, device, vlan, added);
             }
-            group::Wish::Kill { .. } => panic!("an endpoint keeps this wish for itself"),
+            group::Wish::Kill { .. } | group::Wish::EndLinks { .. } => {
+                panic!("an endpoint keeps this wish for itself")
+            }
             _ => {}
         }
     }

@@ -1,97 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Hosts, ports, queue pairs and memory, as far as a link group sees them.
+//! Two hosts and what lies between them.
 //!
-//! Invariant: a queue pair delivers what was posted in order, each once, or fails it and all behind it;
-//! a write reaches memory only with a key of that link. A wish for a queue pair that was destroyed
-//! panics.
+//! Invariant: a queue pair delivers what was posted in order, each once, or fails it and all behind it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use smc_proto::Instant;
 use smc_proto::id::{BufferId, ConnId, DeviceId};
 use smc_proto::smcr::link::State;
-use smc_proto::smcr::qp::{PeerEnd, Port, QueuePair, Rtr, Rts};
+use smc_proto::smcr::qp::{PeerEnd, Port};
 use smc_proto::smcr::route::Work;
-use smc_proto::smcr::{
-    LinkGroup, LinkId, LinkView, Params, Received, Role, Rtoken, RtokenIndex, Wish, WorkId,
-};
+use smc_proto::smcr::{LinkGroup, LinkId, LinkView, Received, RtokenIndex, Wish};
 use smc_wire::cdc::Smcr;
-use smc_wire::id::{Mac, Psn, Qpn, Rkey, RoceGid};
+use smc_wire::id::Qpn;
 use smc_wire::llc::{Body, Message, Version};
-use smc_wire::size::PathMtu;
 
+use crate::host::{Answer, CLIENT, FIRST, Host, Item, Options, SERVER, Side, port};
 use crate::stream::Stream;
-
-/// An end of the world: 0 is the server, 1 the client.
-pub(crate) type Side = usize;
-pub(crate) const SERVER: Side = 0;
-pub(crate) const CLIENT: Side = 1;
-
-pub(crate) const RMB_LEN: usize = 16 << 10;
-/// The RMB of the first connection on each side.
-pub(crate) const FIRST: BufferId = BufferId(0);
-
-/// A port of a side, by its number there.
-pub(crate) fn port(side: Side, n: u8) -> Port {
-    let id = u8::try_from(side).unwrap() << 4 | n;
-    let mtu = PathMtu::from_bits("mtu", if side == SERVER { 5 } else { 3 }).unwrap();
-    let gid = RoceGid([id; 16]);
-    Port { device: DeviceId(id.into()), mac: Mac([id; 6]), gid, mtu }
-}
-
-/// What waits in a send queue.
-#[derive(Debug, Clone)]
-pub(crate) enum Item {
-    Llc(WorkId, Vec<u8>),
-    Write { bytes: Vec<u8>, rkey: Rkey, address: u64 },
-    Cdc { stream: usize, seqno: u16, bytes: Vec<u8> },
-}
-
-#[derive(Debug)]
-pub(crate) struct Qp {
-    pub(crate) port: Port,
-    pub(crate) own: QueuePair,
-    pub(crate) rtr: Option<Rtr>,
-    pub(crate) rts: Option<Rts>,
-    pub(crate) failed: bool,
-    /// Posted, not yet on the wire; with the order in which all was posted.
-    pub(crate) queue: VecDeque<(u64, Item)>,
-    /// Ended, not yet told.
-    done: VecDeque<(u64, Item, bool)>,
-    drain: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Mr {
-    link: LinkId,
-    buffer: BufferId,
-    vaddr: u64,
-}
-
-/// What a host has still to tell its group.
-#[derive(Debug, Clone, Copy)]
-enum Answer {
-    Created(LinkId, Option<QueuePair>),
-    Registered(LinkId, BufferId, Option<Rtoken>),
-}
-
-/// A side.
-pub(crate) struct Host {
-    pub(crate) group: LinkGroup,
-    pub(crate) qps: BTreeMap<LinkId, Qp>,
-    destroyed: BTreeSet<LinkId>,
-    mrs: HashMap<Rkey, Mr>,
-    pub(crate) memory: BTreeMap<BufferId, Vec<u8>>,
-    answers: VecDeque<(u64, Answer)>,
-    /// Wishes that tell something, in order.
-    pub(crate) told: Vec<Wish>,
-    pub(crate) up: BTreeSet<DeviceId>,
-    /// Fail the next queue pair; fail registrations of these buffers.
-    pub(crate) fail_qp: bool,
-    pub(crate) fail_mr: BTreeSet<BufferId>,
-}
 
 /// A message that reached its receiver.
 #[derive(Debug, Clone)]
@@ -120,59 +47,12 @@ pub(crate) struct World {
     names: u32,
 }
 
-/// How to make a world.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) version: Version,
-    pub(crate) release: u8,
-    pub(crate) max_links: u8,
-    pub(crate) max_conns: u8,
-    pub(crate) gateway: [Option<Mac>; 2],
-    /// Numbers of the ports that are up on each side; the first one has the first link.
-    pub(crate) ports: [Vec<u8>; 2],
-}
-
-impl Options {
-    pub(crate) fn new(version: Version, server: &[u8], client: &[u8]) -> Self {
-        Self {
-            version,
-            release: 0,
-            max_links: 2,
-            max_conns: 255,
-            gateway: [None; 2],
-            ports: [server.to_vec(), client.to_vec()],
-        }
-    }
-}
-
 impl World {
     /// Two groups whose first links have queue pairs and RMBs, and know each other's ends.
     pub(crate) fn new(options: &Options) -> Self {
-        let host = |side: Side| {
-            let role = if side == SERVER { Role::Server } else { Role::Client };
-            let first = port(side, options.ports[side][0]);
-            let id = [u8::from(side == CLIENT), 2, 3, 4];
-            let mut params = Params::new(role, options.version, id, first);
-            params.peer_release = options.release;
-            params.max_links = options.max_links;
-            params.max_conns = options.max_conns;
-            params.gateway = options.gateway[side];
-            Host {
-                group: LinkGroup::new(&params),
-                qps: BTreeMap::new(),
-                destroyed: BTreeSet::new(),
-                mrs: HashMap::new(),
-                memory: BTreeMap::new(),
-                answers: VecDeque::new(),
-                told: Vec::new(),
-                up: options.ports[side].iter().map(|&n| port(side, n).device).collect(),
-                fail_qp: false,
-                fail_mr: BTreeSet::new(),
-            }
-        };
         let mut world = Self {
             now: Instant(0),
-            hosts: [host(SERVER), host(CLIENT)],
+            hosts: [SERVER, CLIENT].map(|side| Host::new(options, side)),
             frames: Vec::new(),
             cut: BTreeSet::new(),
             streams: Vec::new(),
@@ -268,63 +148,16 @@ impl World {
     fn carry_out(&mut self, side: Side, wish: Wish) {
         let order = self.next();
         self.names += 1;
-        let name = self.names;
-        let host = &mut self.hosts[side];
-        match wish {
-            Wish::CreateQp { link, port } => {
-                assert!(!host.qps.contains_key(&link) && !host.destroyed.contains(&link));
-                let own = QueuePair { qpn: Qpn(name), psn: Psn(name << 8 & 0xFF_FFFF) };
-                let failed = std::mem::take(&mut host.fail_qp);
-                let (queue, done) = Default::default();
-                let qp = Qp { port, own, rtr: None, rts: None, failed, queue, done, drain: false };
-                host.qps.insert(link, qp);
-                let answer = Answer::Created(link, (!failed).then_some(own));
-                host.answers.push_back((order, answer));
-            }
-            Wish::ModifyRtr { link, attributes } => host.qp(link).rtr = Some(attributes),
-            Wish::ModifyRts { link, attributes } => {
-                assert!(host.qp(link).rtr.is_some(), "ready to send before ready to receive");
-                host.qp(link).rts = Some(attributes);
-            }
-            Wish::RegisterMr { link, buffer } => {
-                host.qp(link);
-                host.memory.entry(buffer).or_insert_with(|| vec![0; RMB_LEN]);
-                let failed = host.fail_mr.contains(&buffer);
-                let vaddr = u64::from(name) << 20;
-                if !failed {
-                    host.mrs.insert(Rkey(name), Mr { link, buffer, vaddr });
-                }
-                let rtoken = (!failed).then_some(Rtoken { rkey: Rkey(name), vaddr });
-                host.answers.push_back((order, Answer::Registered(link, buffer, rtoken)));
-            }
-            Wish::DeregisterMr { link, buffer } => {
-                host.qp(link);
-                host.mrs.retain(|_, mr| (mr.link, mr.buffer) != (link, buffer));
-                host.answers.retain(|(_, answer)| {
-                    !matches!(answer, &Answer::Registered(l, b, _) if (l, b) == (link, buffer))
-                });
-            }
-            Wish::PostSend { link, work, message } => {
-                assert!(host.qp(link).rts.is_some(), "send before ready to send");
-                host.qp(link).queue.push_back((order, Item::Llc(work, message)));
-            }
-            Wish::Drain { link } => host.qp(link).drain = true,
-            Wish::DestroyQp { link } => {
-                host.qp(link);
-                host.qps.remove(&link);
-                host.destroyed.insert(link);
-                host.mrs.retain(|_, mr| mr.link != link);
-            }
-            Wish::MoveConnection { conn, to, .. } => {
-                host.told.push(wish);
-                self.move_stream(side, conn, to);
-            }
-            told => {
-                if let Wish::KillConnection { conn } = told {
-                    self.kill_stream(side, conn);
-                }
-                self.hosts[side].told.push(told);
-            }
+        let moved = match &wish {
+            &Wish::MoveConnection { conn, to, .. } => Some((conn, to)),
+            _ => None,
+        };
+        if let Wish::KillConnection { conn } = wish {
+            self.kill_stream(side, conn);
+        }
+        self.hosts[side].carry_out(order, self.names, wish);
+        if let Some((conn, to)) = moved {
+            self.move_stream(side, conn, to);
         }
     }
 
@@ -600,51 +433,4 @@ enum Choice {
     Send(Side, LinkId),
     Done(Side, LinkId),
     Drained(Side, LinkId),
-}
-
-impl Host {
-    pub(crate) fn qp(&mut self, link: LinkId) -> &mut Qp {
-        self.qps.get_mut(&link).unwrap_or_else(|| panic!("a wish for {link:?}, which is no more"))
-    }
-
-    /// An RDMA write of the peer; whether the key fits.
-    fn write(&mut self, link: LinkId, bytes: &[u8], rkey: Rkey, address: u64) -> bool {
-        let Some(mr) = self.mrs.get(&rkey).filter(|mr| mr.link == link) else { return false };
-        let at = usize::try_from(address - mr.vaddr).unwrap();
-        self.memory.get_mut(&mr.buffer).unwrap()[at..at + bytes.len()].copy_from_slice(bytes);
-        true
-    }
-
-    /// RMBs that the peer can write: shared, and not unshared since.
-    fn shared(&self) -> BTreeSet<BufferId> {
-        let mut shared = BTreeSet::new();
-        for wish in &self.told {
-            match wish {
-                Wish::BufferReady { buffer, result: Ok(()) } => _ = shared.insert(*buffer),
-                Wish::BufferFree { buffer } => _ = shared.remove(buffer),
-                _ => {}
-            }
-        }
-        shared
-    }
-
-    /// Each RMB that `there` shares has one entry here, with the right key for each active link; other
-    /// entries are of RMBs that could not be shared in time, and no key of theirs is valid.
-    fn check_keys(&self, there: &Self) {
-        let active = || self.group.links().filter(|link| link.state == State::Active);
-        let mut found = BTreeSet::new();
-        for index in (0..255).map(RtokenIndex) {
-            let keys: Vec<_> =
-                active().map(|link| (link, self.group.rtoken(index, link.id))).collect();
-            let mr = |key: Option<Rtoken>| key.and_then(|key| there.mrs.get(&key.rkey));
-            let Some(first) = keys.iter().find_map(|(_, key)| mr(*key)) else { continue };
-            assert!(found.insert(first.buffer), "two entries for {:?}", first.buffer);
-            for (link, key) in keys {
-                let mr = mr(key).unwrap_or_else(|| panic!("{:?}: {key:?}", first.buffer));
-                assert_eq!((mr.buffer, mr.vaddr), (first.buffer, key.unwrap().vaddr));
-                assert_eq!(there.qps[&mr.link].own.qpn, link.peer.unwrap().qpn);
-            }
-        }
-        assert_eq!(found, there.shared());
-    }
 }

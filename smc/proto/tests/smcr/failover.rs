@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use smc_proto::id::{BufferId, DeviceId};
+use smc_proto::smcr::link::State;
 use smc_proto::smcr::{Received, Redundancy, Wish};
 use smc_wire::cdc::{ProducerFlags, Smcr};
 use smc_wire::llc::{Body, DeleteReason, Message, Version};
 
-use crate::fabric::{CLIENT, Options, SERVER, World, port};
+use crate::fabric::World;
+use crate::host::{CLIENT, Options, SERVER, port};
 
 const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 const RMB: BufferId = BufferId(1);
@@ -217,22 +219,20 @@ fn unanswered_test_loses_the_link() {
 #[test]
 fn full_send_queue_that_stands_still_is_a_lost_link() {
     let mut world = World::connected(&Options::new(Version::V1, &[1, 2], &[1, 2]));
-    let link = world.active(SERVER)[0].id;
-    let to = world.active(CLIENT)[0].id;
-    let test = Body::TestLink(Default::default());
-    // The client's queue pair takes sends and never completes them.
+    let (now, link) = (world.now, world.active(SERVER)[0].id);
+    let body = Body::TestLink(Default::default());
     let mut bytes = [0; 44];
-    Message { version: Version::V1, response: false, body: test }.emit(&mut bytes).unwrap();
-    let now = world.now;
-    let client = world.group(CLIENT);
-    (0..1000).for_each(|_| {
-        client.handle_recv(now, to, &bytes);
-    });
-    let posted = std::iter::from_fn(|| client.poll_wish()).count();
+    Message { version: Version::V1, response: false, body }.emit(&mut bytes).unwrap();
+    // The queue pair takes the answers and never completes them.
+    let server = world.group(SERVER);
+    (0..1000).for_each(|_| assert_eq!(server.handle_recv(now, link, &bytes), Received::Control));
+    let posted = std::iter::from_fn(|| server.poll_wish()).count();
     assert_eq!(posted, 16, "as many as the send queue takes, the rest waits or is dropped");
-    client.handle_timeout(now.after(Duration::from_secs(9)));
-    assert!(client.link(to).unwrap().state == smc_proto::smcr::link::State::Active);
-    client.handle_timeout(now.after(Duration::from_secs(10)));
-    assert!(client.link(to).is_none_or(|l| l.state != smc_proto::smcr::link::State::Active));
-    let _ = link;
+    let due = now.after(Duration::from_secs(10));
+    assert_eq!(server.poll_timeout(), Some(due));
+    server.handle_timeout(now.after(Duration::from_secs(9)));
+    assert_eq!(server.link(link).unwrap().state, State::Active);
+    server.handle_timeout(due);
+    assert_eq!(server.link(link).unwrap().state, State::Inactive);
+    assert!(server.poll_timeout().is_none_or(|next| next > due), "it waits no longer");
 }

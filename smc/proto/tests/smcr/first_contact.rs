@@ -11,7 +11,8 @@ use smc_wire::id::{Mac, Psn};
 use smc_wire::llc::{Body, Message, Version};
 use smc_wire::size::PathMtu;
 
-use crate::fabric::{CLIENT, FIRST, Options, SERVER, World, port};
+use crate::fabric::World;
+use crate::host::{CLIENT, FIRST, Options, SERVER, port};
 
 const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 

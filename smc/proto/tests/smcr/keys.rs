@@ -9,7 +9,8 @@ use smc_proto::smcr::{BufferError, RtokenIndex, Wish};
 use smc_wire::id::Rkey;
 use smc_wire::llc::{Body, ConfirmRkey, DeleteRkey, LinkRtoken, Message, Rtoken, Version};
 
-use crate::fabric::{CLIENT, Options, SERVER, World};
+use crate::fabric::World;
+use crate::host::{CLIENT, Options, SERVER};
 
 const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 const SECOND: BufferId = BufferId(1);
@@ -98,12 +99,12 @@ fn rkey_flows_run_both_ways_at_once() {
     world.check_agreement();
 }
 
-// row 62: the key of an unknown or no link is refused, nothing of the message is taken
+// row 62: the key of an unknown or no link, or twice that of one, is refused, nothing of the message is taken
 #[test]
 fn confirm_rkey_for_a_link_that_is_not_there_is_refused() {
-    for number in [0, 9] {
+    for number in [0, 9, 1] {
         let mut world = two_ports(Version::V1);
-        let link = world.active(CLIENT)[0].id;
+        let link = world.active(CLIENT)[0].id; // whose number is 1
         let rtoken = Rtoken { rkey: Rkey(0xABCD), vaddr: 0x1000 };
         let other = LinkRtoken { link: number, rtoken };
         let request = ConfirmRkey::request(rtoken, [other]);
@@ -123,7 +124,7 @@ fn delete_rkey_tells_the_unknown_keys() {
     for (version, unknown) in [(Version::V1, 0x60), (Version::V2, 2)] {
         let mut world = two_ports(version);
         let link = world.active(CLIENT)[0];
-        let known = world.group(CLIENT).local_rtoken(crate::fabric::FIRST, link.id).unwrap().rkey;
+        let known = world.group(CLIENT).local_rtoken(crate::host::FIRST, link.id).unwrap().rkey;
         let keys = [known, Rkey(1), Rkey(2)];
         world.say(CLIENT, link.id, false, Body::DeleteRkey(DeleteRkey::request(&keys)));
         world.run();
@@ -155,6 +156,28 @@ fn refused_or_unanswered_rmb_is_not_shared() {
         let link = world.active(CLIENT)[0].id;
         assert_eq!(world.group(CLIENT).local_rtoken(SECOND, link), None);
     }
+}
+
+// row 62: a command waits at most 20 s for other flows
+#[test]
+fn commands_behind_slow_flows_are_given_up() {
+    let mut world = two_ports(Version::V1);
+    world.tamper = Some(Box::new(|from, _, bytes| from != SERVER || bytes[0] != 6));
+    let now = world.now;
+    for n in 1..=20 {
+        world.group(CLIENT).share_rmb(now, BufferId(n)).unwrap();
+    }
+    world.pump(CLIENT);
+    let answers = |world: &World| {
+        let told = world.hosts[CLIENT].told.iter();
+        told.filter(|wish| matches!(wish, Wish::BufferReady { result: Err(_), .. })).count()
+    };
+    world.run_for(Duration::from_millis(19_999));
+    assert_eq!(answers(&world), 9, "one each 2 s");
+    world.run_for(Duration::from_millis(1));
+    assert!(answers(&world) >= 19, "all but the one that is asked for");
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(answers(&world), 20);
 }
 
 #[test]
@@ -250,9 +273,9 @@ fn data_are_written_before_the_cdc_on_the_same_queue_pair() {
                 .queue
                 .iter()
                 .map(|(_, item)| match item {
-                    crate::fabric::Item::Write { .. } => 'w',
-                    crate::fabric::Item::Cdc { .. } => 'c',
-                    crate::fabric::Item::Llc(..) => 'l',
+                    crate::host::Item::Write { .. } => 'w',
+                    crate::host::Item::Cdc { .. } => 'c',
+                    crate::host::Item::Llc(..) => 'l',
                 })
                 .collect();
             assert_eq!(kinds, ['w', 'c', 'w', 'c', 'w', 'c']);

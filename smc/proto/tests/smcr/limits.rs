@@ -7,7 +7,8 @@ use smc_proto::smcr::{BufferError, JoinError, Received, Redundancy, Rtoken};
 use smc_wire::id::{Mac, Qpn, Rkey, RoceGid};
 use smc_wire::llc::{Body, Message, Version};
 
-use crate::fabric::{CLIENT, Options, SERVER, World};
+use crate::fabric::World;
+use crate::host::{CLIENT, Options, SERVER};
 
 // row 71
 #[test]
@@ -29,7 +30,11 @@ fn negotiated_limits_count_from_release_1_on() {
         options.release = release;
         options.max_conns = 16;
         options.max_links = 1;
-        let mut world = World::connected(&options);
+        let mut world = World::new(&options);
+        world.start();
+        world.run();
+        let done = smc_proto::smcr::Wish::FirstContactDone;
+        assert!(world.told(CLIENT, &done), "with one link there is no offer to wait for");
         let Body::ConfirmLink(confirm) = Message::parse(&world.frames[0].bytes).unwrap().body
         else {
             panic!("no CONFIRM LINK")
@@ -72,6 +77,25 @@ fn there_are_255_rmbs_each_way() {
     world.check_agreement();
 }
 
+// row 71: an idle RMB makes room for a new one
+#[test]
+fn idle_rmbs_do_not_count() {
+    let mut world = World::connected(&Options::new(Version::V1, &[1], &[1]));
+    for n in 1..300 {
+        world.share(CLIENT, BufferId(n));
+        let now = world.now;
+        world.group(CLIENT).unshare_rmb(now, BufferId(n)).unwrap();
+        world.pump(CLIENT);
+        world.run();
+    }
+    let link = world.active(CLIENT)[0].id;
+    let registered =
+        (0..300).filter(|&n| world.hosts[CLIENT].group.local_rtoken(BufferId(n), link).is_some());
+    assert_eq!(registered.count(), 255);
+    assert_eq!(world.group(SERVER).rtoken_count(), 1);
+    world.check_agreement();
+}
+
 #[test]
 fn client_follows_the_server_to_its_link() {
     let mut world = World::connected(&Options::new(Version::V1, &[1, 2], &[1, 2]));
@@ -97,7 +121,7 @@ fn version_2_lengths_are_in_the_hosts_order() {
     assert_eq!(bytes[70..72], 1u16.to_ne_bytes());
     let key = u32::from_be_bytes(bytes[76..80].try_into().unwrap());
     let new = world.active(SERVER)[1].id;
-    let token = world.hosts[SERVER].group.local_rtoken(crate::fabric::FIRST, new).unwrap();
+    let token = world.hosts[SERVER].group.local_rtoken(crate::host::FIRST, new).unwrap();
     assert_eq!(key, token.rkey.0);
     assert_eq!(bytes[80..88], token.vaddr.to_be_bytes());
 }

@@ -9,7 +9,8 @@ use smc_proto::smcr::link::State;
 use smc_proto::smcr::{Redundancy, Wish};
 use smc_wire::llc::{Body, DeleteLink, DeleteReason, DeleteTarget, Message, Version};
 
-use crate::fabric::{CLIENT, FIRST, Options, SERVER, World};
+use crate::fabric::World;
+use crate::host::{CLIENT, FIRST, Options, SERVER};
 
 const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 
@@ -135,13 +136,18 @@ fn version_2_tells_all_keys_in_the_tail() {
 #[test]
 fn short_tail_brings_fewer_keys() {
     let mut world = with_rmbs(Version::V2, 3, 3);
+    add_ports(&mut world);
     world.tamper = Some(Box::new(|from, _, bytes| {
         if from == SERVER && bytes[0] == 0x22 {
             bytes.truncate(44 + 28 + 16 + 7);
         }
         true
     }));
-    add_ports(&mut world);
+    // The server makes another link in the place of the one that goes.
+    let (victim, now) = (world.active(SERVER)[1].id, world.now);
+    assert!(world.group(SERVER).delete_link(now, victim, DeleteReason::OPERATOR));
+    world.pump(SERVER);
+    world.run();
     let new = world.active(CLIENT)[1].id;
     let keys = (0..3u8).map(smc_proto::smcr::RtokenIndex);
     let known = keys.filter(|&index| world.hosts[CLIENT].group.rtoken(index, new).is_some());
@@ -169,7 +175,7 @@ fn server_answers_a_request_that_it_cannot_serve() {
     let mut world = World::connected(&two_ports(Version::V2));
     let link = world.active(CLIENT)[0].id;
     let from = world.frames.len();
-    let gids = [crate::fabric::port(CLIENT, 3).gid];
+    let gids = [crate::host::port(CLIENT, 3).gid];
     let ask = Body::ReqAddLink(smc_wire::llc::ReqAddLink::new(&gids));
     world.say(CLIENT, link, false, ask);
     world.run();
@@ -225,10 +231,6 @@ fn client_without_a_queue_pair_rejects() {
 fn operator_deletes_one_link() {
     for (version, side) in [(Version::V1, SERVER), (Version::V2, CLIENT)] {
         let mut world = World::connected(&two_ports(version));
-        world.set_port(SERVER, 2, false);
-        world.run();
-        world.set_port(SERVER, 2, true);
-        world.run();
         let (from, now) = (world.frames.len(), world.now);
         let victim = world.active(side)[1];
         assert!(world.group(side).delete_link(now, victim.id, DeleteReason::OPERATOR));
@@ -243,8 +245,39 @@ fn operator_deletes_one_link() {
         let target = DeleteTarget::Link(victim.number);
         assert_eq!(delete, DeleteLink { target, orderly: true, reason: DeleteReason::OPERATOR });
         assert!(world.group(side).link(victim.id).is_none());
+        // The server makes another one at once, since both ports are up.
+        assert_eq!(talk[expected.len()], "S ADD LINK");
+        assert_eq!(redundancy(&world), [Redundancy::Symmetric; 2]);
         world.check_agreement();
     }
+}
+
+// row 67: what was posted on the link completes before the peer is told
+#[test]
+fn link_is_drained_before_it_is_deleted() {
+    let mut world = World::connected(&two_ports(Version::V1));
+    world.share(CLIENT, BufferId(1));
+    let at = world.send(SERVER, BufferId(1), 1000);
+    let (victim, now) = (world.streams[at].route.link, world.now);
+    let from = world.frames.len();
+    assert!(world.group(SERVER).delete_link(now, victim, DeleteReason::OPERATOR));
+    world.pump(SERVER);
+    let llc = |world: &World| {
+        let queues = world.hosts[SERVER].qps.values().flat_map(|qp| &qp.queue);
+        queues.filter(|(_, item)| matches!(item, crate::host::Item::Llc(..))).count()
+    };
+    while !world.hosts[SERVER].qp(victim).queue.is_empty() {
+        assert_eq!(llc(&world), 0, "the client is told too early");
+        assert!(world.step(None));
+    }
+    world.run();
+    let position = |what: &dyn Fn(&crate::fabric::Frame) -> bool| {
+        world.frames[from..].iter().rposition(what).unwrap()
+    };
+    let told = position(&|frame| frame.from == SERVER && frame.bytes[0] == 4);
+    let last = position(&|frame| frame.link == victim && frame.bytes[0] == 0xFE);
+    assert!(last < told, "DELETE LINK stands before the last CDC of the link");
+    assert!(world.streams[at].is_done() && world.streams[at].moves == 1);
 }
 
 // row 67: the client does not know the link

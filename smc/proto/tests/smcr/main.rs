@@ -12,11 +12,15 @@
     reason = "a test that fails may panic"
 )]
 
+mod ending;
 mod fabric;
 mod failover;
 mod first_contact;
+mod host;
 mod keys;
 mod limits;
 mod links;
 mod random;
+mod refused;
+mod replay;
 mod stream;

@@ -12,7 +12,8 @@ use smc_proto::id::BufferId;
 use smc_proto::smcr::Wish;
 use smc_wire::llc::{DeleteReason, Version};
 
-use crate::fabric::{CLIENT, Options, SERVER, Side, World, port};
+use crate::fabric::World;
+use crate::host::{CLIENT, Options, SERVER, Side, port};
 
 #[derive(Debug, Clone)]
 enum Act {

@@ -11,7 +11,8 @@ use smc_proto::smcr::{LinkId, Route, RtokenIndex};
 use smc_wire::cdc::{Cursor, ProducerFlags, Smcr};
 use smc_wire::id::AlertToken;
 
-use crate::fabric::{CLIENT, Item, SERVER, Side, World};
+use crate::fabric::World;
+use crate::host::{CLIENT, Item, SERVER, Side};
 
 /// Sends that may be under way.
 const WINDOW: usize = 3;

@@ -104,6 +104,12 @@ const fn split(half: u64) -> (Cursor, u8, u8) {
 
 /// The inverse of [`split`].
 const fn join(cursor: Cursor, flags: u8, state: u8) -> u64 {
-    let ([w0, w1], [c0, c1, c2, c3]) = (cursor.wrap.to_ne_bytes(), cursor.count.to_ne_bytes());
-    u64::from_ne_bytes([w0, w1, c0, c1, c2, c3, flags, state])
+    // Shifts, because compilers do not see that the bytes of an array are one number.
+    let (wrap, count) = (cursor.wrap as u64, cursor.count as u64);
+    let (flags, state) = (flags as u64, state as u64);
+    if cfg!(target_endian = "little") {
+        wrap | count << 16 | flags << 48 | state << 56
+    } else {
+        wrap << 48 | count << 16 | flags << 8 | state
+    }
 }

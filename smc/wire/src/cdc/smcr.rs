@@ -7,7 +7,6 @@
 
 use super::{ConnectionState, Cursor, ProducerFlags, TYPE};
 use crate::Error;
-use crate::bytes::Writer;
 use crate::id::AlertToken;
 
 /// A CDC message (RFC 7609, A.4; `struct smc_cdc_msg`).
@@ -86,21 +85,22 @@ impl Smcr {
     /// # Errors
     /// [`Error::Short`] if the buffer is smaller.
     pub fn emit(&self, bytes: &mut [u8]) -> Result<usize, Error> {
-        let mut message = [0; Self::LEN];
-        let mut writer = Writer::new(WHAT, &mut message);
-        writer.u8(TYPE)?;
-        writer.u8(44)?;
-        writer.u16(self.seqno)?;
-        writer.u32(self.token.0)?;
-        for cursor in [self.prod, self.cons] {
-            writer.u16(0)?;
-            writer.u16(cursor.wrap)?;
-            writer.u32(cursor.count)?;
-        }
-        writer.u8(self.flags.0)?;
-        writer.u8(self.state.0)?;
-        let mut writer = Writer::new(WHAT, bytes);
-        writer.put(&message)?;
-        Ok(writer.position())
+        let have = bytes.len();
+        let Some(message) = bytes.first_chunk_mut::<{ Self::LEN }>() else {
+            return Err(Error::Short { what: WHAT, need: Self::LEN, have });
+        };
+        let ([s0, s1], [t0, t1, t2, t3]) = (self.seqno.to_be_bytes(), self.token.0.to_be_bytes());
+        let cursor = |cursor: Cursor| (cursor.wrap.to_be_bytes(), cursor.count.to_be_bytes());
+        let ([w0, w1], [c0, c1, c2, c3]) = cursor(self.prod);
+        let ([v0, v1], [d0, d1, d2, d3]) = cursor(self.cons);
+        let (flags, state) = (self.flags.0, self.state.0);
+        *message = [
+            TYPE, 44, s0, s1, t0, t1, t2, t3, //
+            0, 0, w0, w1, c0, c1, c2, c3, //
+            0, 0, v0, v1, d0, d1, d2, d3, //
+            flags, state, 0, 0, 0, 0, 0, 0, //
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        Ok(Self::LEN)
     }
 }

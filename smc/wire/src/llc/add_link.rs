@@ -101,6 +101,14 @@ impl<'a> AddLink<'a> {
         Self { rejected: Some(reason), tail: None, ..*self }
     }
 
+    /// Bytes of the whole message.
+    pub(super) fn len(&self, version: Version) -> usize {
+        match (&self.tail, version) {
+            (Some(tail), Version::V2) => LEN + TAIL + tail.rkeys.wire_len(),
+            _ => LEN,
+        }
+    }
+
     pub(super) fn parse(header: &Header, reader: &mut Reader<'a>) -> Result<Self, Error> {
         let mac = Mac(reader.array()?);
         reader.take(2)?;

@@ -51,6 +51,11 @@ impl<'a> DeleteRkey<'a> {
         Self { num_rkeys: self.num_rkeys, unknown, negative: unknown != 0, rkeys }
     }
 
+    /// Bytes of the message, if it is not padded.
+    pub(super) fn len(&self) -> usize {
+        8 + self.rkeys.wire_len()
+    }
+
     pub(super) fn parse(header: &Header, reader: &mut Reader<'a>) -> Result<Self, Error> {
         let (num_rkeys, unknown) = (reader.u8()?, reader.u8()?);
         reader.take(2)?;

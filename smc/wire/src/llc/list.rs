@@ -109,6 +109,11 @@ impl<'a, T: Item> List<'a, T> {
         })
     }
 
+    /// Bytes on the wire.
+    pub(super) fn wire_len(&self) -> usize {
+        self.len() * T::LEN
+    }
+
     /// Number of items.
     pub fn len(&self) -> usize {
         match self.0 {

@@ -132,7 +132,18 @@ impl<'a> Message<'a> {
         Ok(Self { version: kind.version(), response: header.response(), body })
     }
 
-    /// Writes the message and gives its length: 44, or more with a tail.
+    /// Bytes that [`Self::emit`] writes: 44, or more with a tail.
+    pub fn buffer_len(&self) -> usize {
+        let len = match &self.body {
+            Body::AddLink(body) => body.len(self.version),
+            Body::ReqAddLink(body) => body.len(),
+            Body::DeleteRkey(body) => body.len(),
+            _ => LEN,
+        };
+        len.max(LEN)
+    }
+
+    /// Writes the message and gives its length, [`Self::buffer_len`].
     ///
     /// # Errors
     /// [`Error::Short`] if the buffer is smaller; [`MAX_LEN`] is always enough.

@@ -27,6 +27,11 @@ impl<'a> ReqAddLink<'a> {
         Self { gid_cnt, gids: List::new(gids) }
     }
 
+    /// Bytes of the message, if it is not padded.
+    pub(super) fn len(&self) -> usize {
+        28 + self.gids.wire_len()
+    }
+
     pub(super) fn parse(reader: &mut Reader<'a>) -> Result<Self, Error> {
         reader.take(20)?;
         let gid_cnt = reader.u8()?;

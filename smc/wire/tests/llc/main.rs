@@ -22,6 +22,7 @@ fn emitted(message: &Message) -> Vec<u8> {
     // What was in the buffer must not show.
     let mut bytes = [0xAA; MAX_LEN];
     let len = message.emit(&mut bytes).unwrap();
+    assert_eq!(len, message.buffer_len());
     bytes[..len].to_vec()
 }
 

@@ -26,6 +26,8 @@ const SMALL: u32 = 64;
 struct Pair {
     sender: Connection,
     receiver: Connection,
+    /// SMC-R's messages on their way.
+    message: [u8; Smcr::LEN],
 }
 
 /// Rounds in each way of sending.
@@ -43,10 +45,11 @@ pub fn cases() -> Result<Vec<Case>, String> {
 }
 
 fn round(name: String, params: &Params, bytes: u32) -> Result<Case, String> {
-    let mut pair = Pair { sender: Connection::new(params), receiver: Connection::new(params) };
+    let [sender, receiver] = [Connection::new(params), Connection::new(params)];
+    let mut pair = Pair { sender, receiver, message: [0; Smcr::LEN] };
     for _ in 0..2 * RING / bytes {
         pair.round(bytes);
-        let Pair { sender, receiver } = &pair;
+        let Pair { sender, receiver, .. } = &pair;
         if receiver.unread() > 0 || sender.unsent() > 0 || sender.error().is_some() {
             return Err(format!("{name}: a round leaves {pair:?}", pair = (sender, receiver)));
         }
@@ -56,23 +59,23 @@ fn round(name: String, params: &Params, bytes: u32) -> Result<Case, String> {
 
 impl Pair {
     fn round(&mut self, bytes: u32) {
-        let Self { sender, receiver } = self;
+        let Self { sender, receiver, message } = self;
         if let Ok(room) = sender.send_room() {
             black_box(room.ranges());
         }
         sender.commit(bytes, SendFlags::default());
-        carry_out(sender, receiver);
+        carry_out(sender, receiver, message);
         let ready = receiver.readable(0);
         black_box(ready.ranges());
         receiver.consume(ready.total());
-        carry_out(receiver, sender);
+        carry_out(receiver, sender, message);
         // The first end wakes whoever waits for room.
-        carry_out(sender, receiver);
+        carry_out(sender, receiver, message);
     }
 }
 
-/// Does what `from` wishes.
-fn carry_out(from: &mut Connection, to: &mut Connection) {
+/// Does what `from` wishes; SMC-R's messages pass through `bytes`.
+fn carry_out(from: &mut Connection, to: &mut Connection, bytes: &mut [u8]) {
     while let Some(wish) = from.poll_wish() {
         match wish {
             Wish::PublishSmcd(cdc) => {
@@ -80,9 +83,9 @@ fn carry_out(from: &mut Connection, to: &mut Connection) {
                 to.handle_cdc_smcd(prod, cons);
             }
             Wish::PublishSmcr(message, receipt) => {
-                let mut bytes = [0; Smcr::LEN];
-                let emitted = message.emit(black_box(&mut bytes));
-                if let (Ok(_), Ok(message)) = (emitted, Smcr::parse(black_box(&bytes))) {
+                // The network is between them: what was emitted is not known where it is parsed.
+                let emitted = message.emit(bytes);
+                if let (Ok(_), Ok(message)) = (emitted, Smcr::parse(black_box(bytes))) {
                     to.handle_cdc_smcr(&message);
                 }
                 from.handle_completion(receipt);

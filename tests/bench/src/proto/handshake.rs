@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A handshake of both ends, from TCP's connect to two connections and on to their release.
+//! A handshake of both ends, from TCP's connect to two connections.
 //!
-//! Invariant: wishes are carried out at once and for nothing, so that only the protocol is measured;
-//! after a round both hosts are as before it but for names and numbers.
+//! Invariant: wishes are carried out at once and for nothing, so that only the protocol is measured.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -14,19 +13,18 @@ use smc_proto::config::Config;
 use smc_proto::endpoint::{Endpoint, Wish};
 use smc_proto::group::{self, BufferKind, Fate};
 use smc_proto::handshake::inventory::{Address, Interface, InterfaceId, IsmDevice};
-use smc_proto::handshake::route::Route;
+use smc_proto::handshake::route::{NextHop, Route};
 use smc_proto::id::{ConnId, DeviceId};
 use smc_proto::smcd::dmb::Dmb;
-use smc_wire::id::{Chid, DmbToken, IsmGid, Ueid};
+use smc_wire::id::{Chid, DmbToken, IsmGid, Mac, Ueid};
 
 use super::Case;
+use super::roce::{self, Adapter};
 
 /// What a handshake of both ends may take.
 const TARGET_NS: u64 = 5000;
-/// Longer than a link group without connections lives.
-const IDLE: Duration = Duration::from_secs(700);
 /// Between connections.
-const SOON: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A host, and its end of the one TCP connection that there is.
 struct Host {
@@ -35,6 +33,7 @@ struct Host {
     conn: ConnId,
     /// Bytes that TCP brought.
     received: VecDeque<u8>,
+    adapter: Adapter,
     outcome: Option<Outcome>,
     dmbs: u64,
 }
@@ -48,7 +47,16 @@ pub(super) enum Outcome {
     Other,
 }
 
-/// Two hosts with an emulated ISM device each, and the same UEID.
+/// What both hosts have one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Device {
+    /// An emulated ISM device.
+    Ism,
+    /// A RoCE port.
+    Roce,
+}
+
+/// Two hosts of one subnet, with the same UEID.
 pub(super) struct Hosts {
     client: Host,
     server: Host,
@@ -56,42 +64,62 @@ pub(super) struct Hosts {
 }
 
 /// The handshakes.
-pub fn cases() -> Result<[Case; 2], String> {
-    let next = "SMC-D handshake and release, known peer";
-    let first = "SMC-D handshake and release, first contact, end of the group";
-    Ok([case(next, SOON, false)?.within(TARGET_NS), case(first, IDLE, true)?.within(TARGET_NS)])
+pub fn cases() -> Result<Vec<Case>, String> {
+    let mut cases = Vec::new();
+    for (device, what) in [(Device::Ism, "SMC-D"), (Device::Roce, "SMC-R")] {
+        let first = format!("{what} handshake v2.1, first contact");
+        cases.push(first_contact(first, device)?.within(TARGET_NS));
+        let known = format!("{what} handshake v2.1, known peer, and release");
+        cases.push(known_peer(known, device)?.within(TARGET_NS));
+    }
+    Ok(cases)
 }
 
-fn case(name: &str, pause: Duration, first_contact: bool) -> Result<Case, String> {
-    let mut hosts = Hosts::new()?;
-    hosts.round(pause);
+fn first_contact(name: String, device: Device) -> Result<Case, String> {
+    Hosts::new(device)?.check(&name, true, Hosts::establish)?;
+    let operation = |hosts: &mut Option<Hosts>| hosts.as_mut().map(Hosts::establish);
+    Ok(Case::on_new(name, move || Hosts::new(device).ok(), operation))
+}
+
+/// A connection from begin to end; the group stays, with its buffers.
+fn known_peer(name: String, device: Device) -> Result<Case, String> {
+    let mut hosts = Hosts::new(device)?;
+    hosts.round();
     for _ in 0..10 {
-        let outcomes = hosts.round(pause);
-        if outcomes != [Some(Outcome::Established { first_contact }); 2] {
-            return Err(format!("{name}: ends as {outcomes:?}"));
-        }
+        hosts.check(&name, false, Hosts::round)?;
     }
-    Ok(Case::new(name, move || hosts.round(pause)))
+    Ok(Case::new(name, move || hosts.round()))
 }
 
 impl Hosts {
-    pub(super) fn new() -> Result<Self, String> {
-        Ok(Self { client: Host::new(1)?, server: Host::new(2)?, now: Instant(1) })
+    pub(super) fn new(device: Device) -> Result<Self, String> {
+        let (client, server) = (Host::new(1, device)?, Host::new(2, device)?);
+        Ok(Self { client, server, now: Instant(1) })
     }
 
-    /// One connection, from begin to end, and a pause.
-    fn round(&mut self, pause: Duration) -> [Option<Outcome>; 2] {
+    /// Does `work` and sees that it gave SMC connections.
+    fn check(
+        &mut self,
+        name: &str,
+        first_contact: bool,
+        work: impl Fn(&mut Self) -> [Option<Outcome>; 2],
+    ) -> Result<(), String> {
+        let outcomes = work(self);
+        if outcomes == [Some(Outcome::Established { first_contact }); 2] {
+            return Ok(());
+        }
+        Err(format!("{name}: ends as {outcomes:?}"))
+    }
+
+    /// One connection, from begin to end.
+    fn round(&mut self) -> [Option<Outcome>; 2] {
         let outcomes = self.establish();
         let Self { client, server, now } = self;
         for host in [&mut *client, &mut *server] {
             host.endpoint.release(*now, host.conn, Fate::Reuse);
         }
         run(client, server, *now);
-        *now = now.after(pause);
-        for host in [&mut *client, &mut *server] {
-            host.endpoint.handle_timeout(*now);
-        }
-        run(client, server, *now);
+        *now = now.after(PAUSE);
         outcomes
     }
 
@@ -110,15 +138,17 @@ fn run(client: &mut Host, server: &mut Host, now: Instant) {
     loop {
         client.carry_out(server, now);
         server.carry_out(client, now);
-        if !(client.deliver(now) | server.deliver(now)) {
+        let delivered = client.deliver(now) | server.deliver(now);
+        if !(delivered | client.send(server, now) | server.send(client, now)) {
             return;
         }
     }
 }
 
 impl Host {
-    fn new(n: u8) -> Result<Self, String> {
-        let mut config = Config::default();
+    fn new(n: u8, device: Device) -> Result<Self, String> {
+        // Links are not tested: they are not idle but for a jump of the clock.
+        let mut config = Config { testlink_time: 0, ..Config::default() };
         let ueid = Ueid::new("BENCH").map_err(|error| error.to_string())?;
         config.eids.add(ueid).map_err(|error| error.to_string())?;
         let mut endpoint = Endpoint::new(config).map_err(|error| error.to_string())?;
@@ -133,7 +163,10 @@ impl Host {
             vlan: 0,
             addresses: vec![Address { ip: local, prefix_len: 24 }],
         });
-        endpoint.add_ism(ism(n));
+        match device {
+            Device::Ism => endpoint.add_ism(ism(n)),
+            Device::Roce => endpoint.set_port(Instant(1), roce::port(n, id)),
+        }
         let route = Route {
             interface: Some(id),
             local,
@@ -142,8 +175,8 @@ impl Host {
             sndbuf: None,
             rcvbuf: None,
         };
-        let received = VecDeque::new();
-        Ok(Self { endpoint, route, conn: ConnId(0), received, outcome: None, dmbs: 0 })
+        let (received, adapter) = (VecDeque::new(), Adapter::default());
+        Ok(Self { endpoint, route, conn: ConnId(0), received, adapter, outcome: None, dmbs: 0 })
     }
 
     /// Takes what TCP brought; whether there was something.
@@ -152,6 +185,16 @@ impl Host {
         let taken = self.endpoint.handle_clc(now, self.conn, bytes);
         self.received.drain(..taken);
         taken > 0
+    }
+
+    /// Brings one message over RoCE; whether there was one.
+    fn send(&mut self, peer: &mut Self, now: Instant) -> bool {
+        let arrival = self.adapter.send(&peer.adapter);
+        let arrived = arrival.is_some();
+        if let Some(arrival) = arrival {
+            arrival.tell(now, &mut self.endpoint, &mut peer.endpoint);
+        }
+        arrived
     }
 
     fn carry_out(&mut self, peer: &mut Self, now: Instant) {
@@ -164,6 +207,13 @@ impl Host {
                 Wish::Established(established) => {
                     let first_contact = established.first_contact;
                     self.outcome = Some(Outcome::Established { first_contact });
+                }
+                Wish::ResolveNextHop { conn, .. } => {
+                    let hop = NextHop { mac: Mac::default(), gateway: false };
+                    self.endpoint.handle_next_hop(now, conn, Some(hop));
+                }
+                Wish::Links { group, wish } => {
+                    self.adapter.carry_out(&mut self.endpoint, now, group, wish);
                 }
                 Wish::Group(wish) => self.carry_out_group(&wish, now),
                 _ => self.outcome = Some(Outcome::Other),

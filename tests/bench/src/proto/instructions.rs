@@ -19,10 +19,10 @@ pub const TOLERANCE: u64 = 10;
 const SLACK: u64 = 4;
 
 /// Repetitions that are counted.
-const TIMES: u64 = 1000;
+const TIMES: u32 = 1000;
 
 /// The function that valgrind looks for.
-const COUNTED: &str = "*proto::instructions::counted*";
+const COUNTED: &str = "*ism_bench::proto::measured*";
 
 /// Instructions of each case, by name.
 pub type Counts = BTreeMap<String, u64>;
@@ -35,14 +35,8 @@ pub fn run(name: &str) -> Result<(), String> {
     let mut cases = cases()?;
     let case = cases.iter_mut().find(|case| case.name == name);
     let case = case.ok_or_else(|| format!("no case is called {name:?}"))?;
-    case.repeat(TIMES); // Tables are built and buffers have grown.
-    counted(case);
-    Ok(())
-}
-
-#[inline(never)]
-fn counted(case: &mut Case) {
     case.repeat(TIMES);
+    Ok(())
 }
 
 /// Counts every case's instructions with valgrind.
@@ -66,7 +60,7 @@ fn count_one(program: &Path, case: &str) -> Result<u64, String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let collected = said.lines().find_map(|line| line.split_once("Collected : "));
     match collected.map(|(_, count)| count.trim().parse::<u64>()) {
-        Some(Ok(count)) if output.status.success() && count > 0 => Ok(count / TIMES),
+        Some(Ok(count)) if output.status.success() && count > 0 => Ok(count / u64::from(TIMES)),
         _ => Err(format!("{case}: valgrind counted nothing:\n{said}")),
     }
 }

@@ -17,34 +17,37 @@ use smc_wire::id::{IsmGid, Mac, RoceGid};
 use smc_wire::llc;
 use smc_wire::size::PathMtu;
 
-use super::handshake::{Hosts, Outcome};
+use super::handshake::{self, Device, Hosts, Outcome};
 use super::{Case, connection};
 use crate::heap::{self, Growth};
 use crate::report::Row;
 
 /// Bytes of state that a connection may take.
 const TARGET_BYTES: u64 = 512;
-/// Things of a kind that are made to count one.
-const MANY: u8 = 200;
+/// Things of a kind that are made to count one: with the one before them as many connections as an
+/// SMC-R link group has.
+const MANY: u8 = 254;
 
 /// What is kept for a connection and for a link group, and how often memory is asked for.
 ///
 /// # Errors
 /// If a case cannot be set up.
 pub fn rows() -> Result<Vec<Row>, String> {
-    let (value, endpoint) = (size_of::<Connection>() as u64, connection_in_endpoint()?);
+    let value = size_of::<Connection>() as u64;
+    let [smcd, smcr] = [Device::Ism, Device::Roce].map(connection_in_endpoint);
     let round = connection::cases()?.iter_mut().map(allocations).max().unwrap_or(0);
-    let handshakes = super::handshake::cases()?;
-    let [known, first] = handshakes.map(|mut case| allocations(&mut case));
-    Ok(vec![
+    let mut rows = vec![
         bytes("connection, its machine", value).within(TARGET_BYTES),
-        bytes("connection, machine, endpoint and group", value + endpoint).within(TARGET_BYTES),
+        bytes("connection of SMC-D, machine, endpoint, group", value + smcd?).within(TARGET_BYTES),
+        bytes("connection of SMC-R, machine, endpoint, group", value + smcr?).within(TARGET_BYTES),
         bytes("link group of SMC-D, without connections", smcd_group()?),
         bytes("link group of SMC-R, new, one link", smcr_group()),
         number("allocations in a CDC round", round).within(0),
-        number("allocations in a handshake and release, known peer", known),
-        number("allocations in a handshake and release, first contact", first),
-    ])
+    ];
+    for case in handshake::cases()?.iter_mut().filter(|case| !case.on_new) {
+        rows.push(number(&format!("allocations in {}", case.name), allocations(case)));
+    }
+    Ok(rows)
 }
 
 fn bytes(name: &str, bytes: u64) -> Row {
@@ -58,12 +61,12 @@ fn number(name: &str, count: u64) -> Row {
 /// Allocations in one of many repetitions.
 fn allocations(case: &mut Case) -> u64 {
     case.repeat(MANY.into());
-    heap::growth(|| case.repeat(MANY.into())).1.allocations / u64::from(MANY)
+    heap::growth(|| case.repeat(MANY.into())).1.allocations.div_ceil(MANY.into())
 }
 
 /// Heap that an established connection takes at one end.
-fn connection_in_endpoint() -> Result<u64, String> {
-    let mut hosts = Hosts::new()?;
+fn connection_in_endpoint(device: Device) -> Result<u64, String> {
+    let mut hosts = Hosts::new(device)?;
     hosts.establish();
     let (all, Growth { bytes, .. }) = heap::growth(|| {
         (0..MANY).all(|_| matches!(hosts.establish(), [Some(Outcome::Established { .. }), _]))

@@ -5,7 +5,7 @@
 //! Invariant: a sample is the mean of a batch that is long against the clock, and the samples of a
 //! case come from several rounds through all cases, so that no one disturbance hits them all.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Case;
 use crate::report::Row;
@@ -38,18 +38,12 @@ pub fn measure(cases: &mut [Case], samples: usize) -> Vec<Row> {
 /// Repetitions that take [`BATCH`]; also warms up.
 fn batch(case: &mut Case) -> u32 {
     let mut batch = 1;
-    while timed(case, batch) < BATCH {
+    while case.repeat(batch) < BATCH {
         batch *= 2;
     }
     batch
 }
 
 fn nanoseconds(case: &mut Case, batch: u32) -> f64 {
-    timed(case, batch).as_secs_f64() * 1e9 / f64::from(batch)
-}
-
-fn timed(case: &mut Case, batch: u32) -> Duration {
-    let start = Instant::now();
-    case.repeat(batch.into());
-    start.elapsed()
+    case.repeat(batch).as_secs_f64() * 1e9 / f64::from(batch)
 }

@@ -115,3 +115,27 @@ impl Write {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_taken_from_its_trace_line_and_named_after_its_step() {
+        let area = "fe,0,0,0,0,0,0,0,0,0,e,0,0,0,0,0,0,0,14,0,0,0,80,40,0,0,0,0,0,0,0,0";
+        let data: Vec<String> = area.split(',').map(|byte| format!("0x{byte}")).collect();
+        let data = data.join(",");
+        let trace = format!(
+            "  sh-1  [000] ..... 1.0: tracing_mark_write: c1: closes\n\
+             puppet-2 [000] d..1. 1.2: ism_op_move: (ism_op_move+0x0/0x90) token=0x12ab sf=0x1 \
+             offset=0 size=32 data={{{data}}}\n"
+        );
+        let writers = HashMap::from([(0x12ab, Role::Client)]);
+        let (messages, list) = messages(&trace, &writers);
+        let message = messages.first().expect("a write to offset 0 is an area");
+        assert_eq!(message.step, "c1: closes");
+        assert_eq!(message.what, "area-write-blocked-closed");
+        assert_eq!(message.bytes.get(..11), Some(&[0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14][..]));
+        assert!(list.contains("offset=0 length=32 signal=true"), "{list}");
+    }
+}

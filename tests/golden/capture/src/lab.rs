@@ -11,9 +11,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use base64::Engine as _;
+use anyhow::{Context, Error, Result, ensure};
 use ism_harness::{Fabric, Mode, Net, Running, Vm, VmSpec};
+use smc_golden::Golden;
 use tempfile::TempDir;
 
 use crate::area;
@@ -47,6 +47,8 @@ pub(crate) struct Lab {
     _overlay: TempDir,
     steps: RefCell<Vec<String>>,
     device: &'static str,
+    /// The server's and the client's address.
+    addresses: [String; 2],
 }
 
 impl Lab {
@@ -65,7 +67,12 @@ impl Lab {
                 (Vm::boot([spec("a").on(fabric, &net), spec("b").on(fabric, &net)])?.into(), "eth0")
             }
         };
+        let addresses = match guests {
+            Guests::One => ["127.0.0.1", "127.0.0.1"].map(str::to_owned),
+            _ => [1, 2].map(|n| format!("10.77.0.{n}")),
+        };
         let mut lab = Self {
+            addresses,
             vms,
             puppets: Vec::new(),
             _fabric: fabric,
@@ -97,8 +104,13 @@ impl Lab {
     }
 
     /// The server's address as the client sees it.
-    pub(crate) fn address(&self) -> String {
-        if self.vms.len() == 1 { "127.0.0.1".to_owned() } else { self.server().ip() }
+    pub(crate) fn address(&self) -> &str {
+        &self.addresses[0]
+    }
+
+    /// Says that the guests were given other addresses than they booted with.
+    pub(crate) fn readdress(&mut self, server: &str, client: &str) {
+        self.addresses = [server, client].map(str::to_owned);
     }
 
     /// The names of the steps so far, in their order.
@@ -110,7 +122,7 @@ impl Lab {
     pub(crate) fn step(&self, name: &str) -> Result<()> {
         thread::sleep(CALM);
         eprintln!("    {name}");
-        let to = if self.vms.len() == 1 { self.address() } else { self.client().ip() };
+        let to = &self.addresses[1];
         let quoted = name.replace('\'', "'\\''");
         self.server().run(&format!("echo '{quoted}' | socat -u - UDP-SENDTO:{to}:{NOTE_PORT}"))?;
         for vm in &self.vms {
@@ -172,9 +184,8 @@ impl Recording<'_> {
         self.tcpdump.kill(2)?;
         let told = self.tcpdump.wait(PATIENCE)?.stderr;
         ensure!(told.contains("\n0 packets dropped"), "packets are missing: {told}");
-        let text = self.lab.server().run(&format!("base64 {RECORDING}"))?.stdout;
-        let text: String = text.split_whitespace().collect();
-        let pcap = base64::engine::general_purpose::STANDARD.decode(text)?;
+        let hex = self.lab.server().run(&format!("od -A n -v -t x1 {RECORDING}"))?.stdout;
+        let pcap = Golden::parse(RECORDING, &hex).map_err(Error::msg)?.bytes;
         let trace = |vm: &Vm| Ok(vm.run(&format!("cat {TRACING}/trace"))?.stdout);
         let traces = self.lab.guests().map(trace).collect::<Result<_>>()?;
         Ok(Recorded { pcap, traces })

@@ -105,3 +105,37 @@ pub(crate) fn be24(bytes: &[u8], at: usize) -> Option<u32> {
     let [a, b, c] = *bytes.get(at..)?.first_chunk()?;
     Some(u32::from_be_bytes([0, a, b, c]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(port: u16, text: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(text.len()).expect("short");
+        let mut frame = vec![0; 12];
+        frame.extend([8, 0, 0x45, 0, 0, 28 + length, 0, 0, 0, 0, 64, 17, 0, 0]);
+        frame.extend([10, 0, 0, 1, 10, 0, 0, 2, 0, 7]);
+        frame.extend(port.to_be_bytes());
+        frame.extend([0, 8 + length, 0, 0]);
+        frame.extend(text);
+        frame.extend([0; 6]); // Ethernet pads short frames
+        frame
+    }
+
+    #[test]
+    fn a_note_names_the_packets_behind_it() {
+        let mut file = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
+        file.extend([0; 16]);
+        file.extend(1_u32.to_le_bytes());
+        for frame in [frame(NOTE_PORT, b"c1: closes\n"), frame(4791, b"abc")] {
+            file.extend([0; 8]);
+            file.extend(u32::try_from(frame.len()).expect("short").to_le_bytes());
+            file.extend([0; 4]);
+            file.extend(frame);
+        }
+        let packets = packets(&file).expect("a good recording");
+        let [packet] = packets.as_slice() else { panic!("{} packets", packets.len()) };
+        assert_eq!((packet.step.as_str(), packet.to.1), ("c1: closes", 4791));
+        assert!(matches!(&packet.carried, Carried::Udp(payload) if payload == b"abc"));
+    }
+}

@@ -2,7 +2,7 @@
 
 //! What RoCE v2 carried: LLC and CDC messages in SENDs, and the list of all frames.
 //!
-//! Invariant: a frame that was sent again is listed again, but its message is taken once.
+//! Invariant: a frame that was sent again counts as such, and its message is taken once.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -35,18 +35,22 @@ pub(crate) fn messages(
     let (mut messages, mut list) = (Vec::new(), String::new());
     let mut seen = HashSet::new();
     let mut parts: HashMap<(IpAddr, u32), Vec<u8>> = HashMap::new();
-    let mut step = "";
+    let (mut step, mut again) = ("", 0);
     for (number, packet) in packets.iter().enumerate() {
         let Carried::Udp(payload) = &packet.carried else { continue };
         let Some(frame) = frame(payload).filter(|_| packet.to.1 == PORT) else { continue };
         if step != packet.step {
+            repeated(&mut list, &mut again);
             step = &packet.step;
             let _ = writeln!(list, "# {step}");
         }
         let sender = role(packet.from.0);
-        let again = !seen.insert((packet.from.0, frame.queue_pair, frame.psn, frame.opcode));
-        let _ = writeln!(list, "{}", line(packet, sender, &frame, again));
-        if again || !is_send(frame.opcode) {
+        if !seen.insert((packet.from.0, frame.queue_pair, frame.psn, frame.opcode)) {
+            again += 1;
+            continue;
+        }
+        let _ = writeln!(list, "{}", line(packet, sender, &frame));
+        if !is_send(frame.opcode) {
             continue;
         }
         let key = (packet.from.0, frame.queue_pair);
@@ -67,7 +71,16 @@ pub(crate) fn messages(
         let message = Message::new(&packet.step, sender, packet.from.0, what, bytes);
         messages.push((number, message.with(notes)));
     }
+    repeated(&mut list, &mut again);
     (messages, list)
+}
+
+/// A line about the frames of a step that were sent again: for ever, where the peer is gone.
+fn repeated(list: &mut String, again: &mut u32) {
+    if *again > 0 {
+        let _ = writeln!(list, "({again} frames were sent again)");
+        *again = 0;
+    }
 }
 
 fn frame(payload: &[u8]) -> Option<Frame<'_>> {
@@ -103,7 +116,7 @@ fn operation(opcode: u8) -> (&'static str, usize) {
     }
 }
 
-fn line(packet: &Packet, sender: Role, frame: &Frame<'_>, again: bool) -> String {
+fn line(packet: &Packet, sender: Role, frame: &Frame<'_>) -> String {
     let (name, headers) = operation(frame.opcode);
     let length = frame.rest.len().saturating_sub(headers);
     let mut line = format!(
@@ -128,8 +141,35 @@ fn line(packet: &Packet, sender: Role, frame: &Frame<'_>, again: bool) -> String
     if is_send(frame.opcode) && be16(frame.rest, 0).is_some() {
         let _ = write!(line, " {}", name::rdma(frame.rest));
     }
-    if again {
-        line.push_str(" again");
-    }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A SEND with one byte of padding and a checksum.
+    fn send(opcode: u8, psn: u8, data: &[u8]) -> Packet {
+        let mut payload = vec![opcode, 0x90, 0xff, 0xff, 0, 0, 0, 0x11, 0x80, 0, 0, psn];
+        payload.extend_from_slice(data);
+        payload.extend_from_slice(&[0; 1 + ICRC]);
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let carried = Carried::Udp(payload);
+        Packet { step: "a step".into(), from: (address, 1), to: (address, PORT), carried }
+    }
+
+    #[test]
+    fn a_message_in_two_frames_is_put_together_and_a_repeated_frame_is_only_counted() {
+        let packets = [
+            send(0x00, 1, &[0x24, 44, 0]),
+            send(0x00, 1, &[0x24, 44, 0]),
+            send(0x02, 2, &[0x60, 1, 2]),
+        ];
+        let (found, list) = messages(&packets, |_| Role::Server);
+        assert_eq!(found.len(), 1);
+        let (at, message) = found.first().expect("one message");
+        assert_eq!((*at, &*message.what), (2, "delete-link-v2-request-all-orderly"));
+        assert_eq!(message.bytes, [0x24, 44, 0, 0x60, 1, 2]);
+        assert!(list.ends_with("(1 frames were sent again)\n"), "{list}");
+    }
 }

@@ -83,3 +83,34 @@ fn take_clc(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
     }
     Some(bytes.drain(..length).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(from: u16, syn: bool, sequence: u32, payload: &[u8]) -> Packet {
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let (payload, options) = (payload.to_vec(), OPTION.to_vec());
+        let carried = Carried::Tcp { syn, ack: false, sequence, options, payload };
+        let (from, to) = ((address, from), (address, 12345 - from));
+        Packet { step: "a step".into(), from, to, carried }
+    }
+
+    #[test]
+    fn a_message_in_pieces_and_sent_twice_is_taken_once_and_data_behind_it_is_not() {
+        let mut decline = vec![0xe2, 0xd4, 0xc3, 0xd9, 4, 0, 28, 0x10];
+        decline.resize(28, 7);
+        let (head, tail) = decline.split_at(10);
+        let tail = [tail, b"data"].concat();
+        let packets = [
+            segment(1, true, u32::MAX - 4, &[]),
+            segment(1, false, u32::MAX - 3, head),
+            segment(1, false, u32::MAX - 3, head),
+            segment(1, false, 6, &tail),
+        ];
+        let found = messages(&packets);
+        let names: Vec<_> = found.iter().map(|(at, message)| (*at, &*message.what)).collect();
+        assert_eq!(names, [(0, "syn-option"), (3, "decline-v1-07070707")]);
+        assert_eq!(found.last().map(|(_, message)| &message.bytes), Some(&decline));
+    }
+}

@@ -113,7 +113,7 @@ impl LinkGroup {
         if matches!((&self.flow, body), (Some(Flow::Request(_)), Body::AddLink(_))) {
             self.flow = None;
         }
-        if self.flow.is_some() || !matches!(self.phase, Phase::Open) {
+        if self.flow.is_some() {
             if self.delayed.len() < MAX_DELAYED {
                 self.delayed.push_back(Delayed { link, bytes: bytes.to_vec() });
             }

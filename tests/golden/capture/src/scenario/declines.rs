@@ -81,7 +81,7 @@ pub(super) fn forced(
 ) -> Result<()> {
     let vm = if side == "server" { lab.server() } else { lab.client() };
     vm.run(&format!("insmod /golden_force.ko answer={function}:{value}"))?;
-    let shown = if value < 0 { value.to_string() } else { format!("{value:#010x}") };
+    let shown = if value <= 0 { value.to_string() } else { format!("{value:#010x}") };
     lab.step(&format!("the {side} {why} (forced: {function} returns {shown})"))?;
     attempt(lab, n)?;
     vm.run("rmmod golden_force").map(drop)

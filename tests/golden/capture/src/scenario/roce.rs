@@ -14,7 +14,7 @@ use super::declines::{attempt, forced};
 use super::{Scenario, everywhere, talk, write};
 use crate::lab::{Guests, Lab, Recording};
 
-pub(super) const SCENARIOS: [Scenario; 12] = [
+pub(super) const SCENARIOS: [Scenario; 15] = [
     ("tcp-option", "who sends the TCP option to whom, and PEERNOSMC", option),
     ("smcr-v2", "SMC-R v2.1, a port in each guest: contacts, data, endings", version_2),
     ("smcr-v2-link-life", "TEST_LINK, devices that are removed, SYNCERR", link_life),
@@ -22,6 +22,9 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
     ("smcr-v2-two-ports", "two ports in each guest: ADD_LINK, failover, DELETE_LINK", two_ports),
     ("smcr-v2-asymmetric", "two ports at one end, then at both: REQ_ADD_LINK", asymmetric),
     ("smcr-v2-limits", "connections and links limited differently at both ends", limits),
+    ("smcr-v2-routed", "the guests in different subnets: indirect", routed),
+    ("smcr-v2-refusals", "negative responses of link control", refusals),
+    ("smcr-versions", "proposals of both versions and both kinds", versions),
     ("smcr-v2-declines", "declines of SMC-R v2", declines),
     ("smcr-v1", "SMC-R v1, which a forced GID choice permits: the same as smcr-v2", version_1),
     ("smcr-v1-idle", "SMC-R v1: TEST_LINK, DELETE_LINK ALL", version_1_idle),
@@ -133,22 +136,28 @@ fn link_life(name: &str) -> Result<usize> {
     attempt(&lab, 3)?;
     lab.step("a new link group: c4")?;
     attempt(&lab, 4)?;
+
+    lab.step("another connection in it: c5")?;
+    talk::connect(&lab, 5)?;
+    lab.step("the server's RoCE device is removed while c5 is open")?;
+    let removing = server.spawn("rdma link del rxe0")?;
+    sleep(Duration::from_secs(4));
+    lab.step("c5 is closed")?;
+    talk::close(&lab, 5)?;
+    removing.succeed(Duration::from_secs(60))?;
+    one_port(server)?;
+    lab.step("the server, which has lost its link group, has a RoCE device again: c6")?;
+    attempt(&lab, 6)?;
+
     server.run("insmod /golden_force.ko answer=smcr_lgr_reg_rmbs:0")?;
     lab.step("the client network is cut again, its RoCE device removed and made again")?;
     client.run(lose)?;
     one_port(client)?;
-    lab.step("the server believes its RMB confirmed (forced: smcr_lgr_reg_rmbs returns 0): c5")?;
-    attempt(&lab, 5)?;
-    server.run("rmmod golden_force")?;
-
-    lab.step("one more link group: c6")?;
-    talk::connect(&lab, 6)?;
-    lab.step("the server's RoCE device is removed while c6 is open")?;
-    let removing = server.spawn("rdma link del rxe0")?;
-    sleep(Duration::from_secs(4));
-    lab.step("c6 is closed")?;
-    talk::close(&lab, 6)?;
-    removing.succeed(Duration::from_secs(60))?;
+    lab.step("the server believes its RMB confirmed (forced: smcr_lgr_reg_rmbs returns 0): c7")?;
+    // The server kills its connection with the link group, so nothing is there to accept (accept()
+    // hangs), while the client has fallen back to TCP.
+    lab.ask(client, &format!("connect c7 {}:7000", lab.address()))?;
+    lab.ask(client, "close c7")?;
     let proves = ["test-link-v2-response", "decline-v2-04000000-out-of-sync"];
     write(name, &lab, &recording.finish()?, &proves)
 }
@@ -270,12 +279,79 @@ fn limits(name: &str) -> Result<usize> {
     write(name, &lab, &recording.finish()?, &["accept-r-v2-first-contact"])
 }
 
+/// Each guest is in a subnet of its own, and the other guest is its gateway.
+fn routed(name: &str) -> Result<usize> {
+    let mut lab = boot()?;
+    for (vm, own, other) in [(lab.server(), "78", "79"), (lab.client(), "79", "78")] {
+        let host = if own == "78" { "1" } else { "2" };
+        vm.run(&format!(
+            "ip addr flush dev eth0 && ip addr add 10.{own}.0.{host}/24 dev eth0 &&
+             ip addr add 10.{other}.0.254/32 dev lo && ip route add 10.{other}.0.0/24 via 10.{own}.0.254"
+        ))?;
+    }
+    lab.readdress("10.78.0.1", "10.79.0.2");
+    lab.guests().try_for_each(one_port)?;
+    let recording = lab.record()?;
+    talk::contacts(&lab)?;
+    write(name, &lab, &recording.finish()?, &["accept-r-v2-first-contact"])
+}
+
+fn refusals(name: &str) -> Result<usize> {
+    let lab = boot()?;
+    let (client, server) = (lab.client(), lab.server());
+    lab.guests().try_for_each(second_netdev)?;
+    port(server, 0)?;
+    port(server, 1)?;
+    port(client, 0)?;
+    let recording = lab.record()?;
+    talk::contacts(&lab)?;
+    forced(&lab, 3, "server", "smc_rtoken_add", -28, "has no room for the rkey in CONFIRM_RKEY")?;
+    server.run("insmod /golden_force.ko answer=smc_rtoken_delete:-2")?;
+    lab.step("c2 is closed, the server does not know the rkey in DELETE_RKEY (forced: smc_rtoken_delete returns -2)")?;
+    talk::close(&lab, 2)?;
+    sleep(Duration::from_secs(3));
+    server.run("rmmod golden_force; insmod /golden_force.ko answer=smcr_buf_map_lgr:-12")?;
+    lab.step("the client gets a second port, the server cannot add a link (forced: smcr_buf_map_lgr returns -12)")?;
+    port(client, 1)?;
+    sleep(Duration::from_secs(4));
+    server.run("rmmod golden_force")?;
+    let proves = [
+        "confirm-rkey-v2-response-negative-retry",
+        "delete-rkey-v2-response-negative",
+        "req-add-link-v2-response",
+    ];
+    write(name, &lab, &recording.finish()?, &proves)
+}
+
+fn versions(name: &str) -> Result<usize> {
+    let lab = boot()?;
+    lab.guests().try_for_each(one_port)?;
+    for vm in lab.guests() {
+        vm.run(&format!("insmod /golden_force.ko roce_v1={}", vm.ip()))?;
+    }
+    let recording = lab.record()?;
+    talk::listen(&lab)?;
+    lab.step("the client offers SMC-R in both versions and the loopback in version 2: c1")?;
+    attempt(&lab, 1)?;
+    everywhere(
+        &lab,
+        "puppet pnet add NET1 eth eth0; puppet pnet add NET1 dev lo; puppet pnet add NET1 dev rxe0",
+    )?;
+    lab.step("one PNETID makes the loopback a device of version 1: c2")?;
+    attempt(&lab, 2)?;
+    everywhere(&lab, "smcd ueid flush")?;
+    lab.step("without a UEID: c3")?;
+    attempt(&lab, 3)?;
+    write(name, &lab, &recording.finish()?, &["proposal-v1r-v2b", "proposal-v1b-v2b"])
+}
+
 /// What may go wrong at either end, and the function that is made to say so.
-const FAULTS: [(&str, i64, &str); 4] = [
+const FAULTS: [(&str, i64, &str); 5] = [
     ("smc_buf_create", -12, "has no memory for buffers"),
     ("smc_rmb_rtoken_handling", -1, "has no room for the peer's rkey"),
     ("smc_ib_ready_link", -1, "cannot make the queue pair ready"),
     ("smc_llc_eval_conf_link", -1, "does not like CONFIRM_LINK"),
+    ("smc_llc_wait", 0, "waits in vain for CONFIRM_LINK"),
 ];
 
 fn declines(name: &str) -> Result<usize> {
@@ -318,7 +394,12 @@ fn declines(name: &str) -> Result<usize> {
         forced(&lab, n, side, "smcr_lgr_reg_rmbs", -1, why)?;
         n += 1;
     }
-    write(name, &lab, &recording.finish()?, &["decline-v2-03030002", "accept-r-v2"])
+    write(
+        name,
+        &lab,
+        &recording.finish()?,
+        &["decline-v2-03030002", "decline-v2-02010000", "accept-r-v2"],
+    )
 }
 
 fn version_1(name: &str) -> Result<usize> {
@@ -354,7 +435,9 @@ fn version_1_ports(name: &str) -> Result<usize> {
     lab.step("the server gets a second port too")?;
     port(lab.server(), 1)?;
     sleep(Duration::from_secs(4));
-    fail_over(&lab, &[1, 2, 3])?;
+    lab.step("a fourth connection, on the new link: c4")?;
+    talk::connect(&lab, 4)?;
+    fail_over(&lab, &[1, 2, 3, 4])?;
     write(name, &lab, &recording.finish()?, &["add-link-cont-v1-response", "cdc-failover"])
 }
 
@@ -365,9 +448,13 @@ fn version_1_declines(name: &str) -> Result<usize> {
     let (client, server) = (lab.client(), lab.server());
     let recording = lab.record()?;
     talk::listen(&lab)?;
+    // A port's GIDs follow its addresses only when they come, so the port is made again.
     let replace = |from: &str, to: &str| {
         let ip = client.ip();
-        client.run(&format!("ip addr add {ip}/{to} dev eth0; ip addr del {ip}/{from} dev eth0"))
+        client.run(&format!(
+            "rdma link del rxe0; ip addr del {ip}/{from} dev eth0; ip addr add {ip}/{to} dev eth0"
+        ))?;
+        one_port(client)
     };
     replace("24", "16")?;
     lab.step("the client's prefix has another length than the server's")?;
