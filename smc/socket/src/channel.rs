@@ -219,8 +219,7 @@ impl Inner {
     pub(crate) fn peer_died(&mut self, reset: bool) {
         self.look();
         let info = self.conn.info();
-        let over = ConnectionState::CLOSED | ConnectionState::ABORTED;
-        if self.peer_dead || info.rx_state.intersects(over) {
+        if self.peer_dead || self.peer_is_over() {
             return;
         }
         self.peer_dead = true;
@@ -241,6 +240,12 @@ impl Inner {
         let info = self.conn.info();
         let aborted = info.rx_state | info.tx_state;
         self.peer_dead || aborted.contains(ConnectionState::ABORTED)
+    }
+
+    /// Whether the peer has closed or aborted, or it was said for it.
+    pub(crate) fn peer_is_over(&self) -> bool {
+        let over = ConnectionState::CLOSED | ConnectionState::ABORTED;
+        self.conn.info().rx_state.intersects(over)
     }
 
     /// Whether the peer has said that it sends no more.

@@ -103,14 +103,28 @@ impl Core {
             }
             Later::Abort { socket, tell_peer: true } => self.abort(&socket, Gone::Group),
             Later::Abort { socket, tell_peer: false } => {
-                if self.device_gone.load(Ordering::Relaxed) {
+                // Its last word may not have been signalled.
+                let release = socket.look();
+                self.release_if(release, &socket);
+                if self.is_gone() || socket.is_closed() {
                     return self.abort(&socket, Gone::Unreachable);
                 }
-                self.ask_tcp(&socket);
-                if !socket.tcp_is_over() {
-                    self.doomed().push((now.after(TCP_END), socket));
-                }
+                self.judge(now.after(TCP_END), socket);
             }
+        }
+    }
+
+    /// The peer of a connection is gone: it ends as TCP says that the peer did, if TCP says so before
+    /// `deadline`.
+    fn judge(&self, deadline: Instant, socket: Arc<Shared>) {
+        self.ask_tcp(&socket);
+        if socket.peer_is_over() {
+            return;
+        }
+        if socket.tcp_is_over() || deadline <= clock::now() {
+            self.abort(&socket, Gone::Unreachable);
+        } else {
+            self.doomed().push((deadline, socket));
         }
     }
 
@@ -220,18 +234,7 @@ impl Core {
     #[cold]
     fn end_doomed(&self) {
         let doomed = std::mem::take(&mut *self.doomed());
-        let now = clock::now();
-        for (deadline, socket) in doomed {
-            self.ask_tcp(&socket);
-            if socket.tcp_is_over() {
-                continue;
-            }
-            if deadline <= now {
-                self.abort(&socket, Gone::Unreachable);
-            } else {
-                self.doomed().push((deadline, socket));
-            }
-        }
+        doomed.into_iter().for_each(|(deadline, socket)| self.judge(deadline, socket));
     }
 
     /// When [`Core::dispatch`] is due for the time's sake.

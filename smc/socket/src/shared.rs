@@ -68,6 +68,11 @@ impl Shared {
         !self.closed.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether it has.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
         self.outcome.get()
     }
@@ -180,6 +185,11 @@ impl Shared {
         }
         let standing = self.tcp().map_or(Standing::Up, |tcp| tcp::standing(&*tcp));
         self.tcp_stands(standing)
+    }
+
+    /// Whether the peer has closed or aborted, or nobody ever was there.
+    pub(crate) fn peer_is_over(&self) -> bool {
+        self.channel().is_none_or(|channel| channel.with(|inner| inner.peer_is_over()).0)
     }
 
     /// Whether TCP's end was told to the connection.
