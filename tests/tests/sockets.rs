@@ -59,7 +59,9 @@ fn starve() {
     setrlimit(Resource::Nofile, limit).unwrap();
 }
 
-/// The child: `send=N`, `recv=N`, `echo` until the end, `ready`, `park`; `starve`: has no descriptors from here on; `again`: a handshake that ends with SMC or TCP.
+/// The child: `send=N`, `recv=N`, `echo` until the end, `ready`, `park`; `another`: a second connection;
+/// `again=N`: its handshake, which ends with SMC or TCP, N bytes if SMC, and its close; `starve`: has no
+/// descriptors from here on.
 #[test]
 fn child() {
     let Ok(door) = std::env::var(DOOR) else { return };
@@ -72,13 +74,14 @@ fn child() {
         match word.split_once('=').map_or((word, 0), |(word, n)| (word, n.parse().unwrap())) {
             ("send", n) => assert_eq!(send(&socket, &vec![b'c'; n]).unwrap(), n),
             ("recv", n) => assert_eq!(recv(&socket, n).unwrap().len(), n),
-            ("starve", _) => {
-                another = Some(TcpStream::connect(("127.0.0.1", port)).unwrap());
-                starve();
-            }
-            ("again", _) => {
+            ("another", _) => another = Some(TcpStream::connect(("127.0.0.1", port)).unwrap()),
+            ("starve", _) => starve(),
+            ("again", n) => {
                 let socket = begin(&stack, another.take().unwrap(), Role::Client);
                 assert!(!matches!(socket.handshake(), Handshake::Failed(_)));
+                if socket.handshake() == Handshake::Smc {
+                    assert_eq!(send(&socket, &vec![b'c'; n]).unwrap(), n);
+                }
             }
             ("ready", _) => println!("\nREADY"),
             ("park", _) => thread::sleep(Duration::from_secs(60)),
@@ -287,8 +290,23 @@ fn who_waits_needs_no_cpu() {
 }
 
 #[test]
+fn a_client_may_be_gone_before_the_server_knows_of_it() {
+    let mut world = World::new("another again=9", Duration::ZERO);
+    let tcp = world.listener.accept().unwrap().0;
+    let another = world.stack.begin(Box::new(tcp), Role::Server, true);
+    // The proposal is answered, and the confirm lies there while the client sends, closes and ends.
+    while another.advance() == Handshake::Pending && world.child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    eventually("the end of the handshake", || another.advance() != Handshake::Pending);
+    assert_eq!(another.handshake(), Handshake::Smc);
+    assert_eq!(recv(&another, 100).unwrap(), [b'c'; 9]);
+    assert_eq!(recv(&another, 1).unwrap(), b"");
+}
+
+#[test]
 fn without_descriptors_connections_live_and_new_ones_are_tcps() {
-    let mut world = World::new("starve ready recv=5 send=5 again send=7", Duration::ZERO);
+    let mut world = World::new("another starve ready recv=5 send=5 again send=7", Duration::ZERO);
     world.ready();
     thread::sleep(Duration::from_millis(50));
     send(&world.socket, b"12345").unwrap();

@@ -76,7 +76,7 @@ pub(crate) struct Effects {
 }
 
 impl Channel {
-    /// The connection, over our DMB's memory and the peer's DMB.
+    /// The connection, over our DMB's memory and the peer's DMB, if it is still there.
     ///
     /// # Errors
     /// The memory is not what the handshake said.
@@ -84,19 +84,22 @@ impl Channel {
         established: Established,
         peer: PeerElement,
         own: &View,
-        remote: Arc<Remote>,
+        remote: Option<Arc<Remote>>,
         spin: Duration,
     ) -> Result<Self, OutOfBounds> {
         let size = established.receive.size.bytes() as usize;
         let own = own.part(0, size)?;
         let peer_size = peer.ring_len() as usize + Smcd::LEN;
-        let theirs = remote.memory().part(peer.cdc_offset() as usize, peer_size)?;
+        let far = |remote: Arc<Remote>| {
+            let theirs = remote.memory().part(peer.cdc_offset() as usize, peer_size)?;
+            Ok(Far { area: Area::of(&theirs)?, ring: Ring::of(&theirs)?, remote })
+        };
         let area = Area::of(&own)?;
         let inner = Inner {
             conn: Connection::new(&established.params),
             area: area.clone(),
             ring: Ring::of(&own)?,
-            far: Some(Far { area: Area::of(&theirs)?, ring: Ring::of(&theirs)?, remote }),
+            far: remote.map(far).transpose()?,
             seen: (0, 0),
             peer_dead: false,
             watched: false,

@@ -24,7 +24,8 @@ use smc_wire::id::{Chid, DmbToken, IsmGid};
 use crate::channel::Channel;
 use crate::shared::{Outcome, Shared};
 use crate::table::Table;
-use crate::tcp::{self, Front};
+use crate::tcp::{self, Front, Standing};
+use crate::types::Role;
 
 /// The only device's name.
 pub(crate) const DEVICE: DeviceId = DeviceId(1);
@@ -200,7 +201,11 @@ impl Control {
             // There is no RoCE port to be reached.
             Wish::ResolveNextHop { conn, .. } => self.endpoint.handle_next_hop(now, conn, None),
             Wish::Attach { conn, device, token } => {
-                let len = self.attach(token).map(|remote| remote.memory().len() as u64).ok();
+                let len = match self.attach(token) {
+                    Ok(remote) => Some(remote.memory().len() as u64),
+                    Err(_) if self.is_orphan(conn) => Some(u64::MAX),
+                    Err(_) => None,
+                };
                 self.endpoint.handle_attached(now, conn, device, token, len);
             }
             // Kept for the next connection, until its owner ends it.
@@ -287,6 +292,20 @@ impl Control {
         Ok(remote)
     }
 
+    /// Whether the client of this connection has confirmed and is gone since: what it has sent is in our
+    /// DMB, and can be read to its end.
+    fn is_orphan(&self, conn: ConnId) -> bool {
+        let server = self.sockets.get(&conn).filter(|socket| socket.role == Role::Server);
+        let tcp = server.and_then(|socket| socket.tcp());
+        tcp.is_some_and(|tcp| tcp::standing(&*tcp) != Standing::Up)
+    }
+
+    /// Sockets whose handshakes go on.
+    pub(crate) fn handshakes(&self) -> Vec<Arc<Shared>> {
+        let all = self.sockets.values();
+        all.filter(|socket| socket.outcome().is_none()).cloned().collect()
+    }
+
     fn settle(&mut self, conn: ConnId, outcome: Outcome, later: &mut Vec<Later>) {
         if let Some(socket) = self.sockets.remove(&conn) {
             socket.settle(outcome);
@@ -315,9 +334,9 @@ impl Control {
 
     fn channel(&self, established: Established) -> Option<Channel> {
         let peer = *established.path.element()?;
-        let remote = self.remotes.get(&peer.token())?;
+        let remote = self.remotes.get(&peer.token()).cloned();
         let own = self.own.get(&established.receive.id)?;
-        Channel::new(established, peer, own.dmb.memory(), Arc::clone(remote), self.spin).ok()
+        Channel::new(established, peer, own.dmb.memory(), remote, self.spin).ok()
     }
 }
 

@@ -98,6 +98,9 @@ impl Core {
                 // The peer may have written before anybody knew whose the signal was.
                 let release = socket.observed();
                 self.release_if(release, &socket);
+                if socket.is_orphan() {
+                    self.ask_tcp(&socket);
+                }
                 let ready = socket.channel().map(|it| it.with(|inner| inner.readiness()).0);
                 socket.notify(ready.unwrap_or(Ready::READABLE | Ready::WRITABLE));
             }
@@ -149,6 +152,15 @@ impl Core {
     pub(crate) fn release_if(&self, due: bool, socket: &Arc<Shared>) {
         if due {
             self.release(socket);
+        }
+    }
+
+    /// Goes on with a handshake as far as it can be without waiting.
+    pub(crate) fn advance(&self, socket: &Arc<Shared>) {
+        while socket.outcome().is_none() {
+            if !self.control(|control, now| control.feed(now, socket)) {
+                break;
+            }
         }
     }
 
@@ -206,7 +218,12 @@ impl Core {
             Event::Unregistered { token } => {
                 self.control(|control, _| control.forget_remote(DmbToken(token)));
             }
-            Event::PeerGone { gid } => self.control(|control, now| control.peer_gone(now, gid)),
+            Event::PeerGone { gid } => {
+                // What it said before may end a handshake well.
+                let handshakes = self.control(|control, _| control.handshakes());
+                handshakes.iter().for_each(|socket| self.advance(socket));
+                self.control(|control, now| control.peer_gone(now, gid));
+            }
             Event::Software { gid, code, info } => {
                 self.control(|control, now| control.software(now, gid, code, info));
             }

@@ -19,11 +19,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 impl Socket {
     /// Goes on with the handshake as far as it can be without waiting.
     pub fn advance(&self) -> Handshake {
-        while self.shared.outcome().is_none() {
-            if !self.core.control(|control, now| control.feed(now, &self.shared)) {
-                break;
-            }
-        }
+        self.core.advance(&self.shared);
         self.handshake()
     }
 

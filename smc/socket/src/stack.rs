@@ -71,11 +71,11 @@ impl Stack {
                 Role::Client => control.endpoint.connect(now, &route),
                 Role::Server => control.endpoint.accept(now, &route),
             };
-            let shared = Arc::new(Shared::new(id, tcp));
+            let shared = Arc::new(Shared::new(id, role, tcp));
             control.insert(&shared);
             shared
         });
-        Arc::new(Socket::new(Arc::clone(&self.0), shared, role))
+        Arc::new(Socket::new(Arc::clone(&self.0), shared))
     }
 
     /// Takes the device's signals and events and the time; observers are told of what happened.
