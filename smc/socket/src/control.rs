@@ -5,7 +5,7 @@
 //! Invariant: one lock around all of it, under which no connection's lock is taken and no observer is
 //! called; what needs those is handed out as [`Later`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ism_abi::status;
@@ -41,6 +41,8 @@ pub(crate) struct Control {
     own: HashMap<BufferId, Own>,
     /// Peers' DMBs: a DMB serves many connections one after another.
     remotes: HashMap<DmbToken, Arc<Remote>>,
+    /// Peers that memory can be shared with.
+    reached: HashSet<ism_abi::Gid>,
     spin: std::time::Duration,
 }
 
@@ -96,7 +98,8 @@ impl Control {
             max_dmb: limits.max_dmb_len,
         });
         let (sockets, own, remotes) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { endpoint, device, sockets, table, own, remotes, spin }
+        let reached = HashSet::new();
+        Self { endpoint, device, sockets, table, own, remotes, reached, spin }
     }
 
     /// Makes a socket known.
@@ -163,6 +166,7 @@ impl Control {
     /// A peer is gone: its DMBs are.
     pub(crate) fn peer_gone(&mut self, now: Instant, gid: ism_abi::Gid) {
         self.remotes.retain(|_, remote| remote.owner() != gid);
+        self.reached.remove(&gid);
         let event = DeviceEvent::Device { gid: ism_gid(gid) };
         self.endpoint.handle_event(now, DEVICE, &event);
     }
@@ -195,7 +199,7 @@ impl Control {
                 }
             }
             Wish::QueryRemoteGid { conn, gid, .. } => {
-                let reached = self.device.query(abi_gid(gid), None).is_ok();
+                let reached = self.reaches(abi_gid(gid));
                 self.endpoint.handle_remote_gid(now, conn, reached);
             }
             // There is no RoCE port to be reached.
@@ -227,6 +231,15 @@ impl Control {
             // Without RoCE ports no group has links.
             Wish::Links { .. } => {}
         }
+    }
+
+    /// Whether memory can be shared with a peer: asked once, until the peer goes.
+    fn reaches(&mut self, gid: ism_abi::Gid) -> bool {
+        let reached = self.reached.contains(&gid) || self.device.query(gid, None).is_ok();
+        if reached {
+            self.reached.insert(gid);
+        }
+        reached
     }
 
     fn carry_out_group(&mut self, now: Instant, wish: group::Wish) {

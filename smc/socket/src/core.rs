@@ -30,6 +30,8 @@ const TCP_END: Duration = Duration::from_millis(250);
 /// What all sockets of a stack share.
 pub(crate) struct Core {
     pub(crate) device: Device,
+    /// How long a handshake looks for an answer before it sleeps.
+    pub(crate) handshake_spin: Duration,
     control: Mutex<Control>,
     table: Arc<Table>,
     /// Held by who takes the device's events.
@@ -44,9 +46,15 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(device: Device, control: Control, table: Arc<Table>) -> Self {
+    pub(crate) fn new(
+        device: Device,
+        control: Control,
+        table: Arc<Table>,
+        handshake_spin: Duration,
+    ) -> Self {
         Self {
             device,
+            handshake_spin,
             control: Mutex::new(control),
             table,
             turn: Mutex::default(),

@@ -49,7 +49,7 @@ impl Stack {
         let spin = if alone { Duration::ZERO } else { config.spin };
         let table = Arc::new(Table::default());
         let control = Control::new(endpoint, device.clone(), Arc::clone(&table), spin);
-        Ok(Self(Arc::new(Core::new(device, control, table))))
+        Ok(Self(Arc::new(Core::new(device, control, table, spin))))
     }
 
     /// TCP has connected, or accepted: begins the handshake. A client's proposal is sent.
