@@ -80,6 +80,7 @@ impl Socket {
         })?;
         let result = self.sleep_until(deadline, own.as_deref(), look);
         if let Some(own) = &own {
+            own.awake();
             channel.with(|inner| inner.remove_sleeper(own));
         }
         result
@@ -92,6 +93,7 @@ impl Socket {
         look: &mut dyn FnMut(&mut Inner) -> bool,
     ) -> io::Result<bool> {
         loop {
+            own.into_iter().for_each(Wakeup::prepare);
             let (done, tcp) = self.with(|inner| {
                 let done = look(inner);
                 if !done {
@@ -130,6 +132,7 @@ impl Socket {
             left,
         );
         self.core.wake_up();
+        own.into_iter().for_each(Wakeup::awake);
         let [tcp_said, own_said, device_said] = said?;
         if let Some(own) = own.filter(|_| !own_said.is_empty()) {
             own.drain();
