@@ -8,9 +8,11 @@
 //! result is what must be equal: a checksum, a count, a text without times.
 
 mod build;
+mod lab;
 mod process;
 mod way;
 
-pub use build::launcher;
+pub use build::programs;
+pub use lab::Lab;
 pub use process::{Running, need, output, run, unused_port, wait_for_port};
 pub use way::{Way, compare};

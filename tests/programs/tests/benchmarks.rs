@@ -25,7 +25,7 @@ fn sockperf_loses_and_reorders_nothing() {
 }
 
 /// Runs iperf3 for a second; whether bytes went each way that was asked for.
-fn iperf3(way: Way, arguments: &[&str]) -> Result<Vec<bool>> {
+fn iperf3(way: Way<'_>, arguments: &[&str]) -> Result<Vec<bool>> {
     let port = unused_port()?.to_string();
     let mut server = way.command("iperf3");
     let server = Running::start(server.args(["-s", "-1", "-B", "127.0.0.1", "-p", &port]))?;

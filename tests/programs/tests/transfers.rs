@@ -30,7 +30,7 @@ fn curl_fetches_from_pythons_http_server() {
     if !need("curl", "curl") || !need("python3", "python3") {
         return;
     }
-    compare(|way: Way| {
+    compare(|way| {
         let folder = tempfile::tempdir()?;
         let bytes = make_file(&folder.path().join("file"))?;
         let port = unused_port()?;
@@ -50,7 +50,7 @@ fn curl_fetches_from_pythons_http_server() {
 }
 
 /// Sends a file through socat, to a server that listens this way.
-fn socat(way: Way, listen: &str, connect: &str) -> Result<bool> {
+fn socat(way: Way<'_>, listen: &str, connect: &str) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let bytes = make_file(&from)?;
