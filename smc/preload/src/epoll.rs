@@ -79,7 +79,7 @@ impl Shared {
     fn enqueue(&self, interest: &Arc<Interest>) {
         {
             let mut inner = lock(&self.inner);
-            if !interest.begin_queued() {
+            if !interest.begin_listed() {
                 return;
             }
             inner.ready.push_back(Arc::clone(interest));

@@ -51,6 +51,8 @@ struct Inbox {
     wake: OwnedFd,
     /// The thread has something to look at soon anyway.
     busy: AtomicBool,
+    /// Nobody can add any more.
+    over: AtomicBool,
     new: Mutex<Vec<(Weak<File>, Instant)>>,
 }
 
@@ -77,7 +79,8 @@ impl Minder {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
-        let inbox = Arc::new(Inbox { wake, busy: AtomicBool::new(false), new: Mutex::default() });
+        let (busy, over) = (AtomicBool::new(false), AtomicBool::new(false));
+        let inbox = Arc::new(Inbox { wake, busy, over, new: Mutex::default() });
         let mut ward = Ward {
             inbox: Arc::clone(&inbox),
             stack,
@@ -88,7 +91,8 @@ impl Minder {
             handshakes: Vec::new(),
         };
         let thread = thread::Builder::new().name("smc-minder".into()).stack_size(256 << 10);
-        thread.spawn(move || while ward.turn().is_ok() {})?;
+        let is_over = |ward: &Ward| ward.inbox.over.load(Ordering::Acquire);
+        thread.spawn(move || while !is_over(&ward) && ward.turn().is_ok() {})?;
         Ok(Self(inbox))
     }
 
@@ -97,9 +101,23 @@ impl Minder {
         let grace = if now { Duration::ZERO } else { GRACE };
         lock(&self.0.new).push((Arc::downgrade(file), Instant::now() + grace));
         if now || !self.0.busy.swap(true, Ordering::AcqRel) {
-            // Full means that it is readable.
-            let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
+            self.0.wake();
         }
+    }
+}
+
+/// Ends the thread.
+impl Drop for Minder {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Release);
+        self.0.wake();
+    }
+}
+
+impl Inbox {
+    fn wake(&self) {
+        // Full means that it is readable.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
 
@@ -174,7 +192,7 @@ impl Ward {
         self.inbox.busy.store(!self.waiting.is_empty(), Ordering::Release);
         // What was added between the two lines above has not woken this thread.
         if self.waiting.is_empty() && !lock(&self.inbox.new).is_empty() {
-            let _ = rustix::io::write(&self.inbox.wake, &1u64.to_ne_bytes());
+            self.inbox.wake();
         }
     }
 

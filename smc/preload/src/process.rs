@@ -2,14 +2,16 @@
 
 //! What this process has: its stack, made when it is first needed, and who minds its handshakes.
 //!
-//! Invariant: a process that cannot have a stack has plain TCP, and finds that out once a second at most.
+//! Invariant: a process that cannot have a stack has plain TCP, and finds that out every ten seconds at most.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
+use ism_client::loopback::Loopback;
 use rustix::time::{ClockId, clock_gettime};
 use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked};
 use smc_socket::{Config, Stack};
@@ -24,12 +26,15 @@ use crate::table::File;
 pub(crate) struct Process {
     /// `None` if everything is to be TCP.
     pub(crate) stack: Option<Stack>,
+    /// Its device is the daemon's. If not, peers that propose are declined in due form.
+    is_member: bool,
     minder: Minder,
 }
 
 impl Process {
-    fn is_gone(&self) -> bool {
-        self.stack.as_ref().is_some_and(Stack::is_gone)
+    /// Whether a new one has to be made.
+    fn is_over(&self) -> bool {
+        self.stack.as_ref().is_some_and(Stack::is_gone) || (!self.is_member && !has_just_failed())
     }
 }
 
@@ -44,29 +49,37 @@ static LISTENS: AtomicBool = AtomicBool::new(false);
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// How long a try that failed stands.
-const PAUSE: u64 = 1000;
+const PAUSE: u64 = 10_000;
+/// The fabric of a process that is a member of no other.
+const NOBODYS: u16 = 0xfffe;
 
 fn milliseconds() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
+fn has_just_failed() -> bool {
+    let failed = FAILED.load(Ordering::Relaxed);
+    failed != 0 && milliseconds().saturating_sub(failed) < PAUSE
+}
+
 /// The process, if it has a stack or can have one.
 pub(crate) fn current() -> Option<Arc<Process>> {
-    let known = CURRENT.load_full();
-    if let Some(process) = known.filter(|process| !process.is_gone()) {
+    let known = || CURRENT.load_full().filter(|process| !process.is_over());
+    if let Some(process) = known() {
         return Some(process);
-    }
-    let failed = FAILED.load(Ordering::Relaxed);
-    if failed != 0 && milliseconds().saturating_sub(failed) < PAUSE {
-        return None;
     }
     while MAKING.swap(true, Ordering::Acquire) {
         std::thread::yield_now();
     }
-    let process = CURRENT.load_full().filter(|process| !process.is_gone()).or_else(make);
+    let process = known().or_else(make);
     MAKING.store(false, Ordering::Release);
     process
+}
+
+/// The process, if it can reach others.
+fn member() -> Option<Arc<Process>> {
+    current().filter(|process| process.is_member)
 }
 
 /// The process, if it has a stack already.
@@ -76,30 +89,30 @@ pub(crate) fn existing() -> Option<Arc<Process>> {
 
 fn make() -> Option<Arc<Process>> {
     OWNER.store(std::process::id(), Ordering::Relaxed);
-    let made = signals::blocked(|| -> Result<Process, Box<dyn std::error::Error>> {
-        let stack = match SETTINGS.forced_tcp {
-            true => None,
-            false => {
-                let device = ism_client::vhost::join(&SETTINGS.socket)?;
-                Some(Stack::new(device, &Config::default())?)
-            }
-        };
+    let made = signals::blocked(|| -> Result<Process, Box<dyn Error>> {
+        let (stack, is_member) = stack()?;
         let minder = Minder::start(stack.clone())?;
-        Ok(Process { stack, minder })
+        Ok(Process { stack, is_member, minder })
     });
-    match made {
-        Ok(process) => {
-            let process = Arc::new(process);
-            CURRENT.store(Some(Arc::clone(&process)));
-            Some(process)
-        }
-        Err(error) => {
-            let socket = SETTINGS.socket.display();
-            SETTINGS.say(format_args!("no device at {socket}, so TCP: {error}"));
-            FAILED.store(milliseconds().max(1), Ordering::Relaxed);
-            None
-        }
+    let process =
+        Arc::new(made.inspect_err(|error| SETTINGS.say(format_args!("TCP: {error}"))).ok()?);
+    CURRENT.store(Some(Arc::clone(&process)));
+    Some(process)
+}
+
+/// The stack over the daemon's device, or over one of this process's own, on whose fabric nobody else is.
+fn stack() -> Result<(Option<Stack>, bool), Box<dyn Error>> {
+    if SETTINGS.forced_tcp {
+        return Ok((None, true));
     }
+    let joined = ism_client::vhost::join(&SETTINGS.socket).inspect_err(|error| {
+        let socket = SETTINGS.socket.display();
+        SETTINGS.say(format_args!("no device at {socket}, so TCP: {error}"));
+        FAILED.store(milliseconds().max(1), Ordering::Relaxed);
+    });
+    let is_member = joined.is_ok();
+    let device = joined.or_else(|_| Loopback::new(NOBODYS)?.join([0x5a; 16]))?;
+    Ok((Some(Stack::new(device, &Config::default())?), is_member))
 }
 
 /// Has somebody go on with a handshake that the program does not ask about, and look after a
@@ -118,13 +131,13 @@ pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) 
         return current().is_some();
     }
     let may = SETTINGS.policy.as_ref().is_some_and(|policy| policy.may_offer(local, peer));
-    may && current().is_some() && mark(fd).unwrap_or(false)
+    may && member().is_some() && mark(fd).unwrap_or(false)
 }
 
 /// Before listen: says that this end speaks SMC.
 pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) {
     let may = SETTINGS.policy.as_ref().is_some_and(|policy| policy.may_answer(local));
-    if SETTINGS.forced_tcp || (may && current().is_some() && mark(fd).unwrap_or(false)) {
+    if SETTINGS.forced_tcp || (may && member().is_some() && mark(fd).unwrap_or(false)) {
         LISTENS.store(true, Ordering::Relaxed);
     }
 }

@@ -6,7 +6,7 @@
 //! gave it.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -21,6 +21,20 @@ const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP).cast_unsigned();
 const PRIVATE: u32 =
     (libc::EPOLLET | libc::EPOLLONESHOT | libc::EPOLLWAKEUP | libc::EPOLLEXCLUSIVE).cast_unsigned();
 
+/// Where an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Place {
+    /// Nothing has happened.
+    Aside,
+    /// On the ready list.
+    Listed,
+    /// Being delivered.
+    Taken,
+    /// Being delivered, and something has happened meanwhile.
+    TakenAgain,
+}
+
 /// One entry.
 #[derive(Debug)]
 pub(super) struct Interest {
@@ -28,8 +42,8 @@ pub(super) struct Interest {
     file: Arc<File>,
     /// Events and data, as the program gave them; without events but the private bits it is disabled.
     wanted: Mutex<(u32, u64)>,
-    /// On the ready list. Changed with the instance's lock held.
-    queued: AtomicBool,
+    /// Where it is. Changed with the instance's lock held.
+    place: AtomicU8,
     /// The program has removed it, or the connection was closed.
     left: AtomicBool,
     instance: Weak<Shared>,
@@ -62,7 +76,7 @@ impl Interest {
             fd,
             file: Arc::clone(file),
             wanted: Mutex::new((events, data)),
-            queued: AtomicBool::new(false),
+            place: AtomicU8::new(Place::Aside as u8),
             left: AtomicBool::new(false),
             instance,
             this: this.clone(),
@@ -100,14 +114,46 @@ impl Interest {
         *lock(&self.wanted) = (events, data);
     }
 
-    /// The caller puts it on the ready list, if it is not there.
-    pub(super) fn begin_queued(&self) -> bool {
-        !self.left.load(Ordering::Acquire) && !self.queued.swap(true, Ordering::Relaxed)
+    fn place(&self) -> Place {
+        match self.place.load(Ordering::Relaxed) {
+            0 => Place::Aside,
+            1 => Place::Listed,
+            2 => Place::Taken,
+            _ => Place::TakenAgain,
+        }
     }
 
-    /// It was taken from the list.
-    pub(super) fn end_queued(&self) {
-        self.queued.store(false, Ordering::Relaxed);
+    fn put(&self, place: Place) {
+        self.place.store(place as u8, Ordering::Relaxed);
+    }
+
+    /// Something has happened; true: the caller puts it on the ready list.
+    pub(super) fn begin_listed(&self) -> bool {
+        match self.place() {
+            _ if self.left.load(Ordering::Acquire) => false,
+            Place::Aside => {
+                self.put(Place::Listed);
+                true
+            }
+            Place::Taken => {
+                self.put(Place::TakenAgain);
+                false
+            }
+            Place::Listed | Place::TakenAgain => false,
+        }
+    }
+
+    /// It is taken from the list to be delivered: nobody lists it until that is done, so that one wait
+    /// delivers it once.
+    pub(super) fn take(&self) {
+        self.put(Place::Taken);
+    }
+
+    /// It was delivered, `again` if it stays ready; true: the caller puts it on the ready list.
+    pub(super) fn delivered(&self, again: bool) -> bool {
+        let again = again || self.place() == Place::TakenAgain;
+        self.put(Place::Aside);
+        again && self.begin_listed()
     }
 
     /// What is delivered now, and whether it goes back on the list.

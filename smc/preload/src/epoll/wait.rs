@@ -6,7 +6,6 @@
 //! while nothing is slept on is seen by the kernel's next wait, which has the caller's mask.
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Instance, lock};
@@ -70,28 +69,22 @@ impl Instance {
     fn collect(&self, events: &mut Vec<Event>, room: usize) {
         let shared = &self.shared;
         shared.bell.clear();
-        let mut back = Vec::new();
+        let mut taken = Vec::new();
         while events.len() < room {
-            let Some(interest) = ({
-                let mut inner = lock(&shared.inner);
-                inner.ready.pop_front().inspect(|interest| interest.end_queued())
-            }) else {
-                break;
-            };
-            if let Some((bits, data, again)) = interest.deliver() {
-                events.push((bits, data));
-                if again {
-                    back.push(interest);
-                }
-            }
+            let next = lock(&shared.inner).ready.pop_front().inspect(|next| next.take());
+            let Some(interest) = next else { break };
+            let found = interest.deliver();
+            events.extend(found.map(|(bits, data, _)| (bits, data)));
+            taken.push((interest, found.is_some_and(|(_, _, again)| again)));
         }
         let mut inner = lock(&shared.inner);
-        let left = !inner.ready.is_empty() || (shared.bell.is_always() && !back.is_empty());
-        for interest in back {
-            if interest.begin_queued() {
-                inner.ready.push_back(Arc::clone(&interest));
+        let left = !inner.ready.is_empty();
+        for (interest, again) in taken {
+            if interest.delivered(again) {
+                inner.ready.push_back(interest);
             }
         }
+        let left = left || (shared.bell.is_always() && !inner.ready.is_empty());
         drop(inner);
         if left {
             shared.bell.ring();
