@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! How a thread that waits for many descriptors is woken by the thread that finds an event.
+//!
+//! Invariant: a ring ends the sleep that goes on or the next one; without a sleeper it costs no system
+//! call.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// A bell, for any number of sleepers.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    fd: OwnedFd,
+    rung: AtomicBool,
+    /// Somebody may sleep at any time.
+    always: AtomicBool,
+    sleepers: AtomicUsize,
+}
+
+impl Bell {
+    /// # Errors
+    /// No descriptors.
+    pub(crate) fn new() -> io::Result<Self> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (rung, always) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { fd, rung, always, sleepers: AtomicUsize::new(0) })
+    }
+
+    /// Wakes the sleepers.
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            // Full means that it is readable.
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Whether it has rung since the last [`Bell::clear`].
+    pub(crate) fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed)
+    }
+
+    /// Before a look at what it rings for.
+    pub(crate) fn clear(&self) {
+        self.rung.store(false, Ordering::SeqCst);
+        if self.is_always() {
+            self.silence();
+        }
+    }
+
+    /// A thread goes to sleep. False: it must not, the bell has rung.
+    pub(crate) fn prepare_sleep(&self) -> bool {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        if self.rung.load(Ordering::SeqCst) {
+            self.wake_up();
+            return false;
+        }
+        true
+    }
+
+    /// After each [`Bell::prepare_sleep`] that gave true.
+    pub(crate) fn wake_up(&self) {
+        if self.sleepers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.silence();
+        }
+    }
+
+    /// From now on every ring makes it readable: somebody sleeps whom this library does not see.
+    pub(crate) fn set_always(&self) {
+        if !self.always.swap(true, Ordering::SeqCst) {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            self.ring();
+        }
+    }
+
+    /// Whether every ring makes it readable.
+    pub(crate) fn is_always(&self) -> bool {
+        self.always.load(Ordering::Relaxed)
+    }
+
+    /// A sleeper has heard it; who is woken passes on what it does not take.
+    pub(crate) fn heard(&self) {
+        if !self.is_always() {
+            self.silence();
+        }
+    }
+
+    fn silence(&self) {
+        // It may be unreadable already.
+        let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

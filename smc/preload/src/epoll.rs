@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! An epoll instance in which there are connections of SMC, beside whatever else the kernel watches.
+//!
+//! Invariant: what the program sees follows `ep_send_events` of the kernel (fs/eventpoll.c): an entry on
+//! the ready list is asked for its readiness when it is delivered; level-triggered ones go back on the
+//! list, one-shot ones are disabled. The kernel's own entries stay the kernel's.
+//!
+//! Two entries of ours are in the kernel's instance: the bell, rung when the ready list gets its first
+//! entry while somebody sleeps, and the stack's descriptor. What they are known by is kept different
+//! from what the program gave its own.
+
+mod interest;
+mod wait;
+
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+
+use crate::bell::Bell;
+use crate::descriptor;
+use crate::process::{self, Process};
+use crate::sock::{Sock, Stage, Watcher, lock};
+use crate::spin::Spin;
+use crate::table::{self, File};
+use interest::Interest;
+pub(crate) use interest::bits;
+
+/// One instance.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    shared: Arc<Shared>,
+    spin: Spin,
+}
+
+/// What an instance shares with its entries.
+#[derive(Debug)]
+struct Shared {
+    /// A descriptor of it.
+    number: AtomicI32,
+    bell: Bell,
+    /// Its stack's descriptor is in the kernel's instance.
+    has_stack: AtomicBool,
+    process: Arc<Process>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    entries: HashMap<c_int, Arc<Interest>>,
+    /// Those that may be ready, in the order in which they became so.
+    ready: std::collections::VecDeque<Arc<Interest>>,
+    /// The bell's data in the kernel's instance; the stack's is one more.
+    marker: u64,
+}
+
+/// The longest time to look before going to sleep.
+const SPIN: std::time::Duration = std::time::Duration::from_micros(50);
+/// The first marker: no address, no descriptor.
+const MARKER: u64 = 0x5ac0_51de_f00d_0000;
+
+impl Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        descriptor::borrow(self.number.load(Ordering::Relaxed))
+    }
+
+    /// What this library's own entries are known by.
+    fn marker(&self) -> u64 {
+        lock(&self.inner).marker
+    }
+
+    /// Puts an entry on the ready list.
+    fn enqueue(&self, interest: &Arc<Interest>) {
+        {
+            let mut inner = lock(&self.inner);
+            if !interest.begin_listed() {
+                return;
+            }
+            inner.ready.push_back(Arc::clone(interest));
+        }
+        self.bell.ring();
+    }
+
+    fn forget(&self, interest: &Interest) {
+        let mut inner = lock(&self.inner);
+        if inner.entries.get(&interest.fd).is_some_and(|it| std::ptr::eq(&**it, interest)) {
+            inner.entries.remove(&interest.fd);
+        }
+        inner.ready.retain(|it| !std::ptr::eq(&**it, interest));
+    }
+}
+
+impl Instance {
+    /// The instance at the descriptor `fd`.
+    fn new(fd: c_int, process: Arc<Process>) -> io::Result<Self> {
+        let inner = Inner {
+            entries: HashMap::new(),
+            ready: std::collections::VecDeque::new(),
+            marker: MARKER,
+        };
+        let shared = Shared {
+            number: AtomicI32::new(fd),
+            bell: Bell::new()?,
+            has_stack: AtomicBool::new(false),
+            process,
+            inner: Mutex::new(inner),
+        };
+        let instance = Self { shared: Arc::new(shared), spin: Spin::new(SPIN) };
+        instance.add_own()?;
+        Ok(instance)
+    }
+
+    /// Adds this library's entries to the kernel's instance.
+    fn add_own(&self) -> io::Result<()> {
+        let shared = &self.shared;
+        let marker = shared.marker();
+        epoll::add(shared.as_fd(), &shared.bell, EventData::new_u64(marker), EventFlags::IN)?;
+        if let Some(stack) = &shared.process.stack {
+            let data = EventData::new_u64(marker + 1);
+            epoll::add(shared.as_fd(), stack.wake_fd(), data, EventFlags::IN)?;
+            shared.has_stack.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that what the program's entries are known by is nothing of ours.
+    pub(crate) fn avoid(&self, data: u64) {
+        let shared = &self.shared;
+        let mut inner = lock(&shared.inner);
+        if data != inner.marker && data != inner.marker + 1 {
+            return;
+        }
+        inner.marker = inner.marker.wrapping_add(2) & !1;
+        let marker = inner.marker;
+        drop(inner);
+        // Both are there.
+        let bell = EventData::new_u64(marker);
+        let _ = epoll::modify(shared.as_fd(), &shared.bell, bell, EventFlags::IN);
+        if let Some(stack) = &shared.process.stack {
+            let data = EventData::new_u64(marker + 1);
+            let _ = epoll::modify(shared.as_fd(), stack.wake_fd(), data, EventFlags::IN);
+        }
+    }
+
+    /// The stack's device is gone: its descriptor would be readable for ever.
+    fn drop_stack(&self) {
+        if let Some(stack) = &self.shared.process.stack
+            && stack.is_gone()
+            && self.shared.has_stack.swap(false, Ordering::Relaxed)
+        {
+            let _ = epoll::delete(self.shared.as_fd(), stack.wake_fd());
+        }
+    }
+
+    /// Somebody sleeps on this instance's descriptor whom this library does not see.
+    pub(crate) fn is_nested(&self) {
+        self.shared.bell.set_always();
+    }
+
+    /// The program has closed the instance.
+    pub(crate) fn close(&self) {
+        let entries: Vec<_> = {
+            let mut inner = lock(&self.shared.inner);
+            inner.ready.clear();
+            inner.entries.drain().map(|(_, interest)| interest).collect()
+        };
+        for interest in entries {
+            interest.leave();
+        }
+    }
+
+    /// `EPOLL_CTL_ADD` of a connection.
+    ///
+    /// # Errors
+    /// EEXIST.
+    pub(crate) fn add(
+        &self,
+        fd: c_int,
+        file: &Arc<File>,
+        events: u32,
+        data: u64,
+    ) -> io::Result<()> {
+        let interest = Interest::new(fd, file, events, data, Arc::downgrade(&self.shared));
+        {
+            let mut inner = lock(&self.shared.inner);
+            if inner.entries.contains_key(&fd) {
+                return Err(Errno::EXIST.into());
+            }
+            inner.entries.insert(fd, Arc::clone(&interest));
+        }
+        interest.join();
+        self.shared.enqueue(&interest);
+        Ok(())
+    }
+
+    /// `EPOLL_CTL_MOD` of a connection.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub(crate) fn modify(&self, fd: c_int, events: u32, data: u64) -> io::Result<()> {
+        let interest = lock(&self.shared.inner).entries.get(&fd).cloned();
+        let interest = interest.ok_or(Errno::NOENT)?;
+        interest.set(events, data);
+        self.shared.enqueue(&interest);
+        Ok(())
+    }
+
+    /// `EPOLL_CTL_DEL` of a connection.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub(crate) fn delete(&self, fd: c_int) -> io::Result<()> {
+        let interest = lock(&self.shared.inner).entries.get(&fd).cloned();
+        let interest = interest.ok_or(Errno::NOENT)?;
+        interest.leave();
+        self.shared.forget(&interest);
+        Ok(())
+    }
+}
+
+/// `epoll_ctl(2)`; `None`: the kernel's.
+pub(crate) fn control(
+    epoll: c_int,
+    command: c_int,
+    fd: c_int,
+    event: Option<(u32, u64)>,
+) -> Option<io::Result<()>> {
+    if !table::is_known(epoll) && !table::is_known(fd) {
+        return None;
+    }
+    let target = table::get(fd);
+    let instance = table::get(epoll);
+    let (events, data) = event.unwrap_or_default();
+    if let Some(File::Epoll(instance)) = instance.as_deref() {
+        instance.avoid(data);
+    }
+    let file = match target {
+        Some(file) if is_open(&file) => file,
+        Some(file) => {
+            if let File::Epoll(inner) = &*file {
+                inner.is_nested();
+            }
+            return None;
+        }
+        None => return None,
+    };
+    match (instance.as_deref(), command) {
+        (Some(File::Sock(_)), _) => None,
+        (Some(File::Epoll(instance)), libc::EPOLL_CTL_ADD) => {
+            Some(instance.add(fd, &file, events, data))
+        }
+        (Some(File::Epoll(instance)), libc::EPOLL_CTL_MOD) => {
+            Some(instance.modify(fd, events, data))
+        }
+        (Some(File::Epoll(instance)), libc::EPOLL_CTL_DEL) => Some(instance.delete(fd)),
+        (Some(File::Epoll(_)), _) => Some(Err(Errno::INVAL.into())),
+        (None, libc::EPOLL_CTL_ADD) => {
+            let process = process::existing()?;
+            let made = Instance::new(epoll, process);
+            Some(made.and_then(|instance| {
+                instance.add(fd, &file, events, data)?;
+                table::set(epoll, Some(Arc::new(File::Epoll(instance))));
+                Ok(())
+            }))
+        }
+        (None, _) => Some(Err(Errno::NOENT.into())),
+    }
+}
+
+/// Whether a file is a connection that is not plain TCP; goes on with its handshake.
+fn is_open(file: &Arc<File>) -> bool {
+    match &**file {
+        File::Sock(sock) => {
+            sock.go_on(file);
+            sock.stage() != Stage::Tcp
+        }
+        File::Epoll(_) => false,
+    }
+}
+
+impl Instance {
+    /// Another descriptor of this instance is the one to use now.
+    pub(crate) fn set_number(&self, fd: c_int) {
+        self.shared.number.store(fd, Ordering::Relaxed);
+    }
+
+    /// The descriptor in use.
+    pub(crate) fn number(&self) -> c_int {
+        self.shared.number.load(Ordering::Relaxed)
+    }
+}

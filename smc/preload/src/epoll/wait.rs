@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `epoll_wait(2)` of an instance with connections of SMC.
+//!
+//! Invariant: the kernel is asked in every call, so its own entries never starve; a signal that comes
+//! while nothing is slept on is seen by the kernel's next wait, which has the caller's mask.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Instance, lock};
+use crate::spin::{LOOKS, PREEMPTED};
+
+/// How often the kernel is asked while this thread spins.
+const ASK: Duration = Duration::from_micros(25);
+
+/// One event: its bits, and what the program knows it by.
+pub(crate) type Event = (u32, u64);
+
+/// The kernel's wait for this instance: into how many events, for how long (for ever: none).
+pub(crate) type Kernel<'a> =
+    &'a mut dyn FnMut(&mut Vec<Event>, usize, Option<Duration>) -> io::Result<()>;
+
+impl Instance {
+    /// Waits for at most `room` events, for `timeout`.
+    ///
+    /// # Errors
+    /// EINTR, and what the kernel says.
+    pub(crate) fn wait(
+        &self,
+        room: usize,
+        timeout: Option<Duration>,
+        kernel: Kernel<'_>,
+    ) -> io::Result<Vec<Event>> {
+        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let mut events = Vec::with_capacity(room.min(64));
+        loop {
+            self.look(&mut events, room, kernel)?;
+            if !events.is_empty() || end.is_some_and(|end| end <= Instant::now()) {
+                return Ok(events);
+            }
+            if !self.spin(end, room, &mut events, kernel)? {
+                self.sleep(&mut events, room, end, kernel)?;
+            }
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// Takes what is ready.
+    fn look(&self, events: &mut Vec<Event>, room: usize, kernel: Kernel<'_>) -> io::Result<()> {
+        self.dispatch();
+        self.collect(events, room);
+        // With room for nothing the kernel is asked next time.
+        if events.len() < room {
+            self.ask(events, room, Some(Duration::ZERO), kernel)?;
+        }
+        Ok(())
+    }
+
+    fn dispatch(&self) {
+        if let Some(stack) = &self.shared.process.stack {
+            stack.dispatch();
+        }
+    }
+
+    /// Takes from the ready list.
+    fn collect(&self, events: &mut Vec<Event>, room: usize) {
+        let shared = &self.shared;
+        shared.bell.clear();
+        let mut taken = Vec::new();
+        while events.len() < room {
+            let next = lock(&shared.inner).ready.pop_front().inspect(|next| next.take());
+            let Some(interest) = next else { break };
+            let found = interest.deliver();
+            events.extend(found.map(|(bits, data, _)| (bits, data)));
+            taken.push((interest, found.is_some_and(|(_, _, again)| again)));
+        }
+        let mut inner = lock(&shared.inner);
+        let left = !inner.ready.is_empty();
+        for (interest, again) in taken {
+            if interest.delivered(again) {
+                inner.ready.push_back(interest);
+            }
+        }
+        let left = left || (shared.bell.is_always() && !inner.ready.is_empty());
+        drop(inner);
+        if left {
+            shared.bell.ring();
+        }
+    }
+
+    /// Asks the kernel; true: it was one of our own entries that woke it.
+    fn ask(
+        &self,
+        events: &mut Vec<Event>,
+        room: usize,
+        timeout: Option<Duration>,
+        kernel: Kernel<'_>,
+    ) -> io::Result<bool> {
+        let before = events.len();
+        // Ours may take the place of the program's; those are there the next time.
+        kernel(events, room - before, timeout)?;
+        let marker = self.shared.marker();
+        let (mut bell, mut stack) = (false, false);
+        let mut at = 0;
+        events.retain(|(_, data)| {
+            at += 1;
+            let is_bell = at > before && *data == marker;
+            let is_stack = at > before && *data == marker + 1;
+            bell |= is_bell;
+            stack |= is_stack;
+            !is_bell && !is_stack
+        });
+        if bell {
+            self.shared.bell.heard();
+        }
+        Ok(stack)
+    }
+
+    /// Looks for a while; false: nothing came.
+    fn spin(
+        &self,
+        end: Option<Instant>,
+        room: usize,
+        events: &mut Vec<Event>,
+        kernel: Kernel<'_>,
+    ) -> io::Result<bool> {
+        let budget = self.spin.budget();
+        if budget.is_zero() || self.shared.process.stack.is_none() {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        let (mut asked, mut last) = (start, start);
+        loop {
+            for _ in 0..LOOKS / 8 {
+                self.dispatch();
+                if self.shared.bell.has_rung() {
+                    self.spin.paid();
+                    self.collect(events, room);
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            if now - asked >= ASK {
+                asked = now;
+                self.ask(events, room, Some(Duration::ZERO), kernel)?;
+                if !events.is_empty() {
+                    return Ok(true);
+                }
+            }
+            let preempted = now - last > PREEMPTED;
+            last = now;
+            if now - start >= budget || preempted || end.is_some_and(|end| end <= now) {
+                self.spin.failed();
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Sleeps once.
+    fn sleep(
+        &self,
+        events: &mut Vec<Event>,
+        room: usize,
+        end: Option<Instant>,
+        kernel: Kernel<'_>,
+    ) -> io::Result<()> {
+        self.drop_stack();
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let stack = self.shared.process.stack.as_ref().filter(|stack| !stack.is_gone());
+        let timer = stack.and_then(|stack| stack.next_timeout());
+        let left = [left, timer].into_iter().flatten().min();
+        if !stack.is_none_or(|stack| stack.prepare_sleep()) {
+            return Ok(());
+        }
+        let mut rung = Ok(false);
+        if self.shared.bell.prepare_sleep() {
+            rung = self.ask(events, room, left, kernel);
+            self.shared.bell.wake_up();
+        }
+        if let Some(stack) = stack {
+            stack.wake_up(*rung.as_ref().unwrap_or(&false));
+        }
+        rung.map(|_| ())
+    }
+}

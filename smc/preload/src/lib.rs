@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `libsmc_preload.so`: loaded with LD_PRELOAD, it lets a program's TCP connections use SMC-D of
+//! vhost-user-ism.
+//!
+//! Invariant: a call on a descriptor that is not an SMC socket is the next library's call with the same
+//! arguments, result and errno.
+//!
+//! The application's descriptor stays the TCP socket it is; with SMC the bytes go another way.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `entry` | the functions that C programs call, a module per group of calls |
+//! | `real` | the functions that they stand in for |
+//! | `arguments`, `signals`, `descriptor` | pointers, signals and numbers of C |
+//! | `table`, `numbers` | what is known about the program's descriptors, and how they come and go |
+//! | `upgrade` | which connections are looked at: listen, accept, connect |
+//! | `sock` | one connection: its handshake, its data, its options, who waits for it |
+//! | `poll`, `epoll`, `bell` | waiting for many |
+//! | `process`, `minder` | the process's stack, and the thread for forgotten handshakes |
+//! | `settings` | the environment |
+//!
+//! # The environment
+//! | variable | effect |
+//! |---|---|
+//! | `SMC_DEBUG` | anything but empty and 0: say on stderr what becomes of connections |
+//! | `SMC_MODE` | `tcp`: stay with TCP, all calls looked at nevertheless |
+//! | `SMC_SOCKET` | the daemon's socket for processes; `/run/vhost-user-ism/apps.sock` |
+//! | `SMC_POLICY` | the file of rules; `/etc/smc-policy.toml` if that exists |
+//!
+//! # A connection's way
+//! connect and listen mark the socket (`smc-discovery`). If the peer is marked as well, the descriptor gets
+//! an entry in the table; before, and for all others, a call costs one load more. connect sends the
+//! proposal; the handshake is finished by the first call that needs its result, or by the minder. Then the
+//! connection is SMC's, or it leaves the table and is TCP's for good.
+
+#![cfg_attr(test, expect(dead_code, reason = "its users are entry points, which tests have not"))]
+
+mod arguments;
+mod bell;
+mod descriptor;
+#[cfg(not(test))]
+mod entry;
+mod epoll;
+mod minder;
+mod numbers;
+mod poll;
+mod process;
+#[cfg(not(test))]
+mod real;
+mod settings;
+mod signals;
+mod sock;
+#[path = "../../socket/src/spin.rs"]
+mod spin;
+mod table;
+mod upgrade;

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A thread that goes on with handshakes which the program does not ask about, and hears when the TCP
+//! connection of a polled socket ends.
+//!
+//! Invariant: it touches no data; with nothing to mind it sleeps.
+//!
+//! A program that has connected may do something else before it sends, and its peer's accept would wait
+//! for it as TCP's does not. A server's handshake is left to the program for a while: it may fork, and
+//! then it is the child's.
+
+use std::collections::HashMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::io::Errno;
+use smc_socket::Stack;
+
+use crate::descriptor;
+use crate::sock::{Sock, Stage, lock};
+use crate::table::File;
+
+/// How long a handshake is left to the program.
+const GRACE: Duration = Duration::from_millis(5);
+/// How often handshakes that go on are looked at without a reason.
+const TICK: Duration = Duration::from_millis(10);
+/// What the wake-up's events are known by; connections have larger numbers.
+const WAKE: u64 = 0;
+
+/// This process hands accepted connections to its children.
+static FORKS: AtomicBool = AtomicBool::new(false);
+
+/// Connections have been accepted, and there is a child now: its handshakes are its own.
+pub(crate) fn has_forked() {
+    FORKS.store(true, Ordering::Relaxed);
+}
+
+/// The way to the thread.
+#[derive(Debug)]
+pub(crate) struct Minder(Arc<Inbox>);
+
+#[derive(Debug)]
+struct Inbox {
+    wake: OwnedFd,
+    /// The thread has something to look at soon anyway.
+    busy: AtomicBool,
+    /// Nobody can add any more.
+    over: AtomicBool,
+    new: Mutex<Vec<(Weak<File>, Instant)>>,
+}
+
+/// What the thread has.
+struct Ward {
+    inbox: Arc<Inbox>,
+    stack: Option<Stack>,
+    epoll: OwnedFd,
+    /// By what the epoll instance knows them by.
+    known: HashMap<u64, Weak<File>>,
+    next: u64,
+    /// Not yet looked at, with when they are.
+    waiting: Vec<(Weak<File>, Instant)>,
+    /// Handshakes that go on.
+    handshakes: Vec<Weak<File>>,
+}
+
+impl Minder {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No descriptors, no thread.
+    pub(crate) fn start(stack: Option<Stack>) -> io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let (busy, over) = (AtomicBool::new(false), AtomicBool::new(false));
+        let inbox = Arc::new(Inbox { wake, busy, over, new: Mutex::default() });
+        let mut ward = Ward {
+            inbox: Arc::clone(&inbox),
+            stack,
+            epoll,
+            known: HashMap::new(),
+            next: WAKE + 1,
+            waiting: Vec::new(),
+            handshakes: Vec::new(),
+        };
+        let thread = thread::Builder::new().name("smc-minder".into()).stack_size(256 << 10);
+        let is_over = |ward: &Ward| ward.inbox.over.load(Ordering::Acquire);
+        thread.spawn(move || while !is_over(&ward) && ward.turn().is_ok() {})?;
+        Ok(Self(inbox))
+    }
+
+    /// Has the thread look after a connection.
+    pub(crate) fn add(&self, file: &Arc<File>, now: bool) {
+        let grace = if now { Duration::ZERO } else { GRACE };
+        lock(&self.0.new).push((Arc::downgrade(file), Instant::now() + grace));
+        if now || !self.0.busy.swap(true, Ordering::AcqRel) {
+            self.0.wake();
+        }
+    }
+}
+
+/// Ends the thread.
+impl Drop for Minder {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Release);
+        self.0.wake();
+    }
+}
+
+impl Inbox {
+    fn wake(&self) {
+        // Full means that it is readable.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+impl Ward {
+    /// One sleep and what it brought.
+    fn turn(&mut self) -> io::Result<()> {
+        let timeout = self.timeout().and_then(|timeout| timeout.try_into().ok());
+        let mut events = [MaybeUninit::uninit(); 64];
+        let found = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok((found, _)) => found,
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for event in found {
+            let (data, flags) = (event.data.u64(), event.flags);
+            if data == WAKE {
+                // It is read to be unreadable again.
+                let _ = rustix::io::read(&self.inbox.wake, &mut [0u8; 8]);
+            } else {
+                self.event(data, flags);
+            }
+        }
+        self.take_new();
+        self.handshakes.retain(|file| {
+            file.upgrade().is_some_and(|file| match &*file {
+                File::Sock(sock) => {
+                    sock.go_on(&file);
+                    sock.stage() < Stage::Smc
+                }
+                File::Epoll(_) => false,
+            })
+        });
+        if let Some(stack) = &self.stack
+            && stack.next_timeout().is_some_and(|left| left.is_zero())
+        {
+            stack.dispatch();
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let due = self.waiting.iter().map(|(_, due)| due.saturating_duration_since(now)).min();
+        let tick = (!self.handshakes.is_empty()).then_some(TICK);
+        let timer = self.stack.as_ref().and_then(Stack::next_timeout);
+        [due, tick, timer].into_iter().flatten().min()
+    }
+
+    fn event(&mut self, data: u64, flags: EventFlags) {
+        let Some(file) = self.known.get(&data).and_then(Weak::upgrade) else {
+            self.known.remove(&data);
+            return;
+        };
+        if let File::Sock(sock) = &*file {
+            let bits = u16::try_from(flags.bits() & 0xffff).unwrap_or(0);
+            let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            sock.tcp_says(&file, PollFlags::from_bits_retain(bits) & ends);
+        }
+    }
+
+    fn take_new(&mut self) {
+        let now = Instant::now();
+        self.waiting.append(&mut lock(&self.inbox.new));
+        let due = self.waiting.extract_if(.., |(_, due)| *due <= now).collect::<Vec<_>>();
+        for (file, _) in due {
+            if let Some(file) = file.upgrade()
+                && let File::Sock(sock) = &*file
+            {
+                self.look_at(&file, sock);
+            }
+        }
+        self.inbox.busy.store(!self.waiting.is_empty(), Ordering::Release);
+        // What was added between the two lines above has not woken this thread.
+        if self.waiting.is_empty() && !lock(&self.inbox.new).is_empty() {
+            self.inbox.wake();
+        }
+    }
+
+    fn look_at(&mut self, file: &Arc<File>, sock: &Sock) {
+        let stage = sock.stage();
+        if stage == Stage::Fresh && sock.is_server() && FORKS.load(Ordering::Relaxed) {
+            return;
+        }
+        if stage < Stage::Smc {
+            sock.go_on(file);
+        }
+        match sock.stage() {
+            Stage::Tcp | Stage::Broken => return,
+            Stage::Smc if !sock.is_observed() => return,
+            Stage::Smc => {}
+            _ => self.handshakes.push(Arc::downgrade(file)),
+        }
+        self.register(file, sock);
+    }
+
+    fn register(&mut self, file: &Arc<File>, sock: &Sock) {
+        if self.known.len() > 64 && self.known.len().is_power_of_two() {
+            self.known.retain(|_, file| file.strong_count() > 0);
+        }
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let tcp = descriptor::borrow(sock.number());
+        let data = EventData::new_u64(self.next);
+        let known = match epoll::add(&self.epoll, tcp, data, flags) {
+            Err(Errno::EXIST) => epoll::modify(&self.epoll, tcp, data, flags),
+            other => other,
+        };
+        if known.is_ok() {
+            self.known.insert(self.next, Arc::downgrade(file));
+            self.next += 1;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Descriptors that come, go and are copied.
+//!
+//! Invariant: the table is changed before a number can be used for something else, and only by the
+//! process that it belongs to.
+
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use crate::process;
+use crate::settings::SETTINGS;
+use crate::sock::Stage;
+use crate::table::{self, File};
+
+/// `fd` is about to be closed, or to become something else.
+pub(crate) fn closing(fd: c_int) {
+    if table::is_known(fd) && !process::is_borrowed() {
+        match table::set(fd, None).as_deref() {
+            Some(File::Sock(sock)) => sock.remove_number(fd),
+            Some(File::Epoll(instance)) if instance.number() == fd => close_epoll(fd, instance),
+            Some(File::Epoll(_)) | None => {}
+        }
+    }
+}
+
+/// The instance lives on if it has another descriptor.
+fn close_epoll(fd: c_int, instance: &crate::epoll::Instance) {
+    let is_same = |file: &Arc<File>| match &**file {
+        File::Epoll(other) => std::ptr::eq(other, instance),
+        File::Sock(_) => false,
+    };
+    let other = table::known(0, c_int::MAX)
+        .find(|other| *other != fd && table::get(*other).is_some_and(|file| is_same(&file)));
+    match other {
+        Some(other) => instance.set_number(other),
+        None => instance.close(),
+    }
+}
+
+/// All from `first` to `last` are about to be closed.
+pub(crate) fn closing_range(first: c_int, last: c_int) {
+    table::known(first, last).for_each(closing);
+}
+
+/// `copy` is a new descriptor of what `fd` is.
+pub(crate) fn copied(fd: c_int, copy: c_int) {
+    if fd == copy || process::is_borrowed() {
+        return;
+    }
+    if let Some(file) = table::get(fd) {
+        if let File::Sock(sock) = &*file {
+            sock.add_number(copy);
+        }
+        table::set(copy, Some(file));
+    }
+}
+
+/// `fd` is new: what was known about the number is old, closed without this library.
+pub(crate) fn opened(fd: c_int) {
+    if table::is_known(fd) {
+        closing(fd);
+    }
+}
+
+/// O_NONBLOCK of `fd` was changed.
+pub(crate) fn set_nonblocking(fd: c_int, on: bool) {
+    table::with_sock(fd, |_, sock| sock.set_nonblocking(on));
+}
+
+/// In a child of fork: it has its own view of what the parent had. The parent's is never given back.
+pub(crate) fn after_fork() {
+    process::after_fork();
+    let mut groups: HashMap<*const File, (Arc<File>, Vec<c_int>)> = HashMap::new();
+    for fd in table::known(0, c_int::MAX) {
+        if let Some(file) = table::get(fd) {
+            groups.entry(Arc::as_ptr(&file)).or_insert_with(|| (file, Vec::new())).1.push(fd);
+        }
+    }
+    for (file, fds) in groups.into_values() {
+        let own = match &*file {
+            File::Sock(sock) => fds.first().map(|fd| sock.after_fork(*fd, fds.clone())),
+            // What the kernel has of the instance is all that the child has.
+            File::Epoll(_) => None,
+        };
+        let own = own.filter(|sock| sock.stage() != Stage::Tcp);
+        if let Some(lost) = own.as_ref().filter(|sock| sock.stage() == Stage::Broken) {
+            SETTINGS.say(format_args!("socket {}: is the parent's", lost.number()));
+        }
+        let own = own.map(|sock| Arc::new(File::Sock(sock)));
+        for fd in fds {
+            std::mem::forget(table::set(fd, own.clone()));
+        }
+        std::mem::forget(file);
+    }
+}

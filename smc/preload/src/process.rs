@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What this process has: its stack, made when it is first needed, and who minds its handshakes.
+//!
+//! Invariant: a process that cannot have a stack has plain TCP, and finds that out every ten seconds at most.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use ism_client::loopback::Loopback;
+use rustix::time::{ClockId, clock_gettime};
+use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked};
+use smc_socket::{Config, Stack};
+
+use crate::minder::Minder;
+use crate::settings::SETTINGS;
+use crate::signals;
+use crate::table::File;
+
+/// What this process has.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// `None` if everything is to be TCP.
+    pub(crate) stack: Option<Stack>,
+    /// Its device is the daemon's. If not, peers that propose are declined in due form.
+    is_member: bool,
+    minder: Minder,
+}
+
+impl Process {
+    /// Whether a new one has to be made.
+    fn is_over(&self) -> bool {
+        self.stack.as_ref().is_some_and(Stack::is_gone) || (!self.is_member && !has_just_failed())
+    }
+}
+
+static CURRENT: ArcSwapOption<Process> = ArcSwapOption::const_empty();
+/// A thread makes it.
+static MAKING: AtomicBool = AtomicBool::new(false);
+/// When the last try failed, in ms of the monotonic clock.
+static FAILED: AtomicU64 = AtomicU64::new(0);
+/// A listener was marked, by this process or those that it was forked from.
+static LISTENS: AtomicBool = AtomicBool::new(false);
+/// Whose memory this is; a child of vfork has it as well.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// How long a try that failed stands.
+const PAUSE: u64 = 10_000;
+/// The fabric of a process that is a member of no other.
+const NOBODYS: u16 = 0xfffe;
+
+fn milliseconds() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+fn has_just_failed() -> bool {
+    let failed = FAILED.load(Ordering::Relaxed);
+    failed != 0 && milliseconds().saturating_sub(failed) < PAUSE
+}
+
+/// The process, if it has a stack or can have one.
+pub(crate) fn current() -> Option<Arc<Process>> {
+    let known = || CURRENT.load_full().filter(|process| !process.is_over());
+    if let Some(process) = known() {
+        return Some(process);
+    }
+    while MAKING.swap(true, Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    let process = known().or_else(make);
+    MAKING.store(false, Ordering::Release);
+    process
+}
+
+/// The process, if it can reach others.
+fn member() -> Option<Arc<Process>> {
+    current().filter(|process| process.is_member)
+}
+
+/// The process, if it has a stack already.
+pub(crate) fn existing() -> Option<Arc<Process>> {
+    CURRENT.load_full()
+}
+
+fn make() -> Option<Arc<Process>> {
+    OWNER.store(std::process::id(), Ordering::Relaxed);
+    let made = signals::blocked(|| -> Result<Process, Box<dyn Error>> {
+        let (stack, is_member) = stack()?;
+        let minder = Minder::start(stack.clone())?;
+        Ok(Process { stack, is_member, minder })
+    });
+    let process =
+        Arc::new(made.inspect_err(|error| SETTINGS.say(format_args!("TCP: {error}"))).ok()?);
+    CURRENT.store(Some(Arc::clone(&process)));
+    Some(process)
+}
+
+/// The stack over the daemon's device, or over one of this process's own, on whose fabric nobody else is.
+fn stack() -> Result<(Option<Stack>, bool), Box<dyn Error>> {
+    if SETTINGS.forced_tcp {
+        return Ok((None, true));
+    }
+    let joined = ism_client::vhost::join(&SETTINGS.socket).inspect_err(|error| {
+        let socket = SETTINGS.socket.display();
+        SETTINGS.say(format_args!("no device at {socket}, so TCP: {error}"));
+        FAILED.store(milliseconds().max(1), Ordering::Relaxed);
+    });
+    let is_member = joined.is_ok();
+    let device = joined.or_else(|_| Loopback::new(NOBODYS)?.join([0x5a; 16]))?;
+    Ok((Some(Stack::new(device, &Config::default())?), is_member))
+}
+
+/// Has somebody go on with a handshake that the program does not ask about, and look after a
+/// connection that it waits for among others; `now`, or only if it is still not asked about soon.
+pub(crate) fn mind(file: &Arc<File>, now: bool) {
+    if let Some(process) = existing() {
+        process.minder.add(file, now);
+    }
+}
+
+// Discovery
+
+/// Before connect: says that this end speaks SMC. Whether the peer's answer will be known.
+pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) -> bool {
+    if SETTINGS.forced_tcp {
+        return current().is_some();
+    }
+    let may = SETTINGS.policy.as_ref().is_some_and(|policy| policy.may_offer(local, peer));
+    may && member().is_some() && mark(fd).unwrap_or(false)
+}
+
+/// Before listen: says that this end speaks SMC.
+pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) {
+    let may = SETTINGS.policy.as_ref().is_some_and(|policy| policy.may_answer(local));
+    if SETTINGS.forced_tcp || (may && member().is_some() && mark(fd).unwrap_or(false)) {
+        LISTENS.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether what is accepted may speak SMC.
+pub(crate) fn listens() -> bool {
+    LISTENS.load(Ordering::Relaxed)
+}
+
+/// Whether the peer of a connection speaks SMC, as this end does.
+pub(crate) fn peer_speaks_smc(fd: impl AsFd) -> bool {
+    SETTINGS.forced_tcp || peer_is_marked(fd).is_ok_and(|speaks| speaks == Some(true))
+}
+
+// Fork
+
+/// Whether this is a child of vfork, which must not change what its parent knows.
+pub(crate) fn is_borrowed() -> bool {
+    let owner = OWNER.load(Ordering::Relaxed);
+    owner != 0 && owner != std::process::id()
+}
+
+/// In a child of fork: it has nothing yet. What the parent had is not given back: it is the parent's.
+pub(crate) fn after_fork() {
+    OWNER.store(std::process::id(), Ordering::Relaxed);
+    MAKING.store(false, Ordering::Relaxed);
+    FAILED.store(0, Ordering::Relaxed);
+    std::mem::forget(CURRENT.swap(None));
+}
+
+/// At the start of the program.
+pub(crate) fn start() {
+    OWNER.store(std::process::id(), Ordering::Relaxed);
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! One TCP connection of the program that is, or may become, one of SMC.
+//!
+//! Invariant: a stage never goes back; once a connection is plain TCP it is not in the table any more, and
+//! every call on it is the next library's.
+
+mod calls;
+mod options;
+mod watch;
+
+use std::ffi::c_int;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smc_socket::{Handshake, Role, Socket};
+
+pub(crate) use calls::Answer;
+pub(crate) use watch::Watcher;
+
+use crate::descriptor::{self, Number};
+use crate::process;
+use crate::settings::SETTINGS;
+use crate::table::{self, File};
+use watch::Watchers;
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// TCP is being connected, without the program waiting for it.
+    Connecting,
+    /// TCP is connected, the handshake has not begun.
+    Fresh,
+    /// The handshake goes on.
+    Handshake,
+    /// A connection of SMC.
+    Smc,
+    /// Plain TCP.
+    Tcp,
+    /// The handshake failed, so the connection was reset; or it is the parent process's.
+    Broken,
+}
+
+impl Stage {
+    const fn of(number: u8) -> Self {
+        match number {
+            0 => Self::Connecting,
+            1 => Self::Fresh,
+            2 => Self::Handshake,
+            3 => Self::Smc,
+            4 => Self::Tcp,
+            _ => Self::Broken,
+        }
+    }
+}
+
+/// One TCP connection.
+#[derive(Debug)]
+pub(crate) struct Sock {
+    /// One of its descriptors.
+    number: Number,
+    /// All of them.
+    numbers: Mutex<Vec<c_int>>,
+    role: Role,
+    stage: AtomicU8,
+    /// Held while the handshake begins.
+    beginning: Mutex<()>,
+    engine: OnceLock<Arc<Socket>>,
+    /// O_NONBLOCK.
+    nonblocking: AtomicBool,
+    /// SO_RCVTIMEO and SO_SNDTIMEO in µs; 0: none.
+    timeouts: [AtomicU64; 2],
+    /// SO_RCVLOWAT.
+    low_water: AtomicU32,
+    watchers: Mutex<Watchers>,
+    /// The engine tells [`watch`] of events.
+    observed: AtomicBool,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which way a call goes.
+pub(crate) enum Route<'a> {
+    Smc(&'a Socket),
+    Tcp,
+    /// The handshake goes on.
+    Pending,
+    Broken,
+}
+
+impl Sock {
+    /// A connection at the descriptor `fd`.
+    pub(crate) fn new(fd: c_int, role: Role, stage: Stage, nonblocking: bool) -> Self {
+        Self {
+            number: Number::new(fd),
+            numbers: Mutex::new(vec![fd]),
+            role,
+            stage: AtomicU8::new(stage as u8),
+            beginning: Mutex::default(),
+            engine: OnceLock::new(),
+            nonblocking: AtomicBool::new(nonblocking),
+            timeouts: [const { AtomicU64::new(0) }; 2],
+            low_water: AtomicU32::new(1),
+            watchers: Mutex::default(),
+            observed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        Stage::of(self.stage.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn is_server(&self) -> bool {
+        self.role == Role::Server
+    }
+
+    /// Whether somebody is told of its events.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observed.load(Ordering::Acquire)
+    }
+
+    /// A descriptor of it.
+    pub(crate) fn number(&self) -> c_int {
+        self.number.get()
+    }
+
+    pub(crate) fn is_nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    /// O_NONBLOCK was set or cleared.
+    pub(crate) fn set_nonblocking(&self, on: bool) {
+        self.nonblocking.store(on, Ordering::Relaxed);
+    }
+
+    /// The connection of SMC, if it is one by now.
+    #[inline]
+    pub(crate) fn smc(&self) -> Option<&Socket> {
+        if self.stage() == Stage::Smc { self.engine.get().map(|engine| &**engine) } else { None }
+    }
+
+    /// Which way calls go now; goes on with the handshake without waiting.
+    #[inline]
+    pub(crate) fn route(&self, file: &Arc<File>) -> Route<'_> {
+        if let Some(engine) = self.smc() {
+            return Route::Smc(engine);
+        }
+        match self.stage() {
+            Stage::Tcp => Route::Tcp,
+            Stage::Broken => Route::Broken,
+            _ => self.advance(file),
+        }
+    }
+
+    /// Goes on with the handshake without waiting.
+    #[cold]
+    pub(crate) fn advance(&self, file: &Arc<File>) -> Route<'_> {
+        if self.stage() == Stage::Connecting && !self.has_connected(file) {
+            return self.routed();
+        }
+        if self.stage() == Stage::Fresh {
+            self.begin(file);
+        }
+        if self.stage() == Stage::Handshake
+            && let Some(engine) = self.engine.get()
+        {
+            self.settle(file, engine.advance());
+        }
+        self.routed()
+    }
+
+    /// Goes on with the handshake, if there is one to go on with.
+    pub(crate) fn go_on(&self, file: &Arc<File>) {
+        if self.stage() < Stage::Smc {
+            self.advance(file);
+        }
+    }
+
+    fn routed(&self) -> Route<'_> {
+        match self.stage() {
+            Stage::Smc => self.smc().map_or(Route::Broken, Route::Smc),
+            Stage::Tcp => Route::Tcp,
+            Stage::Broken => Route::Broken,
+            _ => Route::Pending,
+        }
+    }
+
+    /// Whether TCP is connected by now. If that failed the program sees it on its socket.
+    fn has_connected(&self, file: &Arc<File>) -> bool {
+        let mut fds = [PollFd::new(&self.number, PollFlags::OUT)];
+        if !poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+            return false;
+        }
+        let speaks = rustix::net::getpeername(&self.number).is_ok_and(|peer| peer.is_some())
+            && process::peer_speaks_smc(&self.number);
+        if speaks {
+            self.move_on(Stage::Connecting, Stage::Fresh);
+        } else {
+            self.become_tcp(file, "the peer does not speak SMC");
+        }
+        speaks
+    }
+
+    /// Begins the handshake.
+    fn begin(&self, file: &Arc<File>) {
+        let _beginning = lock(&self.beginning);
+        if self.stage() != Stage::Fresh {
+            return;
+        }
+        if SETTINGS.forced_tcp {
+            return self.become_tcp(file, "SMC_MODE is tcp");
+        }
+        let process = process::current();
+        let Some(stack) = process.as_ref().and_then(|process| process.stack.as_ref()) else {
+            return self.become_tcp(file, "there is no device");
+        };
+        let engine = stack.begin(Box::new(self.number.clone()), self.role, true);
+        if self.engine.set(engine).is_ok() {
+            self.move_on(Stage::Fresh, Stage::Handshake);
+        }
+    }
+
+    fn move_on(&self, from: Stage, to: Stage) -> bool {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.stage.compare_exchange(from as u8, to as u8, success, failure).is_ok()
+    }
+
+    /// The handshake stands so.
+    fn settle(&self, file: &Arc<File>, handshake: Handshake) {
+        let fd = self.number();
+        match handshake {
+            Handshake::Pending => {}
+            Handshake::Smc => {
+                if let Some(engine) = self.engine.get() {
+                    self.take_options(engine);
+                }
+                if self.move_on(Stage::Handshake, Stage::Smc) {
+                    SETTINGS.say(format_args!("socket {fd}: SMC-D"));
+                    self.tell_settled(file);
+                }
+            }
+            Handshake::Tcp(reason) => self.become_tcp(file, &reason.to_string()),
+            Handshake::Failed(failure) => {
+                if self.move_on(Stage::Handshake, Stage::Broken) {
+                    SETTINGS.say(format_args!("socket {fd}: reset: {failure}"));
+                    self.tell_settled(file);
+                }
+            }
+        }
+    }
+
+    /// From here on every call is TCP's.
+    fn become_tcp(&self, file: &Arc<File>, why: &str) {
+        let before = self.stage.swap(Stage::Tcp as u8, Ordering::AcqRel);
+        if Stage::of(before) != Stage::Tcp {
+            SETTINGS.say(format_args!("socket {}: TCP: {why}", self.number()));
+            self.tell_settled(file);
+            for fd in lock(&self.numbers).drain(..) {
+                if table::get(fd).is_some_and(|there| Arc::ptr_eq(&there, file)) {
+                    table::set(fd, None);
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of the handshake.
+    ///
+    /// # Errors
+    /// EAGAIN after the time; EINTR.
+    pub(crate) fn finish(
+        &self,
+        file: &Arc<File>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Route<'_>> {
+        if self.stage() == Stage::Connecting {
+            self.wait_for_tcp(timeout)?;
+        }
+        let route = self.advance(file);
+        if let (Route::Pending, Some(engine)) = (&route, self.engine.get()) {
+            self.settle(file, engine.finish_handshake(timeout)?);
+        }
+        match self.routed() {
+            Route::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            route => Ok(route),
+        }
+    }
+
+    fn wait_for_tcp(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut fds = [PollFd::new(&self.number, PollFlags::OUT)];
+        poll(&mut fds, timeout.and_then(|time| time.try_into().ok()).as_ref())?;
+        Ok(())
+    }
+
+    // Descriptors
+
+    /// Another descriptor of this connection.
+    pub(crate) fn add_number(&self, fd: c_int) {
+        lock(&self.numbers).push(fd);
+    }
+
+    /// The program closes `fd`, which is not in the table any more. If it was the last, the connection is
+    /// closed.
+    pub(crate) fn remove_number(&self, fd: c_int) {
+        let left = {
+            let mut numbers = lock(&self.numbers);
+            numbers.retain(|number| *number != fd);
+            numbers.last().copied()
+        };
+        match left {
+            Some(other) if self.number() == fd => self.number.set(other),
+            Some(_) => {}
+            None => self.close(),
+        }
+    }
+
+    fn close(&self) {
+        self.forget_watchers();
+        if let Some(engine) = self.engine.get() {
+            let linger = rustix::net::sockopt::socket_linger(&self.number).ok().flatten();
+            engine.close(linger);
+        }
+    }
+
+    /// What a child of fork has of this connection, at the descriptors `fds`. No lock is taken: another
+    /// thread of the parent may have held it.
+    pub(crate) fn after_fork(&self, fd: c_int, fds: Vec<c_int>) -> Self {
+        // A handshake that nobody has begun is whosoever comes first.
+        let stage = match self.stage() {
+            stage @ (Stage::Connecting | Stage::Fresh | Stage::Tcp) => stage,
+            Stage::Handshake | Stage::Smc | Stage::Broken => Stage::Broken,
+        };
+        let mut child = Self::new(fd, self.role, stage, self.is_nonblocking());
+        child.numbers = Mutex::new(fds);
+        child
+    }
+}
+
+/// Whether O_NONBLOCK is set.
+pub(crate) fn is_nonblocking(fd: c_int) -> bool {
+    let flags = rustix::fs::fcntl_getfl(descriptor::borrow(fd));
+    flags.is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Sending, receiving and shutting down, as the calls have it.
+//!
+//! Invariant: waits only where the call may; a connection that is TCP is left to TCP.
+
+use std::ffi::c_int;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
+use rustix::io::Errno;
+use smc_socket::{How, RecvFlags, SendFlags, Socket};
+
+use super::{Route, Sock};
+use crate::signals;
+use crate::table::File;
+
+/// What becomes of a call.
+pub(crate) enum Answer<T> {
+    /// This.
+    Ours(io::Result<T>),
+    /// It is the next library's.
+    Theirs,
+}
+
+/// Bytes of a file that are read in one go.
+const PIECE: usize = 64 << 10;
+
+/// Which of the two timeouts.
+#[derive(Clone, Copy)]
+pub(super) enum Side {
+    Receive = 0,
+    Send = 1,
+}
+
+/// Runs a call that may wait; again after a signal whose handler wants that, as signal(7) has it.
+fn restarted<T>(
+    timeout: Option<Duration>,
+    call: &mut dyn FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error)
+                if error.kind() == io::ErrorKind::Interrupted
+                    && timeout.is_none()
+                    && signals::restart_calls() => {}
+            result => return result,
+        }
+    }
+}
+
+impl Sock {
+    pub(super) fn timeout(&self, side: Side) -> Option<Duration> {
+        let [receive, send] = &self.timeouts;
+        let timeout = match side {
+            Side::Receive => receive,
+            Side::Send => send,
+        };
+        Some(timeout.load(Ordering::Relaxed)).filter(|us| *us > 0).map(Duration::from_micros)
+    }
+
+    /// The connection if it is one of SMC, after its handshake's end.
+    fn engine(&self, file: &Arc<File>, wait: bool, side: Side) -> Answer<&Socket> {
+        let route = match self.route(file) {
+            Route::Pending if wait => {
+                let timeout = self.timeout(side);
+                restarted(timeout, &mut || self.finish(file, timeout))
+            }
+            Route::Pending => Err(Errno::AGAIN.into()),
+            route => Ok(route),
+        };
+        match route {
+            Ok(Route::Smc(engine)) => Answer::Ours(Ok(engine)),
+            Ok(Route::Tcp) => Answer::Theirs,
+            Ok(Route::Pending) => Answer::Ours(Err(Errno::AGAIN.into())),
+            Ok(Route::Broken) => Answer::Ours(Err(Errno::CONNRESET.into())),
+            Err(error) => Answer::Ours(Err(error)),
+        }
+    }
+
+    /// `recvmsg(2)` with these flags.
+    pub(crate) fn receive(
+        &self,
+        file: &Arc<File>,
+        buffers: &mut [IoSliceMut<'_>],
+        flags: c_int,
+    ) -> Answer<usize> {
+        if flags & MSG_ERRQUEUE != 0 {
+            return Answer::Theirs;
+        }
+        let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;
+        let engine = match self.engine(file, wait, Side::Receive) {
+            Answer::Ours(Ok(engine)) => engine,
+            Answer::Ours(Err(error)) => return Answer::Ours(Err(error)),
+            Answer::Theirs => return Answer::Theirs,
+        };
+        let has = |flag| flags & flag != 0;
+        let how = RecvFlags { peek: has(MSG_PEEK), oob: has(MSG_OOB), discard: has(MSG_TRUNC) };
+        if !wait {
+            return Answer::Ours(engine.recv(buffers, how));
+        }
+        let timeout = self.timeout(Side::Receive);
+        let mut receive = || engine.receive(buffers, how, has(MSG_WAITALL), timeout);
+        Answer::Ours(restarted(timeout, &mut receive))
+    }
+
+    /// `sendmsg(2)` with these flags.
+    pub(crate) fn send(
+        &self,
+        file: &Arc<File>,
+        buffers: &[IoSlice<'_>],
+        flags: c_int,
+    ) -> Answer<usize> {
+        let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;
+        let engine = match self.engine(file, wait, Side::Send) {
+            Answer::Ours(Ok(engine)) => engine,
+            Answer::Ours(Err(error)) => return Answer::Ours(Err(error)),
+            Answer::Theirs => return Answer::Theirs,
+        };
+        let how = SendFlags { more: flags & MSG_MORE != 0, oob: flags & MSG_OOB != 0 };
+        if !wait {
+            return Answer::Ours(engine.send(buffers, how));
+        }
+        let timeout = self.timeout(Side::Send);
+        Answer::Ours(restarted(timeout, &mut || engine.transmit(buffers, how, timeout)))
+    }
+
+    /// `sendfile(2)`: sends from what `read` copies out of the file at a distance from its start, at most
+    /// `count` bytes.
+    pub(crate) fn send_file(
+        &self,
+        file: &Arc<File>,
+        count: usize,
+        mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>,
+    ) -> Answer<usize> {
+        // The file is not touched before the connection is known to take bytes at all.
+        match self.send(file, &[], 0) {
+            Answer::Ours(Ok(_)) => {}
+            other => return other,
+        }
+        let mut buffer = [0; PIECE];
+        let mut sent = 0;
+        while sent < count {
+            let room = buffer.len().min(count - sent);
+            let piece = buffer.get_mut(..room).unwrap_or_default();
+            let there = match read(piece, sent) {
+                Ok(0) => break,
+                Ok(n) => piece.get(..n).unwrap_or_default(),
+                Err(error) => return Answer::Ours(if sent > 0 { Ok(sent) } else { Err(error) }),
+            };
+            match self.send(file, &[IoSlice::new(there)], 0) {
+                Answer::Ours(Ok(n)) => {
+                    sent += n;
+                    if n < there.len() {
+                        break;
+                    }
+                }
+                Answer::Ours(Err(_)) if sent > 0 => break,
+                other => return other,
+            }
+        }
+        Answer::Ours(Ok(sent))
+    }
+
+    /// `shutdown(2)`.
+    pub(crate) fn shut(&self, file: &Arc<File>, how: c_int) -> Answer<()> {
+        let engine = match self.engine(file, true, Side::Send) {
+            Answer::Ours(Ok(engine)) => engine,
+            Answer::Ours(Err(_)) => return Answer::Ours(Err(Errno::NOTCONN.into())),
+            Answer::Theirs => return Answer::Theirs,
+        };
+        let how = match how {
+            libc::SHUT_RD => How::Read,
+            libc::SHUT_WR => How::Write,
+            libc::SHUT_RDWR => How::Both,
+            _ => return Answer::Ours(Err(Errno::INVAL.into())),
+        };
+        Answer::Ours(engine.shutdown(how))
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Options and requests that concern the data, which TCP knows nothing of.
+//!
+//! Invariant: every option is set on the TCP socket as well, so what is read back, and what a fallback has,
+//! is what was set.
+
+use std::ffi::{c_int, c_ulong};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use smc_socket::Socket;
+
+use super::calls::Side;
+use super::{Answer, Route, Sock, Stage};
+use crate::table::File;
+
+/// `SIOCOUTQNSD` of linux/sockios.h.
+const SIOCOUTQNSD: c_ulong = 0x894b;
+/// `SIOCATMARK` of asm-generic/sockios.h.
+const SIOCATMARK: c_ulong = 0x8905;
+
+fn micros(time: Option<Duration>) -> u64 {
+    time.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1))
+}
+
+impl Sock {
+    /// Takes over what was set on the TCP socket before.
+    pub(super) fn take_options(&self, engine: &Socket) {
+        self.take_timeouts();
+        let tcp = &self.number;
+        // All are off where they cannot be read, as with a new socket.
+        let _ = engine.set_oob_inline(sockopt::socket_oobinline(tcp).unwrap_or(false));
+        let _ = engine.set_cork(sockopt::tcp_cork(tcp).unwrap_or(false));
+        let _ = engine.set_low_water(self.low_water.load(Ordering::Relaxed));
+    }
+
+    fn take_timeouts(&self) {
+        let sides = [(Side::Receive, sockopt::Timeout::Recv), (Side::Send, sockopt::Timeout::Send)];
+        for (side, which) in sides {
+            let time = sockopt::socket_timeout(&self.number, which).ok().flatten();
+            if let Some(timeout) = self.timeouts.get(side as usize) {
+                timeout.store(micros(time), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether an option may be set at all: an upper layer protocol on TCP would miss the data.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP, as the kernel's SMC has it.
+    pub(crate) fn may_set(&self, level: c_int, name: c_int) -> io::Result<()> {
+        let is_ulp = (level, name) == (libc::IPPROTO_TCP, libc::TCP_ULP);
+        if is_ulp && self.stage() == Stage::Smc { Err(Errno::OPNOTSUPP.into()) } else { Ok(()) }
+    }
+
+    /// An option was set on the TCP socket, to a number if it is one.
+    pub(crate) fn was_set(&self, level: c_int, name: c_int, value: Option<c_int>) {
+        let value = value.unwrap_or_default();
+        let on = value != 0;
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
+            let bytes = u32::try_from(value).unwrap_or(u32::MAX).max(1);
+            self.low_water.store(bytes, Ordering::Relaxed);
+        }
+        let Some(engine) = self.smc() else { return };
+        // These fail only without a connection.
+        let _ = match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) => {
+                self.take_timeouts();
+                Ok(())
+            }
+            (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => {
+                engine.set_low_water(self.low_water.load(Ordering::Relaxed))
+            }
+            (libc::SOL_SOCKET, libc::SO_OOBINLINE) => engine.set_oob_inline(on),
+            (libc::IPPROTO_TCP, libc::TCP_CORK) => engine.set_cork(on),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY) if on => engine.flush(),
+            _ => Ok(()),
+        };
+    }
+
+    /// `SO_ERROR`, as getsockopt gives it.
+    pub(crate) fn error(&self, file: &Arc<File>) -> Answer<c_int> {
+        match self.route(file) {
+            Route::Smc(engine) => {
+                let error = engine.take_error().and_then(|error| error.raw_os_error());
+                Answer::Ours(Ok(error.unwrap_or(0)))
+            }
+            Route::Broken => Answer::Ours(Ok(libc::ECONNRESET)),
+            // Not even the program knows yet that TCP is connected.
+            Route::Pending if self.stage() > Stage::Connecting => Answer::Ours(Ok(0)),
+            Route::Pending | Route::Tcp => Answer::Theirs,
+        }
+    }
+
+    /// `ioctl(2)` requests that ask for a number.
+    pub(crate) fn number_of(&self, file: &Arc<File>, request: c_ulong) -> Answer<c_int> {
+        let asked = [libc::FIONREAD, libc::TIOCOUTQ, SIOCOUTQNSD, SIOCATMARK];
+        if !asked.contains(&request) {
+            return Answer::Theirs;
+        }
+        let engine = match self.route(file) {
+            Route::Smc(engine) => engine,
+            Route::Tcp => return Answer::Theirs,
+            Route::Pending | Route::Broken => return Answer::Ours(Ok(0)),
+        };
+        let number = match request {
+            libc::FIONREAD => engine.pending_in(),
+            libc::TIOCOUTQ => engine.pending_out(),
+            SIOCOUTQNSD => engine.held_back(),
+            _ => engine.at_mark().map(u32::from),
+        };
+        Answer::Ours(number.map(|number| c_int::try_from(number).unwrap_or(c_int::MAX)))
+    }
+}

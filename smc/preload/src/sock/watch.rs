@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Who waits for a connection beside the thread that calls: epoll instances, threads in poll.
+//!
+//! Invariant: watchers are called with the list's lock held and take at most their own locks; the list's
+//! lock is never asked for with a watcher's lock held, and never around a call of the engine.
+
+use std::fmt::Debug;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use smc_socket::{Observe, Ready};
+
+use super::{Sock, Stage, lock};
+use crate::process;
+use crate::table::File;
+
+/// Somebody who waits for a connection.
+pub(crate) trait Watcher: Debug + Send + Sync {
+    /// It is one of SMC now, or plain TCP, or broken. If TCP, this is the last that is heard of it.
+    fn settled(&self, stage: Stage);
+    /// This has happened.
+    fn ready(&self, news: Ready);
+    /// It was closed; this is the last that is heard of it.
+    fn closed(&self);
+}
+
+pub(super) type Watchers = Vec<Arc<dyn Watcher>>;
+
+/// What the engine tells.
+struct Observer(Weak<File>);
+
+impl Observe for Observer {
+    fn ready(&self, news: Ready) {
+        if let Some(file) = self.0.upgrade()
+            && let File::Sock(sock) = &*file
+        {
+            lock(&sock.watchers).iter().for_each(|watcher| watcher.ready(news));
+        }
+    }
+}
+
+impl Sock {
+    /// From now on `watcher` is told of events.
+    pub(crate) fn add_watcher(&self, file: &Arc<File>, watcher: Arc<dyn Watcher>) {
+        lock(&self.watchers).push(watcher);
+        if self.stage() == Stage::Smc {
+            self.observe(file);
+        } else {
+            process::mind(file, true);
+        }
+    }
+
+    /// From now on it is not.
+    pub(crate) fn remove_watcher(&self, watcher: &Arc<dyn Watcher>) {
+        lock(&self.watchers).retain(|it| !Arc::ptr_eq(it, watcher));
+    }
+
+    pub(super) fn forget_watchers(&self) {
+        let watchers = std::mem::take(&mut *lock(&self.watchers));
+        watchers.iter().for_each(|watcher| watcher.closed());
+    }
+
+    /// Tells all watchers how the handshake ended.
+    pub(super) fn tell_settled(&self, file: &Arc<File>) {
+        let stage = self.stage();
+        let some = {
+            let mut watchers = lock(&self.watchers);
+            watchers.iter().for_each(|watcher| watcher.settled(stage));
+            if stage == Stage::Tcp {
+                watchers.clear();
+            }
+            !watchers.is_empty()
+        };
+        if some && stage == Stage::Smc {
+            self.observe(file);
+        }
+    }
+
+    /// Asks the engine for events, and the minder to look after the TCP connection.
+    fn observe(&self, file: &Arc<File>) {
+        if !self.observed.swap(true, Ordering::AcqRel)
+            && let Some(engine) = self.engine.get()
+        {
+            engine.observe(Some(Arc::new(Observer(Arc::downgrade(file)))));
+            process::mind(file, true);
+        }
+    }
+
+    /// What the connection is ready for.
+    pub(crate) fn readiness(&self) -> Ready {
+        match self.stage() {
+            Stage::Smc => self.smc().map_or(Ready::NOTHING, |engine| engine.readiness()),
+            Stage::Broken => {
+                Ready::READABLE
+                    | Ready::WRITABLE
+                    | Ready::ERROR
+                    | Ready::HANG_UP
+                    | Ready::READ_CLOSED
+            }
+            _ => Ready::NOTHING,
+        }
+    }
+
+    /// TCP says so: goes on with the handshake, or hears that the peer is gone.
+    pub(crate) fn tcp_says(&self, file: &Arc<File>, events: rustix::event::PollFlags) {
+        match self.smc() {
+            Some(engine) => engine.tcp_stands(events),
+            None => self.go_on(file),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Which TCP connections are looked at: at listen, accept and connect.
+//!
+//! Invariant: a connection whose peer has not said that it speaks SMC is left alone from the start.
+
+use std::ffi::c_int;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{SocketType, getsockname, ipproto, sockopt};
+use smc_socket::Role;
+
+use crate::descriptor::borrow;
+use crate::process;
+use crate::sock::{Sock, Stage, is_nonblocking};
+use crate::table::{self, File};
+
+fn is_tcp(fd: c_int) -> bool {
+    sockopt::socket_protocol(borrow(fd)).is_ok_and(|it| it == Some(ipproto::TCP))
+        && sockopt::socket_type(borrow(fd)).is_ok_and(|it| it == SocketType::STREAM)
+}
+
+/// The address in the bytes of a `sockaddr_in` or `sockaddr_in6`.
+pub(crate) fn address(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(*bytes.first_chunk()?);
+    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+    match c_int::from(family) {
+        libc::AF_INET => {
+            let ip: [u8; 4] = *bytes.get(4..)?.first_chunk()?;
+            Some((Ipv4Addr::from(ip), port).into())
+        }
+        libc::AF_INET6 => {
+            let ip: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
+            Some((Ipv6Addr::from(ip).to_canonical(), port).into())
+        }
+        _ => None,
+    }
+}
+
+fn local(fd: c_int) -> Option<SocketAddr> {
+    let address = SocketAddr::try_from(getsockname(borrow(fd)).ok()?).ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+fn watch(fd: c_int, sock: Sock) -> Arc<File> {
+    let file = Arc::new(File::Sock(sock));
+    table::set(fd, Some(Arc::clone(&file)));
+    file
+}
+
+/// Before listen(2).
+pub(crate) fn listen(fd: c_int) {
+    if let Some(local) = local(fd).filter(|_| is_tcp(fd)) {
+        process::answer(borrow(fd), local);
+    }
+}
+
+/// `fd` was accepted.
+pub(crate) fn accepted(fd: c_int, nonblocking: bool) {
+    if process::listens() && is_tcp(fd) && process::peer_speaks_smc(borrow(fd)) {
+        let file = watch(fd, Sock::new(fd, Role::Server, Stage::Fresh, nonblocking));
+        process::mind(&file, false);
+    }
+}
+
+/// connect(2) to an address, if it is one of IP.
+///
+/// # Errors
+/// What `real` says.
+pub(crate) fn connect(
+    fd: c_int,
+    peer: Option<SocketAddr>,
+    real: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let known = table::is_known(fd);
+    let local = local(fd).filter(|it| it.port() != 0 && !it.ip().is_unspecified());
+    let offered =
+        !known && peer.is_some_and(|peer| is_tcp(fd) && process::offer(borrow(fd), local, peer));
+    let result = real();
+    if !offered {
+        return result;
+    }
+    let errno = result.as_ref().err().and_then(Errno::from_io_error);
+    let stage = match errno {
+        None if result.is_ok() && process::peer_speaks_smc(borrow(fd)) => Stage::Fresh,
+        Some(Errno::INPROGRESS | Errno::INTR) => Stage::Connecting,
+        _ => return result,
+    };
+    let file = watch(fd, Sock::new(fd, Role::Client, stage, is_nonblocking(fd)));
+    if let File::Sock(sock) = &*file
+        && stage == Stage::Fresh
+    {
+        // The proposal goes out while the program does what it does next.
+        sock.go_on(&file);
+    }
+    process::mind(&file, stage == Stage::Connecting);
+    result
+}

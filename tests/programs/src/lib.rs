@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Real programs, run three ways, whose results must be equal.
+//!
+//! Invariant: what a test started is gone when the test ends, however it ends.
+//!
+//! A test describes what the programs do as a function of a [`Way`]; [`compare`] runs it each way. Its
+//! result is what must be equal: a checksum, a count, a text without times.
+
+mod build;
+mod lab;
+mod process;
+mod way;
+
+pub use build::programs;
+pub use lab::Lab;
+pub use process::{Running, need, output, run, unused_port, wait_for_port};
+pub use way::{Way, compare};

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The ways a program is run.
+//!
+//! Invariant: the ways differ in what is put before the program's name, and in nothing else.
+
+use std::fmt::Debug;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::build::programs;
+use crate::lab::Lab;
+
+/// How the connections of a test's programs go.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    /// Without the preload.
+    Plain,
+    /// With the preload, which looks at all calls and stays with TCP.
+    Fallback,
+    /// Over SMC-D.
+    Smc(&'a Lab),
+}
+
+impl Way<'_> {
+    /// The command that starts `program` this way.
+    pub fn command(self, program: &str) -> Command {
+        match self {
+            Self::Plain => Command::new(program),
+            Self::Fallback => {
+                let mut command = Command::new(programs().join("smc-run"));
+                command.args(["-n", program]);
+                command
+            }
+            Self::Smc(lab) => lab.command(program),
+        }
+    }
+}
+
+/// What the preload says of each end of an SMC connection.
+const PROOF: &str = ": SMC-D\n";
+
+/// Runs `test` each way. Over SMC-D both ends of at least one connection must have been SMC's.
+///
+/// # Panics
+/// It fails one way, or its results differ.
+pub fn compare<T: Debug + PartialEq>(test: impl Fn(Way<'_>) -> Result<T>) {
+    let run = |way| test(way).unwrap_or_else(|error| panic!("{way:?}: {error:?}"));
+    let plain = run(Way::Plain);
+    assert_eq!(run(Way::Fallback), plain, "with all connections falling back it differs");
+    let lab = match Lab::start() {
+        Ok(lab) => lab,
+        Err(error) => return eprintln!("not tested over SMC-D: {error:?}"),
+    };
+    let smc = test(Way::Smc(&lab));
+    let log = lab.log();
+    let smc = smc.unwrap_or_else(|error| panic!("over SMC-D: {error:?}\n{log}"));
+    assert_eq!(smc, plain, "over SMC-D it differs\n{log}");
+    assert!(log.matches(PROOF).count() >= 2, "no connection was one of SMC\n{log}");
+}
