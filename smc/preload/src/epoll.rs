@@ -27,10 +27,10 @@ use crate::bell::Bell;
 use crate::descriptor;
 use crate::process::{self, Process};
 use crate::sock::{Sock, Stage, Watcher, lock};
-use crate::spin::Spin;
 use crate::table::{self, File};
 use interest::Interest;
 pub(crate) use interest::bits;
+use smc_socket::spin::Spin;
 
 /// One instance.
 #[derive(Debug)]

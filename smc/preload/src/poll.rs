@@ -21,8 +21,8 @@ use crate::bell::Bell;
 use crate::epoll::bits;
 use crate::process::{self, Process};
 use crate::sock::{Route, Sock, Stage, Watcher};
-use crate::spin::{LOOKS, PREEMPTED, Spin};
 use crate::table::{self, File};
+use smc_socket::spin::{LOOKS, PREEMPTED, Spin};
 
 /// The kernel's poll, for so long (for ever: none); how many are ready.
 pub(crate) type Kernel<'a> =

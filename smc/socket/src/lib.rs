@@ -64,7 +64,7 @@ mod handshake;
 mod info;
 mod shared;
 mod socket;
-mod spin;
+pub mod spin;
 mod stack;
 mod table;
 mod tcp;

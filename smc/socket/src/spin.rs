@@ -18,13 +18,13 @@ const LEAST: u32 = 2_500;
 /// While spinning does not pay, one wait in so many tries it.
 const TRY_EVERY: u32 = 32;
 /// A pause of this length between two looks: somebody else needed the CPU.
-const PREEMPTED: Duration = Duration::from_micros(200);
+pub const PREEMPTED: Duration = Duration::from_micros(200);
 /// Looks between two readings of the clock.
-const LOOKS: u32 = 32;
+pub const LOOKS: u32 = 32;
 
 /// What one connection has learned.
 #[derive(Debug)]
-pub(crate) struct Spin {
+pub struct Spin {
     /// Nanoseconds; 0: it does not pay.
     budget: AtomicU32,
     /// Waits since it was tried last.
@@ -34,13 +34,13 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    pub(crate) fn new(cap: Duration) -> Self {
+    pub fn new(cap: Duration) -> Self {
         let cap = u32::try_from(cap.as_nanos()).unwrap_or(u32::MAX);
         Self { budget: AtomicU32::new(START.min(cap)), skipped: AtomicU32::new(0), cap }
     }
 
     /// How long to spin now; zero: not at all.
-    fn budget(&self) -> Duration {
+    pub fn budget(&self) -> Duration {
         let budget = self.budget.load(Ordering::Relaxed);
         if budget > 0 || self.cap == 0 {
             return Duration::from_nanos(budget.into());
@@ -52,7 +52,7 @@ impl Spin {
     }
 
     /// Something came while it spun.
-    fn paid(&self) {
+    pub fn paid(&self) {
         let budget = self.budget.load(Ordering::Relaxed);
         if budget < self.cap {
             let more = budget.saturating_add(budget / 8).max(START).min(self.cap);
@@ -61,7 +61,7 @@ impl Spin {
     }
 
     /// Nothing came, or the CPU was taken away.
-    fn failed(&self) {
+    pub fn failed(&self) {
         let half = self.budget.load(Ordering::Relaxed) / 2;
         self.budget.store(if half < LEAST { 0 } else { half }, Ordering::Relaxed);
     }
@@ -74,7 +74,7 @@ pub(crate) trait Look {
 }
 
 /// One wait's spinning: it may be gone on with as long as there is some of its time left.
-pub(crate) struct Spinning<'a> {
+pub struct Spinning<'a> {
     spin: &'a Spin,
     budget: Duration,
     /// When it began; the clock is not read for what comes at once.

@@ -9,7 +9,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Instance, lock};
-use crate::spin::{LOOKS, PREEMPTED};
+use smc_socket::spin::{LOOKS, PREEMPTED};
 
 /// How often the kernel is asked while this thread spins.
 const ASK: Duration = Duration::from_micros(25);
