@@ -34,6 +34,8 @@ use connection::Connection;
 use queue::{Buffer, Queue};
 use window::Window;
 
+pub use door::enter;
+
 /// How long the daemon may take for an answer; it waits for peers for 2 s at most. One that takes longer is
 /// taken as dead (ISM-DRV-14).
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,8 +50,15 @@ const CONTROL_ROOM: u32 = 256;
 /// # Errors
 /// Nobody listens there, the daemon does not let this process in, or cannot serve it.
 pub fn join(socket: &Path) -> Result<Device> {
-    let stream = door::enter(socket)?;
-    let (port, config) = Port::new(stream)?;
+    over(door::enter(socket)?)
+}
+
+/// As [`join`], on the connection that the door gave.
+///
+/// # Errors
+/// The daemon cannot serve this process.
+pub fn over(connection: UnixStream) -> Result<Device> {
+    let (port, config) = Port::new(connection)?;
     Device::new(Box::new(Coded::new(port, &config)?))
 }
 

@@ -75,7 +75,7 @@ impl Endpoint {
     ) {
         self.now = now;
         self.with_links(group, |links, now| links.handle_qp_created(now, link, qp));
-        self.events.push_back(Event::Progress(group));
+        self.tell_progress(group);
     }
 
     /// A queue pair could not be made ready to receive or to send.
@@ -95,7 +95,7 @@ impl Endpoint {
     ) {
         self.now = now;
         self.with_links(group, |links, now| links.handle_mr_registered(now, link, buffer, rtoken));
-        self.events.push_back(Event::Progress(group));
+        self.tell_progress(group);
     }
 
     /// A send that [`smcr::Wish::PostSend`] asked for has completed, well or not.
@@ -193,7 +193,7 @@ impl Endpoint {
         let used = host.inventory.port(port.device);
         let network = used.and_then(|it| pnetid_of_port(it, &host.config.pnet));
         let others: Vec<Port> = place.others(&host, port.device).collect();
-        self.links.insert(group, Links { machine, place, network });
+        self.links.insert(group, Box::new(Links { machine, place, network }));
         self.with_links(group, |links, now| {
             others.into_iter().for_each(|port| links.handle_port_up(now, port));
         });
@@ -234,6 +234,14 @@ impl Endpoint {
             self.tell_groups(group);
         }
         Some(result)
+    }
+
+    /// Lets handshakes look whether they can go on; once for answers that came together.
+    fn tell_progress(&mut self, group: GroupId) {
+        let told = matches!(self.events.back(), Some(Event::Progress(last)) if *last == group);
+        if !told {
+            self.events.push_back(Event::Progress(group));
+        }
     }
 
     /// Tells which links new connections can be found by, and whether there is room for them.
@@ -286,7 +294,7 @@ impl Endpoint {
 
     pub(super) fn links_timed_out(&mut self) {
         let now = self.now;
-        let due = |links: &&Links| links.poll_timeout().is_some_and(|at| at <= now);
+        let due = |links: &Links| links.poll_timeout().is_some_and(|at| at <= now);
         let all = self.links.iter().filter(|(_, links)| due(links));
         let groups: Vec<GroupId> = all.map(|(group, _)| *group).collect();
         for group in groups {

@@ -35,6 +35,7 @@ mod state;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Included};
 use std::time::Duration;
 
 use smc_wire::clc::Diagnosis;
@@ -78,7 +79,7 @@ pub struct Endpoint {
     /// Handshakes that wait for a link group's progress.
     waiting: BTreeSet<(GroupId, ConnId)>,
     /// The links of SMC-R groups.
-    links: BTreeMap<GroupId, Links>,
+    links: BTreeMap<GroupId, Box<Links>>,
     /// What links have said that is not handled yet.
     events: VecDeque<Event>,
     /// SMC-R buffers that are being made reachable.
@@ -243,7 +244,7 @@ impl Endpoint {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let handshakes = self.timers.first().map(|(deadline, _)| *deadline);
-        let links = self.links.values().filter_map(Links::poll_timeout);
+        let links = self.links.values().filter_map(|links| links.poll_timeout());
         let others = [handshakes, self.groups.poll_timeout()];
         others.into_iter().flatten().chain(links).min()
     }
@@ -371,11 +372,18 @@ impl Endpoint {
         debug_assert!(left.is_ok(), "a connection that is known is a member of its group");
     }
 
+    /// The handshake that waits for progress of a group, `last` being the one before.
+    fn next_waiting(&self, group: GroupId, last: Option<ConnId>) -> Option<ConnId> {
+        let from = last.map_or(Included((group, ConnId(0))), |last| Excluded((group, last)));
+        let mut rest = self.waiting.range((from, Included((group, ConnId(u32::MAX)))));
+        rest.next().map(|(_, conn)| *conn)
+    }
+
     /// Lets those go on that waited for a group's first contact.
     fn first_contact_over(&mut self, group: GroupId) {
-        let from = (group, ConnId(0))..=(group, ConnId(u32::MAX));
-        let waiting: Vec<_> = self.waiting.range(from).map(|(_, conn)| *conn).collect();
-        for conn in waiting {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             if let Some(hs) = self.take_if(conn, State::is_first_contact) {
                 self.resume(hs);
             }

@@ -79,7 +79,9 @@ impl Endpoint {
 
     /// The same; `failed` is a buffer that cannot be made reachable.
     pub(super) fn links_progressed_for(&mut self, group: GroupId, failed: Option<BufferId>) {
-        for conn in self.waiting_for(group) {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             let Some(hs) = self.handshakes.get(&conn) else { continue };
             if !matches!(hs.state, State::Getting(_, _, Phase::Links)) {
                 continue;
@@ -212,7 +214,9 @@ impl Endpoint {
     /// The first link is confirmed.
     pub(super) fn link_confirmed(&mut self, group: GroupId) {
         let now = self.now;
-        for conn in self.waiting_for(group) {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             let state = self.handshakes.get_mut(&conn).map(|hs| &mut hs.state);
             if let Some(State::Linking(_, _, since)) = state {
                 since.get_or_insert(now);
@@ -222,7 +226,9 @@ impl Endpoint {
 
     /// The first contact over the fabric has come to its end.
     pub(super) fn first_contact_ended(&mut self, group: GroupId, result: Result<(), Diagnosis>) {
-        for conn in self.waiting_for(group) {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             let Some(mut hs) = self.take_if(conn, |state| !state.is_first_contact()) else {
                 continue;
             };
@@ -274,12 +280,6 @@ impl Endpoint {
         };
         self.give_back(&mut hs);
         self.park(hs, State::LastWord(diagnosis), Some(time));
-    }
-
-    /// The handshakes that wait for progress of a group.
-    fn waiting_for(&self, group: GroupId) -> Vec<ConnId> {
-        let all = (group, ConnId(0))..=(group, ConnId(u32::MAX));
-        self.waiting.range(all).map(|(_, conn)| *conn).collect()
     }
 }
 

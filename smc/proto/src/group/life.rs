@@ -213,7 +213,7 @@ impl Groups {
     fn alike(&self, ask: &Ask) -> impl Iterator<Item = (GroupId, &Group)> {
         let ends = ask.ends();
         let ids = self.by_ends.range((ends, GroupId(0))..=(ends, GroupId(u32::MAX)));
-        ids.filter_map(|(_, id)| Some((*id, self.groups.get(id)?)))
+        ids.filter_map(|(_, id)| Some((*id, &**self.groups.get(id)?)))
     }
 
     fn join(
@@ -229,7 +229,7 @@ impl Groups {
                 self.hold_vlan(device, vlan);
             }
         }
-        let group = self.groups.entry(id).or_insert_with(|| Group::new(Key::new(*ask)));
+        let group = self.groups.entry(id).or_insert_with(|| Box::new(Group::new(Key::new(*ask))));
         if group.members.contains_key(&conn) {
             return Err(JoinError::Member(conn, id));
         }

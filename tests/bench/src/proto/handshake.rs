@@ -16,6 +16,7 @@ use smc_proto::handshake::inventory::{Address, Interface, InterfaceId, IsmDevice
 use smc_proto::handshake::route::{NextHop, Route};
 use smc_proto::id::{ConnId, DeviceId};
 use smc_proto::smcd::dmb::Dmb;
+use smc_wire::clc::MAX_MESSAGE;
 use smc_wire::id::{Chid, DmbToken, IsmGid, Mac, Ueid};
 
 use super::Case;
@@ -175,7 +176,8 @@ impl Host {
             sndbuf: None,
             rcvbuf: None,
         };
-        let (received, adapter) = (VecDeque::new(), Adapter::default());
+        // TCP's and RoCE's own memory is not the protocol's.
+        let (received, adapter) = (VecDeque::with_capacity(MAX_MESSAGE), Adapter::new());
         Ok(Self { endpoint, route, conn: ConnId(0), received, adapter, outcome: None, dmbs: 0 })
     }
 
