@@ -124,7 +124,8 @@ impl Endpoint {
     }
 
     /// A message came over a link. A CDC message is for the connection that its token names, unless
-    /// that is still in its handshake: then it is kept for [`super::Path::Rdma`].
+    /// that is still in its handshake: then it is kept for [`super::Path::Rdma`]. One whose token
+    /// names no connection of this group is dropped (`smc_cdc_rx_handler` looks it up in the group).
     pub fn handle_recv(
         &mut self,
         now: Instant,
@@ -135,7 +136,15 @@ impl Endpoint {
         self.now = now;
         let received = self.with_links(group, |links, now| links.handle_recv(now, link, bytes));
         match received {
-            Some(Received::Cdc(message)) if self.keep(group, message) => Received::Control,
+            Some(Received::Cdc(message)) => {
+                let conn = ConnId(message.token.0);
+                match self.established.get(&conn).copied() {
+                    Some(of) if of == group => Received::Cdc(message),
+                    Some(_) => Received::Dropped,
+                    None if self.keep(group, conn, message) => Received::Control,
+                    None => Received::Dropped,
+                }
+            }
             received => received.unwrap_or(Received::Dropped),
         }
     }
@@ -149,8 +158,8 @@ impl Endpoint {
 
     /// Keeps a CDC message for a connection in its handshake (`smc_cdc_rx_handler` finds it by its
     /// token already).
-    fn keep(&mut self, group: GroupId, message: cdc::Smcr) -> bool {
-        let hs = self.handshakes.get_mut(&ConnId(message.token.0));
+    fn keep(&mut self, group: GroupId, conn: ConnId, message: cdc::Smcr) -> bool {
+        let hs = self.handshakes.get_mut(&conn);
         let Some(hs) = hs.filter(|hs| hs.held.is_some_and(|held| held.group == group)) else {
             return false;
         };

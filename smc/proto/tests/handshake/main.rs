@@ -20,4 +20,5 @@ mod random;
 mod smcd;
 mod smcr;
 mod stand_in;
+mod strangers;
 mod tables;
