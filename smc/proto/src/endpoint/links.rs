@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use smc_wire::cdc;
+use smc_wire::cdc::{self, ProducerFlags};
 use smc_wire::clc::Diagnosis;
 use smc_wire::llc::DeleteReason;
 
@@ -27,7 +27,7 @@ use crate::smcr::qp::{Port, QueuePair};
 use crate::smcr::rtoken::MAX_RMBS;
 use crate::smcr::{self, LinkGroup, LinkId, Params, Received, Rtoken, WorkId};
 
-/// CDC messages that are kept for a connection whose handshake is not through.
+/// CDC messages that are kept for a connection whose handshake is not through; at least 2.
 const MAX_EARLY: usize = 16;
 
 /// A group's links, and which ports may carry them.
@@ -163,9 +163,7 @@ impl Endpoint {
         let Some(hs) = hs.filter(|hs| hs.held.is_some_and(|held| held.group == group)) else {
             return false;
         };
-        if hs.early.len() < MAX_EARLY {
-            hs.early.push(message);
-        }
+        keep_early(&mut hs.early, message);
         true
     }
 }
@@ -379,6 +377,24 @@ impl Endpoint {
         self.with_links(group, |links, _| links.drop_buffer(buffer).is_ok());
         self.wishes.push_back(Wish::Group(group::Wish::Free { group, buffer }));
     }
+}
+
+/// Keeps a message behind those that came before. Cursors and states are absolute, so when there are
+/// too many the newest stands for the one before it, unless that one marks the last urgent byte,
+/// which is where its own cursor points.
+fn keep_early(early: &mut Vec<cdc::Smcr>, mut message: cdc::Smcr) {
+    const REPLY: ProducerFlags = ProducerFlags::CONSUMER_UPDATE_REQUESTED;
+    const URGENT: ProducerFlags = ProducerFlags::URGENT_PRESENT;
+    if let Some(newest) = early.last().filter(|_| early.len() >= MAX_EARLY) {
+        let ahead = message.seqno.wrapping_sub(newest.seqno).cast_signed();
+        if ahead < 0 || message.flags.contains(ProducerFlags::FAILOVER_VALIDATION) {
+            return; // repeats or confirms what is here
+        }
+        let marked = newest.flags.contains(URGENT) && !message.flags.contains(URGENT);
+        let old = early.remove(early.len() - 1 - usize::from(marked));
+        message.flags.insert(if old.flags.contains(REPLY) { REPLY } else { ProducerFlags::EMPTY });
+    }
+    early.push(message);
 }
 
 /// A number for a link that differs from those of the two other links that there can be.

@@ -14,6 +14,7 @@ mod fabric;
 mod golden;
 mod lies;
 mod links;
+mod losses;
 mod offer;
 mod pair;
 mod random;

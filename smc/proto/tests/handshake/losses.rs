@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! SMC-R: links that are lost, and messages that come early, while handshakes are under way.
+//!
+//! Invariant: whatever is lost, each handshake comes to an end that both sides can agree on.
+
+use std::time::Duration;
+
+use smc_proto::conn::Connection;
+use smc_proto::endpoint::{Path, Wish};
+use smc_proto::handshake::inventory::RocePort;
+use smc_proto::smcr::{self, Received};
+use smc_wire::cdc::{self, ConnectionState, ProducerFlags};
+use smc_wire::clc::Message;
+use smc_wire::id::AlertToken;
+
+use crate::fabric::port;
+use crate::pair::{Outcome, Pair};
+use crate::smcr::version_2;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Two hosts with two ports each and an established connection.
+fn two_ports() -> Pair {
+    let mut pair = version_2(1);
+    for n in [0, 1] {
+        pair.ends[n].endpoint.set_port(pair.now, port(n as u8 + 1, 2));
+    }
+    pair.establish();
+    pair
+}
+
+/// Sets one of the server's ports up or down.
+fn set_port(pair: &mut Pair, id: u32, active: bool) {
+    pair.ends[1].endpoint.set_port(pair.now, RocePort { active, ..port(2, id) });
+    pair.run();
+}
+
+/// Begins a handshake whose Confirm is held back; the server's connection, and the Confirm.
+fn hold_confirm(pair: &mut Pair) -> (usize, smc_proto::id::ConnId, Message) {
+    pair.tamper = Some(Box::new(|from, message| {
+        if from == 0 && matches!(Message::parse(message), Ok(Message::Confirm(_))) {
+            message.clear();
+        }
+    }));
+    let stream = pair.begin();
+    pair.run();
+    pair.tamper = None;
+    assert_eq!(pair.outcome(1, stream), None);
+    let server = pair.streams[stream].conns[1].unwrap();
+    (stream, server, pair.sent(0).pop().unwrap())
+}
+
+/// The wishes of the server's that move a connection, from the `from`th wish on.
+fn moves(pair: &Pair, from: usize) -> Vec<smc_proto::id::ConnId> {
+    let moved = |wish: &Wish| match wish {
+        Wish::Links { wish: smcr::Wish::MoveConnection { conn, .. }, .. } => Some(*conn),
+        _ => None,
+    };
+    pair.ends[1].log[from..].iter().filter_map(moved).collect()
+}
+
+fn early(pair: &mut Pair, message: &cdc::Smcr) {
+    let mut bytes = [0; cdc::Smcr::LEN];
+    message.emit(&mut bytes).unwrap();
+    assert_eq!(pair.inject_rdma(1, &bytes), Received::Control);
+}
+
+/// Feeds a new connection what was kept for it.
+fn fed(pair: &Pair, stream: usize) -> Connection {
+    let Some(Outcome::Smc(established)) = pair.outcome(1, stream) else { panic!() };
+    let mut conn = Connection::new(&established.params);
+    let Path::Rdma { early: kept, .. } = established.path else { panic!() };
+    assert!(kept.len() <= 16, "{} messages", kept.len());
+    for message in &kept {
+        conn.handle_cdc_smcr(message);
+        while conn.poll_wish().is_some() {}
+    }
+    conn
+}
+
+// row 46
+#[test]
+fn the_newest_of_many_early_messages_is_kept() {
+    let mut pair = version_2(1);
+    pair.establish();
+    let (stream, server, confirm) = hold_confirm(&mut pair);
+    for n in 1..=40u16 {
+        let prod = cdc::Cursor { wrap: 0, count: u32::from(n) * 10 };
+        let state = if n == 40 { ConnectionState::DONE_WRITING } else { ConnectionState::EMPTY };
+        let message =
+            cdc::Smcr { seqno: n, token: AlertToken(server.0), prod, state, ..Default::default() };
+        early(&mut pair, &message);
+    }
+    pair.inject(1, stream, confirm);
+    assert_eq!(fed(&pair, stream).unread(), 400);
+}
+
+// row 46
+#[test]
+fn an_early_urgent_byte_stays_where_it_is() {
+    for at in [1, 15, 16, 17, 18, 30, 39, 40] {
+        let mut pair = version_2(1);
+        pair.establish();
+        let (stream, server, confirm) = hold_confirm(&mut pair);
+        for n in 1..=40u16 {
+            let prod = cdc::Cursor { wrap: 0, count: u32::from(n) * 10 };
+            let urgent = n == at;
+            let flags = if urgent { ProducerFlags::URGENT_PRESENT } else { ProducerFlags::EMPTY };
+            let message = cdc::Smcr {
+                seqno: n,
+                token: AlertToken(server.0),
+                prod,
+                flags,
+                ..Default::default()
+            };
+            early(&mut pair, &message);
+        }
+        pair.inject(1, stream, confirm);
+        let Some(Outcome::Smc(established)) = pair.outcome(1, stream) else { panic!() };
+        let Path::Rdma { early, .. } = established.path else { panic!() };
+        let urgent = early.iter().filter(|it| it.flags.contains(ProducerFlags::URGENT_PRESENT));
+        let marks: Vec<u16> = urgent.map(|it| it.seqno).collect();
+        assert_eq!(marks, [at]);
+        assert_eq!(early.last().map(|it| it.seqno), Some(40));
+        assert!(early.is_sorted_by_key(|it| it.seqno) && early.len() <= 16);
+    }
+}
