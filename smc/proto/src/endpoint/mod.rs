@@ -35,6 +35,7 @@ mod state;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Included};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub struct Endpoint {
     stats: Stats,
     handshakes: BTreeMap<ConnId, Box<Handshake>>,
     established: BTreeMap<ConnId, GroupId>,
+    /// The TCP addresses of the peers with whom the groups began.
+    peers: BTreeMap<GroupId, IpAddr>,
     /// Deadlines of handshakes.
     timers: BTreeSet<(Instant, ConnId)>,
     /// Handshakes that wait for a link group's progress.
@@ -105,6 +108,7 @@ impl Endpoint {
             stats: Stats::default(),
             handshakes: BTreeMap::new(),
             established: BTreeMap::new(),
+            peers: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -233,6 +237,7 @@ impl Endpoint {
                 group::Wish::Zero { group, buffer } => self.zero(group, buffer),
                 group::Wish::Free { group, buffer } => self.free(group, buffer),
                 group::Wish::Gone { group } => {
+                    self.peers.remove(&group);
                     self.first_contact_over(group);
                     self.wishes.push_back(Wish::Group(group::Wish::Gone { group }));
                 }

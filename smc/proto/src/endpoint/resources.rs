@@ -182,6 +182,9 @@ impl Endpoint {
             Err(JoinError::OutOfSync) => return self.end(hs, Diagnosis::SYNCERR.into()),
             Err(JoinError::Member(..)) => return self.end(hs, Diagnosis::INTERR.into()),
         };
+        if first {
+            self.peers.insert(group, hs.route.peer);
+        }
         let held = Held { group, first, send: None, receive: None, link: None };
         hs.held = Some(held);
         if let Over::Roce { .. } = wants.over {

@@ -137,6 +137,7 @@ pub(crate) fn route(n: u8) -> Route {
     Route {
         interface: Some(IF),
         local: address(n),
+        peer: address(3 - n),
         smc: true,
         ipsec: false,
         sndbuf: None,
