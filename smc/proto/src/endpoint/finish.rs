@@ -100,17 +100,17 @@ impl Endpoint {
     }
 
     /// The time of a waiting handshake is over.
-    pub(super) fn timed_out(&mut self, hs: Box<Handshake>) {
+    pub(super) fn timed_out(&mut self, mut hs: Box<Handshake>) {
         if hs.state.is_first_contact() {
             return self.resume_anyway(hs);
         }
-        match hs.state {
-            State::LastWord(diagnosis) => return self.end(hs, diagnosis.into()),
-            State::Linked(agreed, remote) => return self.establish_rdma(hs, &agreed, remote),
-            _ => {}
-        }
         let kind = hs.due().unwrap_or(Kind::Decline);
-        self.end(hs, Failure::Timeout(kind).into());
+        match std::mem::replace(&mut hs.state, State::TAKEN) {
+            State::Getting(purpose, ..) => self.not_had(hs, purpose, Diagnosis::ERR_REGBUF),
+            State::LastWord(diagnosis) => self.end(hs, diagnosis.into()),
+            State::Linked(agreed, remote) => self.establish_rdma(hs, &agreed, remote),
+            _ => self.end(hs, Failure::Timeout(kind).into()),
+        }
     }
 
     /// Sends a CLC message.

@@ -227,6 +227,15 @@ impl Endpoint {
                 smcr::Wish::KillConnection { .. } => Event::Doomed(group),
                 smcr::Wish::GroupGone { .. } => Event::Gone(group),
                 smcr::Wish::LinkUp { .. } => Event::Confirmed(group),
+                smcr::Wish::MoveConnection { conn, to, .. }
+                    if self.handshakes.contains_key(&conn) =>
+                {
+                    let hs = self.handshakes.get_mut(&conn);
+                    if let Some(held) = hs.and_then(|hs| hs.held.as_mut()) {
+                        held.link = Some(to);
+                    }
+                    Event::Progress(group)
+                }
                 wish => {
                     if let smcr::Wish::DestroyQp { link } = wish {
                         self.groups.set_link(group, slot(link), None);

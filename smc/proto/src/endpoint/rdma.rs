@@ -10,7 +10,7 @@ use smc_wire::id::AlertToken;
 
 use super::state::{Agreed, Handshake, Held, Over, Phase, Purpose, Remote, State, Wants};
 use super::wish::Path;
-use super::{CLC_WAIT_SHORT, Endpoint};
+use super::{CLC_WAIT, CLC_WAIT_SHORT, Endpoint};
 use crate::Instant;
 use crate::group::{Role, Version};
 use crate::handshake::client::Chosen;
@@ -58,7 +58,10 @@ impl Endpoint {
         };
         match self.share(group, link, send.id, receive.id) {
             Ok(()) if self.reachable(&hs) => self.ready(hs, purpose, wants),
-            Ok(()) => self.park(hs, State::Getting(purpose, wants, Phase::Links), None),
+            Ok(()) => {
+                // After that the peer has given up too.
+                self.park(hs, State::Getting(purpose, wants, Phase::Links), Some(CLC_WAIT));
+            }
             Err(diagnosis) => self.not_had(hs, purpose, diagnosis),
         }
     }

@@ -126,3 +126,27 @@ fn an_early_urgent_byte_stays_where_it_is() {
         assert!(early.is_sorted_by_key(|it| it.seqno) && early.len() <= 16);
     }
 }
+
+#[test]
+fn a_handshake_that_waits_for_its_key_goes_on_when_its_link_goes() {
+    for gone in [1, 2] {
+        let mut pair = two_ports();
+        // The client is mute: CONFIRM RKEY of a first handshake holds up that of the second.
+        pair.fabric.faults[0].mute = true;
+        let streams = [(); 2].map(|()| {
+            let stream = pair.begin();
+            pair.run();
+            stream
+        });
+        set_port(&mut pair, gone, false);
+        pair.fabric.faults[0].mute = false;
+        // The client is patient: its end of TCP does not help.
+        for _ in 0..10 {
+            pair.now = pair.now.after(SECOND);
+            pair.ends[1].endpoint.handle_timeout(pair.now);
+            pair.run();
+        }
+        let waiting = streams.iter().filter(|it| pair.outcome(1, **it).is_none());
+        assert_eq!(waiting.count(), 0, "port {gone}");
+    }
+}
