@@ -137,7 +137,10 @@ impl Endpoint {
         let Smcr { gid, mac, qpn, psn, mtu, .. } = *peer;
         let end = PeerEnd { qpn, psn, gid, mac, mtu };
         let connected = self.with_links(group, |links, now| {
-            let index = links.add_rtoken(link, rtoken).ok_or(Diagnosis::ERR_RTOK)?;
+            // The key is for the link that the message names; ours may have moved meanwhile.
+            let named = if first { Some(link) } else { links.find_link(gid, mac, Some(qpn)) };
+            let index = named.and_then(|named| links.add_rtoken(named, rtoken));
+            let index = index.ok_or(Diagnosis::ERR_RTOK)?;
             if first {
                 links.start(now, end).map_err(|_| Diagnosis::ERR_RDYLNK)?;
             }
@@ -184,7 +187,7 @@ impl Endpoint {
     pub(super) fn complete_rdma(&mut self, hs: Box<Handshake>, agreed: &Agreed, peer: &Smcr) {
         match self.connect_link(&hs, peer) {
             Ok(remote) => self.link_or_establish(hs, agreed, remote),
-            Err(diagnosis) => self.end(hs, diagnosis.into()),
+            Err(diagnosis) => self.refuse_confirm(hs, diagnosis.into()),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A server's steps (`smc_listen_work`).
 //!
 //! Invariant: the Accept is sent when everything behind it is there; what is found wrong in the
-//! Confirm after that declines only where Linux does, and fails otherwise.
+//! Confirm after that declines only while the client waits for it, and fails otherwise.
 
 use smc_wire::clc::{Accept, Body, Confirm, Diagnosis, Proposal, Version as ClcVersion};
 
@@ -13,7 +13,7 @@ use super::{CLC_WAIT, Endpoint};
 use crate::Instant;
 use crate::group::{Ask, LinkPeer, Peer, Role, SmcdPeer, SmcrPeer, Version};
 use crate::handshake::confirm;
-use crate::handshake::reason::{Failure, Reason};
+use crate::handshake::reason::{End, Failure, Reason};
 use crate::handshake::release::Terms;
 use crate::handshake::route::{NextHop, Route};
 use crate::handshake::server::{Choice, Means, Step, Way};
@@ -141,7 +141,7 @@ impl Endpoint {
         let first = hs.held.is_some_and(|held| held.first);
         let agreed = match confirm::look(way, first, terms, &confirm.common) {
             Ok(terms) => Agreed { version: way.version, eid: way.eid, terms },
-            Err(end) => return self.end(hs, end),
+            Err(end) => return self.refuse_confirm(hs, end),
         };
         match (confirm.common.body, wants.over) {
             (Body::Smcd(peer), Over::Ism { device, mapped }) => {
@@ -158,6 +158,17 @@ impl Endpoint {
             (Body::Smcr(peer), _) => self.complete_rdma(hs, &agreed, &peer),
             _ => self.end(hs, Failure::Lie("Confirm.type").into()),
         }
+    }
+
+    /// A Confirm is no good. Only a first contact over SMC-R can still be declined: every other
+    /// client is established since it sent the Confirm, and does not read TCP any more.
+    pub(super) fn refuse_confirm(&mut self, hs: Box<Handshake>, end: End) {
+        let first = hs.held.is_some_and(|held| held.first && held.link.is_some());
+        let end = match end {
+            End::Decline(diagnosis) if !first => Failure::Late(diagnosis).into(),
+            end => end,
+        };
+        self.end(hs, end);
     }
 
     /// The peer's DMB can be written: the connection is established.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use smc_proto::conn::Connection;
 use smc_proto::endpoint::{Path, Wish};
 use smc_proto::handshake::inventory::RocePort;
+use smc_proto::handshake::reason::Failure;
 use smc_proto::smcr::{self, Received};
 use smc_wire::cdc::{self, ConnectionState, ProducerFlags};
-use smc_wire::clc::Message;
+use smc_wire::clc::{Diagnosis, Message};
 use smc_wire::id::AlertToken;
 
 use crate::fabric::port;
@@ -149,4 +150,34 @@ fn a_handshake_that_waits_for_its_key_goes_on_when_its_link_goes() {
         let waiting = streams.iter().filter(|it| pair.outcome(1, **it).is_none());
         assert_eq!(waiting.count(), 0, "port {gone}");
     }
+}
+
+#[test]
+fn a_handshake_takes_its_new_link_without_telling_anybody() {
+    let mut moved = 0;
+    for gone in [1, 2] {
+        let mut pair = two_ports();
+        let (stream, server, confirm) = hold_confirm(&mut pair);
+        let before = pair.ends[1].log.len();
+        let Path::Rdma { route, .. } = (match pair.outcome(0, stream) {
+            Some(Outcome::Smc(established)) => established.path,
+            other => panic!("{other:?}"),
+        }) else {
+            panic!()
+        };
+        set_port(&mut pair, gone, false);
+        assert!(!moves(&pair, before).contains(&server), "nobody knows the connection yet");
+        pair.inject(1, stream, confirm);
+        pair.pass(SECOND);
+        match pair.outcome(1, stream) {
+            Some(Outcome::Smc(_)) => {}
+            // Its key was told for the link that is gone: the client has moved and is established.
+            Some(Outcome::Dead(failure)) => {
+                assert_eq!(failure, Failure::Late(Diagnosis::ERR_RTOK));
+                moved += 1;
+            }
+            other => panic!("link {:?}, port {gone}: {other:?}", route.link),
+        }
+    }
+    assert_eq!(moved, 1);
 }
