@@ -89,3 +89,19 @@ impl Endpoint {
         (known && !from.is_unspecified()) || self.groups.members(group).next().is_none()
     }
 }
+
+/// Bytes to take out of the TCP stream before the data of a [`Wish::Fallback`](super::Wish::Fallback)
+/// with `skip_decline`: those of a Decline with which the peer crossed ours, or 0. `peeked` begins
+/// with the stream's next bytes and is not empty.
+///
+/// `None` if they are the begin of a Decline: look again when there are more. The peer sends it in
+/// one piece, so what is not whole after [`CLC_WAIT_SHORT`](super::CLC_WAIT_SHORT) is data.
+pub fn late_decline(peeked: &[u8]) -> Option<usize> {
+    let len = match frame(peeked) {
+        Ok(Frame::More { .. }) => return None,
+        Ok(Frame::Message { len }) => len,
+        Err(_) => return Some(0),
+    };
+    let message = peeked.get(..len).map(Message::parse);
+    Some(if let Some(Ok(Message::Decline(_))) = message { len } else { 0 })
+}

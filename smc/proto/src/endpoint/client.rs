@@ -24,7 +24,7 @@ impl Endpoint {
     pub(super) fn begin_client(&mut self, conn: ConnId, route: &Route) {
         if !route.smc {
             let reason = Reason::from(Diagnosis::PEERNOSMC);
-            return self.fall_back(conn, Role::Client, reason);
+            return self.fall_back(conn, Role::Client, reason, false);
         }
         let mut hs = Box::new(Handshake::new(conn, Role::Client, route, State::TAKEN));
         hs.v2 = self.inventory.v2_capable();

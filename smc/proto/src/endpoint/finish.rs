@@ -23,9 +23,9 @@ impl Endpoint {
         match end {
             End::Decline(diagnosis) => {
                 self.decline(conn, v2, diagnosis);
-                self.fall_back(conn, role, diagnosis.into());
+                self.fall_back(conn, role, diagnosis.into(), true);
             }
-            End::Fallback(reason) => self.fall_back(conn, role, reason),
+            End::Fallback(reason) => self.fall_back(conn, role, reason, false),
             End::Fail(failure) => self.fail(conn, role, failure),
         }
     }
@@ -35,9 +35,15 @@ impl Endpoint {
         self.send(conn, |bytes| decline.emit(bytes));
     }
 
-    pub(super) fn fall_back(&mut self, conn: ConnId, role: Role, reason: Reason) {
+    pub(super) fn fall_back(
+        &mut self,
+        conn: ConnId,
+        role: Role,
+        reason: Reason,
+        skip_decline: bool,
+    ) {
         self.stats.fallbacks.record(role, reason.diagnosis.0);
-        self.wishes.push_back(Wish::Fallback { conn, reason });
+        self.wishes.push_back(Wish::Fallback { conn, reason, skip_decline });
     }
 
     pub(super) fn fail(&mut self, conn: ConnId, role: Role, failure: Failure) {

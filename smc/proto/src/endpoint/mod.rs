@@ -10,7 +10,8 @@
 //! When TCP has connected, call [`Endpoint::connect`] or [`Endpoint::accept`] and feed it what comes
 //! in over TCP ([`Endpoint::handle_clc`]). Carry out its wishes. [`Wish::Established`] has what
 //! [`crate::conn::Connection`] needs, [`Wish::Fallback`] gives the TCP connection back, with every
-//! byte after the last CLC message still in it. An established connection must be
+//! byte after the last CLC message still in it, or before them a Decline that crossed ours
+//! ([`late_decline`]). An established connection must be
 //! [released](Endpoint::release) at its end.
 //!
 //! | File | What |
@@ -42,6 +43,7 @@ use std::time::Duration;
 use smc_wire::clc::Diagnosis;
 use smc_wire::id::PeerId;
 
+pub use self::clc::late_decline;
 use self::links::{Event, Links};
 use self::state::{Handshake, State};
 pub use self::wish::{Established, Path, Wish};

@@ -24,7 +24,7 @@ impl Endpoint {
     pub(super) fn begin_server(&mut self, conn: ConnId, route: &Route) {
         if !route.smc {
             let reason = Reason::from(Diagnosis::PEERNOSMC);
-            return self.fall_back(conn, Role::Server, reason);
+            return self.fall_back(conn, Role::Server, reason, false);
         }
         let hs = Box::new(Handshake::new(conn, Role::Server, route, State::TAKEN));
         self.park(hs, State::Listening, Some(CLC_WAIT));

@@ -310,7 +310,7 @@ impl Pair {
                 let before = self.ends[n].outcomes.insert(conn, Outcome::Smc(established));
                 assert_eq!(before, None);
             }
-            Wish::Fallback { conn, reason } => {
+            Wish::Fallback { conn, reason, .. } => {
                 let before = self.ends[n].outcomes.insert(conn, Outcome::Tcp(reason));
                 assert_eq!(before, None);
             }
