@@ -238,7 +238,7 @@ impl Endpoint {
                 }
                 wish => {
                     if let smcr::Wish::DestroyQp { link } = wish {
-                        self.groups.set_link(group, slot(link), None);
+                        self.groups.set_link(group, link.0, None);
                     }
                     self.wishes.push_back(Wish::Links { group, wish });
                     continue;
@@ -267,7 +267,7 @@ impl Endpoint {
             let active = link.state == LinkState::Active && links.machine.is_open();
             let end = link.peer.filter(|_| active);
             let end = end.map(|it| LinkPeer { gid: it.gid, mac: it.mac, qpn: it.qpn });
-            self.groups.set_link(group, slot(link.id), end);
+            self.groups.set_link(group, link.id.0, end);
         }
         self.groups.set_open(group, links.machine.rtoken_count() < MAX_RMBS);
     }
@@ -404,10 +404,4 @@ fn keep_early(early: &mut Vec<cdc::Smcr>, mut message: cdc::Smcr) {
         message.flags.insert(if old.flags.contains(REPLY) { REPLY } else { ProducerFlags::EMPTY });
     }
     early.push(message);
-}
-
-/// A number for a link that differs from those of the two other links that there can be.
-fn slot(link: LinkId) -> u8 {
-    let [low, ..] = link.0.to_le_bytes();
-    low
 }

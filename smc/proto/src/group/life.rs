@@ -105,9 +105,9 @@ impl Groups {
         }
     }
 
-    /// SMC-R: the link with this number (0 to 2) is active now with that end, or with `None` no
-    /// longer. New connections find the group by its active links.
-    pub fn set_link(&mut self, group: GroupId, link: u8, end: Option<LinkPeer>) {
+    /// SMC-R: the link with this number, which no other link of the group ever has, is active now
+    /// with that end, or with `None` no longer. New connections find the group by its active links.
+    pub fn set_link(&mut self, group: GroupId, link: u32, end: Option<LinkPeer>) {
         let Some(group) = self.groups.get_mut(&group) else { return };
         let links = &mut group.key.links;
         links.retain(|(number, _)| *number != link);

@@ -181,3 +181,25 @@ fn a_handshake_takes_its_new_link_without_telling_anybody() {
     }
     assert_eq!(moved, 1);
 }
+
+#[test]
+fn a_link_that_comes_after_256_others_is_found() {
+    let mut pair = two_ports();
+    for round in 0..300u32 {
+        // One more number for the server, without a link.
+        pair.fabric.faults[1].no_qp = round % 2 == 0;
+        for active in [false, true] {
+            set_port(&mut pair, 1, active);
+            pair.pass(SECOND);
+        }
+        pair.fabric.faults[1].no_qp = false;
+        let ends = pair.establish();
+        assert!(ends.iter().all(|end| !end.first_contact), "round {round}");
+        for (n, end) in ends.iter().enumerate() {
+            pair.release(n, end.conn);
+            pair.ends[n].outcomes.clear();
+            pair.ends[n].log.clear();
+        }
+        pair.streams.clear();
+    }
+}
