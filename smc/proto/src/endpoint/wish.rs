@@ -99,7 +99,8 @@ pub enum Wish {
     Abort {
         /// The connection.
         conn: ConnId,
-        /// Whether the peer is there to be told by a CDC message with the abort flag.
+        /// Whether the peer is there to be told by a CDC message with the abort flag: not if it has
+        /// gone, or no link is left. Where our own ISM device goes it is tried, as in Linux.
         tell_peer: bool,
     },
     /// A link group's queue pairs and memory regions: never one of those that an endpoint sees to

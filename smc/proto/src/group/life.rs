@@ -259,12 +259,13 @@ impl Groups {
         if let Some(deadline) = group.deadline.take() {
             self.idle.remove(&(deadline, id));
         }
-        let tell_peer = cause != Cause::PeerGone;
+        let signal = cause != Cause::PeerGone && talk;
+        let tell_peer = !matches!(cause, Cause::PeerGone | Cause::NoLink);
         let kill = |&conn| Wish::Kill { conn, tell_peer };
         self.wishes.extend(group.members.keys().map(kill));
         match group.key.ask.shutdown_event(id) {
             None => self.wishes.push_back(Wish::EndLinks { group: id, cause }),
-            Some(signal) if tell_peer && talk => self.wishes.push_back(signal),
+            Some(event) if signal => self.wishes.push_back(event),
             Some(_) => {}
         }
         self.finish(id);

@@ -330,7 +330,7 @@ impl World {
                 }
                 Wish::Kill { conn, tell_peer } => {
                     assert!(kills.remove(&conn), "{conn:?} should live");
-                    assert_eq!(tell_peer, cause != Cause::PeerGone);
+                    assert_eq!(tell_peer, !matches!(cause, Cause::PeerGone | Cause::NoLink));
                 }
                 Wish::EndLinks { group, cause: why } => {
                     assert!(links.remove(&group));

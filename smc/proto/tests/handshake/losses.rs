@@ -203,3 +203,15 @@ fn a_link_that_comes_after_256_others_is_found() {
         pair.streams.clear();
     }
 }
+
+#[test]
+fn nobody_is_told_when_no_link_is_left() {
+    let mut pair = version_2(1);
+    let [client, _] = pair.establish();
+    pair.ends[0].endpoint.remove_port(pair.now, port(1, 1).id);
+    pair.run();
+    for _ in 0..10 {
+        pair.pass(SECOND);
+    }
+    assert_eq!(pair.ends[0].outcomes[&client.conn], Outcome::Aborted { tell_peer: false });
+}
