@@ -367,12 +367,6 @@ impl Endpoint {
     }
 
     fn leave(&mut self, group: GroupId, conn: ConnId, fate: Fate) {
-        // The peer's queue pairs reach an SMC-R buffer until DELETE RKEY is answered, so it must go
-        // the way of one that is used again.
-        let fate = match self.links.contains_key(&group) {
-            true => Fate::Reuse,
-            false => fate,
-        };
         self.with_links(group, |links, _| links.leave(conn));
         let left: Result<(), GroupError> =
             self.groups.leave(self.now, group, conn, fate, &mut self.stats);

@@ -145,7 +145,8 @@ impl Groups {
         let how = match fate {
             _ if group.ending => Release::WithGroup,
             Fate::Reuse => Release::Reuse,
-            Fate::Discard => Release::Discard,
+            Fate::Discard if smcd => Release::Discard,
+            Fate::Discard => Release::Retire,
         };
         let counters = stats.technology(smcd);
         for buffer in [member.send, member.receive].into_iter().flatten() {
