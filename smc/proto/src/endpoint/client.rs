@@ -175,7 +175,7 @@ impl Endpoint {
         let agreed = chosen.agreed();
         let common = self.ours(&hs, &agreed, wants);
         let (Some(common), Some(path)) = (common, hs.path(wants, peer)) else {
-            return self.end(hs, Failure::GroupGone.into());
+            return self.end_attached(hs, wants, peer, Failure::GroupGone);
         };
         let confirm = Confirm { common, gids: None };
         self.send(hs.conn, |bytes| confirm.emit(bytes));

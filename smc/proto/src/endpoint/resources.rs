@@ -108,14 +108,15 @@ impl Endpoint {
         }
     }
 
-    fn end_attached(
+    /// A handshake fails that has the peer's DMB; a copied sender has none.
+    pub(super) fn end_attached(
         &mut self,
         hs: Box<Handshake>,
         wants: &Wants,
         element: PeerElement,
         failure: Failure,
     ) {
-        if let Over::Ism { device, .. } = wants.over {
+        if let Over::Ism { device, mapped: true } = wants.over {
             self.wishes.push_back(Wish::Detach { device, token: element.token() });
         }
         self.end(hs, failure.into());

@@ -181,7 +181,7 @@ impl Endpoint {
     ) {
         match hs.path(wants, peer) {
             Some(path) => self.establish(hs, agreed, path),
-            None => self.end(hs, Failure::GroupGone.into()),
+            None => self.end_attached(hs, wants, peer, Failure::GroupGone),
         }
     }
 }

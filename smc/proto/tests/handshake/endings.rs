@@ -8,7 +8,7 @@ use smc_proto::endpoint::{Wish, late_decline};
 use smc_proto::group::{self, RegisterError};
 use smc_proto::handshake::inventory::{Interface, IsmDevice};
 use smc_proto::handshake::reason::{Failure, Kind};
-use smc_proto::id::DeviceId;
+use smc_proto::id::{ConnId, DeviceId};
 use smc_wire::clc::{Diagnosis, Message};
 
 use crate::craft::{accept, proposal};
@@ -184,6 +184,19 @@ fn a_dmb_that_cannot_be_attached_declines_on_the_client_and_fails_on_the_server(
 
 #[test]
 fn an_attachment_that_comes_too_late_is_undone() {
+    late_attachment(|pair, conn| {
+        pair.ends[0].endpoint.handle_tcp_end(pair.now, conn);
+        pair.run();
+    });
+}
+
+#[test]
+fn an_attachment_of_a_device_that_goes_is_undone() {
+    late_attachment(|pair, _| pair.ends[0].endpoint.remove_ism(pair.now, DeviceId(1)));
+}
+
+/// Something happens before the answer of an attachment; it is detached.
+fn late_attachment(happens: impl FnOnce(&mut Pair, ConnId)) {
     let mut pair = Pair::mapped([true, false]);
     let stream = pair.begin();
     let conn = pair.streams[stream].conns[0].unwrap();
@@ -201,8 +214,7 @@ fn an_attachment_that_comes_too_late_is_undone() {
             pair.ends[n].endpoint.handle_clc(pair.now, name, &bytes);
         }
     }
-    pair.ends[0].endpoint.handle_tcp_end(pair.now, conn);
-    pair.run();
+    happens(&mut pair, conn);
     let (device, token) = attach.unwrap();
     pair.ends[0].endpoint.handle_attached(pair.now, conn, device, token, Some(65536));
     pair.run();
