@@ -61,6 +61,7 @@ mod control;
 mod core;
 mod error;
 mod handshake;
+mod info;
 mod shared;
 mod socket;
 mod spin;
@@ -74,6 +75,7 @@ mod wakeup;
 
 pub use config::Config;
 pub use error::SetUpError;
+pub use info::{Info, Smc};
 pub use socket::{Handshake, Socket};
 pub use stack::Stack;
 pub use types::{How, Observe, Ready, RecvFlags, Role, SendFlags, Tcp};

@@ -43,8 +43,8 @@ pub(crate) enum Standing {
 }
 
 /// Looks at the bytes in front, which stay.
-pub(crate) fn peek(tcp: &dyn Tcp, buffer: &mut [u8; LOOK]) -> Front {
-    match recv(tcp, &mut buffer[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+pub(crate) fn peek(tcp: &dyn Tcp, buffer: &mut [u8]) -> Front {
+    match recv(tcp, buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((0, _)) => Front::End,
         Ok((n, _)) => Front::Bytes(n),
         Err(Errno::AGAIN | Errno::INTR) => Front::Nothing,

@@ -186,3 +186,30 @@ impl Buffers {
         rmbs.filter_map(move |b| Some((b.rtoken(carrier)?.rkey, b.rtoken(new)?)))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_packed() {
+        // Two buffers and an entry of the peer's for each connection: `bench proto` has the sum.
+        assert_eq!(size_of::<[Mr; SLOTS]>(), 39);
+        assert_eq!(size_of::<Option<[Option<Packed>; SLOTS]>>(), 39);
+        assert!(size_of::<Buffer>() <= 48);
+    }
+
+    #[test]
+    fn a_region_begins_once_and_keeps_its_key() {
+        let [first, second, _] = Slot::ALL;
+        let rtoken = Rtoken { rkey: Rkey(0x1234_5678), vaddr: 0xFEDC_BA98_7654_3210 };
+        let mut buffers = Buffers::default();
+        let buffer = buffers.enter(BufferId(1), Kind::Rmb).unwrap();
+        assert!(buffer.register(first) && !buffer.register(first));
+        assert_eq!((buffer.mr(first), buffer.mr(second)), (Mr::Pending, Mr::None));
+        buffer.set_mr(first, Mr::Ready(rtoken.into()));
+        assert!(!buffer.register(first));
+        assert_eq!((buffer.rtoken(first), buffer.rtoken(second)), (Some(rtoken), None));
+    }
+}

@@ -18,8 +18,8 @@ pub use smc_wire::llc::Rtoken;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RtokenIndex(pub u8);
 
-/// An [`Rtoken`] that needs no alignment: three with their states take 39 bytes instead of 72, and there
-/// are as many for each connection's RMBs and send buffer.
+/// An [`Rtoken`] that needs no alignment, of which a connection has nine: three links' for the peer's RMB,
+/// our RMB and our send buffer. Three with their states take 39 bytes instead of 72.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Packed {
     rkey: [u8; 4],

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use smc_proto::conn::{Connection, Error, Lie};
 use smc_proto::endpoint::{Path, Wish};
 use smc_proto::group::Fate;
 use smc_proto::handshake::reason::Failure;
@@ -36,15 +37,22 @@ fn a_cdc_message_before_the_confirm_is_kept() {
     }));
     pair.run();
     assert_eq!(pair.outcome(1, 1), None);
-    let early = cdc::Smcr { seqno: 1, token: AlertToken(server.0), ..cdc::Smcr::default() };
+    let cons = cdc::Cursor { wrap: 0, count: 1 };
+    let early = cdc::Smcr { seqno: 1, token: AlertToken(server.0), cons, ..cdc::Smcr::default() };
     let mut bytes = [0; cdc::Smcr::LEN];
     early.emit(&mut bytes).unwrap();
     assert_eq!(pair.inject_rdma(1, &bytes), Received::Control);
     let confirm = pair.sent(0).pop().unwrap();
     pair.inject(1, 1, confirm);
     let Some(Outcome::Smc(established)) = pair.outcome(1, 1) else { panic!() };
+    let params = established.params;
     let Path::Rdma { early: kept, .. } = established.path else { panic!() };
     assert_eq!(kept, [early]);
+    // Nothing was sent that the client could have consumed.
+    let mut connection = Connection::new(&params);
+    connection.handle_cdc_smcr(&kept[0]);
+    let error = connection.error();
+    assert!(matches!(error, Some(Error::Protocol(Lie::Consumer { .. }))), "{error:?}");
     // Later ones are the connection's.
     assert!(matches!(pair.inject_rdma(1, &bytes), Received::Cdc(_)));
 }
