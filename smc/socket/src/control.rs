@@ -215,7 +215,8 @@ impl Control {
             // Kept for the next connection, until its owner ends it.
             Wish::Detach { .. } => {}
             Wish::Established(established) => self.established(now, *established, later),
-            Wish::Fallback { conn, reason } => self.settle(conn, Outcome::Tcp(reason), later),
+            // Over SMC-D only one side is ever left to decline, so there is no Decline to skip.
+            Wish::Fallback { conn, reason, .. } => self.settle(conn, Outcome::Tcp(reason), later),
             Wish::Failed { conn, failure } => {
                 if let Some(tcp) = self.sockets.get(&conn).and_then(|socket| socket.tcp()) {
                     tcp::reset(&*tcp);

@@ -60,6 +60,7 @@ impl Stack {
         let route = Route {
             interface: None,
             local: tcp::local_address(&*tcp),
+            peer: tcp::peer_address(&*tcp),
             smc: peer_speaks_smc,
             ipsec: false,
             sndbuf: None,

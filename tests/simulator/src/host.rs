@@ -171,6 +171,7 @@ impl Host {
         let route = Route {
             interface: Some(INTERFACE),
             local: address(n + 1),
+            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             smc: true,
             ipsec: false,
             sndbuf: None,

@@ -171,7 +171,8 @@ impl World {
             return;
         }
         let now = self.now();
-        let [client, server] = [from, to].map(|host| self.hosts[host].route);
+        let [mut client, mut server] = [from, to].map(|host| self.hosts[host].route);
+        (client.peer, server.peer) = (server.local, client.local);
         let server = self.hosts[to].endpoint.accept(now, &server);
         let client = self.hosts[from].endpoint.connect(now, &client);
         let seed = self.pairs.len() as u64 * 2000;

@@ -10,7 +10,8 @@
 //! When TCP has connected, call [`Endpoint::connect`] or [`Endpoint::accept`] and feed it what comes
 //! in over TCP ([`Endpoint::handle_clc`]). Carry out its wishes. [`Wish::Established`] has what
 //! [`crate::conn::Connection`] needs, [`Wish::Fallback`] gives the TCP connection back, with every
-//! byte after the last CLC message still in it. An established connection must be
+//! byte after the last CLC message still in it, or before them a Decline that crossed ours
+//! ([`late_decline`]). An established connection must be
 //! [released](Endpoint::release) at its end.
 //!
 //! | File | What |
@@ -35,12 +36,14 @@ mod state;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Included};
 use std::time::Duration;
 
 use smc_wire::clc::Diagnosis;
 use smc_wire::id::PeerId;
 
+pub use self::clc::late_decline;
 use self::links::{Event, Links};
 use self::state::{Handshake, State};
 pub use self::wish::{Established, Path, Wish};
@@ -74,6 +77,8 @@ pub struct Endpoint {
     stats: Stats,
     handshakes: BTreeMap<ConnId, Box<Handshake>>,
     established: BTreeMap<ConnId, GroupId>,
+    /// The TCP addresses of the peers with whom the groups began.
+    peers: BTreeMap<GroupId, IpAddr>,
     /// Deadlines of handshakes.
     timers: BTreeSet<(Instant, ConnId)>,
     /// Handshakes that wait for a link group's progress.
@@ -105,6 +110,7 @@ impl Endpoint {
             stats: Stats::default(),
             handshakes: BTreeMap::new(),
             established: BTreeMap::new(),
+            peers: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -233,6 +239,7 @@ impl Endpoint {
                 group::Wish::Zero { group, buffer } => self.zero(group, buffer),
                 group::Wish::Free { group, buffer } => self.free(group, buffer),
                 group::Wish::Gone { group } => {
+                    self.peers.remove(&group);
                     self.first_contact_over(group);
                     self.wishes.push_back(Wish::Group(group::Wish::Gone { group }));
                 }
@@ -360,12 +367,6 @@ impl Endpoint {
     }
 
     fn leave(&mut self, group: GroupId, conn: ConnId, fate: Fate) {
-        // The peer's queue pairs reach an SMC-R buffer until DELETE RKEY is answered, so it must go
-        // the way of one that is used again.
-        let fate = match self.links.contains_key(&group) {
-            true => Fate::Reuse,
-            false => fate,
-        };
         self.with_links(group, |links, _| links.leave(conn));
         let left: Result<(), GroupError> =
             self.groups.leave(self.now, group, conn, fate, &mut self.stats);

@@ -10,7 +10,7 @@ use smc_wire::id::AlertToken;
 
 use super::state::{Agreed, Handshake, Held, Over, Phase, Purpose, Remote, State, Wants};
 use super::wish::Path;
-use super::{CLC_WAIT_SHORT, Endpoint};
+use super::{CLC_WAIT, CLC_WAIT_SHORT, Endpoint};
 use crate::Instant;
 use crate::group::{Role, Version};
 use crate::handshake::client::Chosen;
@@ -58,7 +58,10 @@ impl Endpoint {
         };
         match self.share(group, link, send.id, receive.id) {
             Ok(()) if self.reachable(&hs) => self.ready(hs, purpose, wants),
-            Ok(()) => self.park(hs, State::Getting(purpose, wants, Phase::Links), None),
+            Ok(()) => {
+                // After that the peer has given up too.
+                self.park(hs, State::Getting(purpose, wants, Phase::Links), Some(CLC_WAIT));
+            }
             Err(diagnosis) => self.not_had(hs, purpose, diagnosis),
         }
     }
@@ -134,7 +137,10 @@ impl Endpoint {
         let Smcr { gid, mac, qpn, psn, mtu, .. } = *peer;
         let end = PeerEnd { qpn, psn, gid, mac, mtu };
         let connected = self.with_links(group, |links, now| {
-            let index = links.add_rtoken(link, rtoken).ok_or(Diagnosis::ERR_RTOK)?;
+            // The key is for the link that the message names; ours may have moved meanwhile.
+            let named = if first { Some(link) } else { links.find_link(gid, mac, Some(qpn)) };
+            let index = named.and_then(|named| links.add_rtoken(named, rtoken));
+            let index = index.ok_or(Diagnosis::ERR_RTOK)?;
             if first {
                 links.start(now, end).map_err(|_| Diagnosis::ERR_RDYLNK)?;
             }
@@ -181,7 +187,7 @@ impl Endpoint {
     pub(super) fn complete_rdma(&mut self, hs: Box<Handshake>, agreed: &Agreed, peer: &Smcr) {
         match self.connect_link(&hs, peer) {
             Ok(remote) => self.link_or_establish(hs, agreed, remote),
-            Err(diagnosis) => self.end(hs, diagnosis.into()),
+            Err(diagnosis) => self.refuse_confirm(hs, diagnosis.into()),
         }
     }
 

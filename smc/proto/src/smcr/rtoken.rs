@@ -2,8 +2,8 @@
 
 //! The peer's RMBs: with which key and at which address each link reaches them.
 //!
-//! Invariant: at most [`MAX_RMBS`] entries; a key names at most one entry of a link; only a link that
-//! exists has keys (`smc_core.c:2600-2730`).
+//! Invariant: at most [`MAX_RMBS`] entries; a key with its address is in one entry of a link only; only a
+//! link that exists has keys (`smc_core.c:2600-2730`).
 
 use smc_wire::id::Rkey;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smc_proto::conn::{Connection, Error, Lie};
 use smc_proto::endpoint::{Path, Wish};
+use smc_proto::group::Fate;
 use smc_proto::handshake::reason::Failure;
 use smc_proto::smcr::{self, Received};
 use smc_wire::cdc;
@@ -289,4 +290,41 @@ fn a_256th_rmb_of_the_peer_has_no_room() {
             }
         }
     }
+}
+
+// row 62
+#[test]
+fn a_discarded_buffers_memory_regions_go_after_the_peer_was_told() {
+    let mut pair = version_2(1);
+    let [client, _] = pair.establish();
+    pair.establish();
+    let before = pair.ends[0].log.len();
+    pair.ends[0].endpoint.release(pair.now, client.conn, Fate::Discard);
+    pair.run();
+    let buffer = client.receive.id;
+    let at = |which: fn(&Wish) -> bool| pair.ends[0].log[before..].iter().position(which);
+    // The peer's queue pair reaches it until the peer knows that its key is no more.
+    let told = at(|wish| matches!(wish, Wish::Links { wish: smcr::Wish::PostSend { .. }, .. }));
+    let mut steps = vec![told.unwrap()];
+    for (n, wish) in pair.ends[0].log[before..].iter().enumerate() {
+        match wish {
+            Wish::Links { wish: smcr::Wish::DeregisterMr { buffer: of, .. }, .. }
+            | Wish::Group(smc_proto::group::Wish::Free { buffer: of, .. })
+                if *of == buffer =>
+            {
+                steps.push(n);
+            }
+            _ => {}
+        }
+    }
+    assert!(steps.len() == 3 && steps.is_sorted(), "{steps:?}");
+    let registered = |pair: &Pair| {
+        let register =
+            |wish: &&Wish| matches!(wish, Wish::Links { wish: smcr::Wish::RegisterMr { .. }, .. });
+        pair.ends[0].log.iter().filter(register).count()
+    };
+    let count = registered(&pair);
+    let [third, _] = pair.establish();
+    assert!(!third.first_contact);
+    assert_eq!(registered(&pair), count + 2, "nothing of the old buffers is used again");
 }

@@ -171,6 +171,7 @@ impl Host {
         let route = Route {
             interface: Some(id),
             local,
+            peer: Ipv4Addr::new(10, 0, 0, 3 - n).into(),
             smc: true,
             ipsec: false,
             sndbuf: None,
