@@ -14,7 +14,7 @@ use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, M
 use rustix::io::Errno;
 use smc_socket::{How, RecvFlags, SendFlags, Socket};
 
-use super::{Route, Sock};
+use super::{Route, Sock, Stage};
 use crate::signals;
 use crate::table::File;
 
@@ -76,6 +76,7 @@ impl Sock {
             Ok(Route::Smc(engine)) => Answer::Ours(Ok(engine)),
             Ok(Route::Tcp) => Answer::Theirs,
             Ok(Route::Pending) => Answer::Ours(Err(Errno::AGAIN.into())),
+            Ok(Route::Ended) => Answer::Ours(Err(Errno::PIPE.into())),
             Ok(Route::Broken) => Answer::Ours(Err(Errno::CONNRESET.into())),
             Err(error) => Answer::Ours(Err(error)),
         }
@@ -94,6 +95,7 @@ impl Sock {
         let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;
         let engine = match self.engine(file, wait, Side::Receive) {
             Answer::Ours(Ok(engine)) => engine,
+            Answer::Ours(Err(_)) if self.stage() == Stage::Ended => return Answer::Ours(Ok(0)),
             Answer::Ours(Err(error)) => return Answer::Ours(Err(error)),
             Answer::Theirs => return Answer::Theirs,
         };
