@@ -81,6 +81,10 @@ pub(crate) struct Sock {
     timeouts: [AtomicU64; 2],
     /// SO_RCVLOWAT.
     low_water: AtomicU32,
+    /// The program has shut its sending direction down.
+    is_shut: AtomicBool,
+    /// It has sent something after the peer had closed.
+    was_vain: AtomicBool,
     watchers: Mutex<Watchers>,
     /// A descriptor of our own, after the program has closed its last during the handshake.
     kept: Mutex<Option<OwnedFd>>,
@@ -116,6 +120,8 @@ impl Sock {
             nonblocking: AtomicBool::new(nonblocking),
             timeouts: [const { AtomicU64::new(0) }; 2],
             low_water: AtomicU32::new(1),
+            is_shut: AtomicBool::new(false),
+            was_vain: AtomicBool::new(false),
             watchers: Mutex::default(),
             kept: Mutex::default(),
             observed: AtomicBool::new(false),
