@@ -56,6 +56,8 @@ struct Inner {
     entries: HashMap<c_int, Arc<Interest>>,
     /// Those that may be ready, in the order in which they became so.
     ready: std::collections::VecDeque<Arc<Interest>>,
+    /// Those whose handshakes go on.
+    unsettled: Vec<Arc<Interest>>,
     /// The bell's data in the kernel's instance; the stack's is one more.
     marker: u64,
 }
@@ -102,6 +104,7 @@ impl Instance {
         let inner = Inner {
             entries: HashMap::new(),
             ready: std::collections::VecDeque::new(),
+            unsettled: Vec::new(),
             marker: MARKER,
         };
         let shared = Shared {
@@ -168,6 +171,7 @@ impl Instance {
         let entries: Vec<_> = {
             let mut inner = lock(&self.shared.inner);
             inner.ready.clear();
+            inner.unsettled.clear();
             inner.entries.drain().map(|(_, interest)| interest).collect()
         };
         for interest in entries {
@@ -195,7 +199,11 @@ impl Instance {
             inner.entries.insert(fd, Arc::clone(&interest));
         }
         interest.join();
-        self.shared.enqueue(&interest);
+        if interest.go_on() {
+            self.shared.enqueue(&interest);
+        } else {
+            lock(&self.shared.inner).unsettled.push(interest);
+        }
         Ok(())
     }
 

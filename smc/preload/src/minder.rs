@@ -54,6 +54,8 @@ struct Inbox {
     /// Nobody can add any more.
     over: AtomicBool,
     new: Mutex<Vec<(Weak<File>, Instant)>>,
+    /// Closed by the program during their handshakes.
+    closed: Mutex<Vec<Arc<File>>>,
 }
 
 /// What the thread has.
@@ -80,7 +82,8 @@ impl Minder {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
         let (busy, over) = (AtomicBool::new(false), AtomicBool::new(false));
-        let inbox = Arc::new(Inbox { wake, busy, over, new: Mutex::default() });
+        let inbox =
+            Arc::new(Inbox { wake, busy, over, new: Mutex::default(), closed: Mutex::default() });
         let mut ward = Ward {
             inbox: Arc::clone(&inbox),
             stack,
@@ -106,6 +109,11 @@ impl Minder {
     }
 }
 
+/// Whether a handshake goes on.
+fn is_open(file: &File) -> bool {
+    matches!(file, File::Sock(sock) if sock.stage() < Stage::Smc)
+}
+
 /// Ends the thread.
 impl Drop for Minder {
     fn drop(&mut self) {
@@ -118,6 +126,14 @@ impl Inbox {
     fn wake(&self) {
         // Full means that it is readable.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+impl Minder {
+    /// Has the thread finish the handshake of what the program has closed.
+    pub(crate) fn keep(&self, file: &Arc<File>) {
+        lock(&self.0.closed).push(Arc::clone(file));
+        self.add(file, true);
     }
 }
 
@@ -145,11 +161,14 @@ impl Ward {
             file.upgrade().is_some_and(|file| match &*file {
                 File::Sock(sock) => {
                     sock.go_on(&file);
-                    sock.stage() < Stage::Smc
+                    is_open(&file)
                 }
                 File::Epoll(_) => false,
             })
         });
+        // Dropped without the lock: that closes them.
+        let over: Vec<_> = lock(&self.inbox.closed).extract_if(.., |file| !is_open(file)).collect();
+        drop(over);
         if let Some(stack) = &self.stack
             && stack.next_timeout().is_some_and(|left| left.is_zero())
         {
@@ -198,14 +217,18 @@ impl Ward {
 
     fn look_at(&mut self, file: &Arc<File>, sock: &Sock) {
         let stage = sock.stage();
-        if stage == Stage::Fresh && sock.is_server() && FORKS.load(Ordering::Relaxed) {
+        if stage == Stage::Fresh
+            && !sock.is_closed()
+            && sock.is_server()
+            && FORKS.load(Ordering::Relaxed)
+        {
             return;
         }
         if stage < Stage::Smc {
             sock.go_on(file);
         }
         match sock.stage() {
-            Stage::Tcp | Stage::Broken => return,
+            Stage::Tcp | Stage::Ended | Stage::Broken => return,
             Stage::Smc if !sock.is_observed() => return,
             Stage::Smc => {}
             _ => self.handshakes.push(Arc::downgrade(file)),

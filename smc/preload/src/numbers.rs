@@ -17,10 +17,11 @@ use crate::table::{self, File};
 /// `fd` is about to be closed, or to become something else.
 pub(crate) fn closing(fd: c_int) {
     if table::is_known(fd) && !process::is_borrowed() {
-        match table::set(fd, None).as_deref() {
-            Some(File::Sock(sock)) => sock.remove_number(fd),
-            Some(File::Epoll(instance)) if instance.number() == fd => close_epoll(fd, instance),
-            Some(File::Epoll(_)) | None => {}
+        let Some(file) = table::set(fd, None) else { return };
+        match &*file {
+            File::Sock(sock) => sock.remove_number(&file, fd),
+            File::Epoll(instance) if instance.number() == fd => close_epoll(fd, instance),
+            File::Epoll(_) => {}
         }
     }
 }

@@ -123,6 +123,13 @@ pub(crate) fn mind(file: &Arc<File>, now: bool) {
     }
 }
 
+/// Has somebody finish the handshake of a connection that the program has closed.
+pub(crate) fn mind_closed(file: &Arc<File>) {
+    if let Some(process) = existing() {
+        process.minder.keep(file);
+    }
+}
+
 // Discovery
 
 /// Before connect: says that this end speaks SMC. Whether the peer's answer will be known.

@@ -11,11 +11,13 @@ mod watch;
 
 use std::ffi::c_int;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smc_proto::handshake::reason::Failure;
 use smc_socket::{Handshake, Role, Socket};
 
 pub(crate) use calls::Answer;
@@ -41,6 +43,8 @@ pub(crate) enum Stage {
     Smc,
     /// Plain TCP.
     Tcp,
+    /// The peer closed during the handshake, before it had sent anything.
+    Ended,
     /// The handshake failed, so the connection was reset; or it is the parent process's.
     Broken,
 }
@@ -53,6 +57,7 @@ impl Stage {
             2 => Self::Handshake,
             3 => Self::Smc,
             4 => Self::Tcp,
+            5 => Self::Ended,
             _ => Self::Broken,
         }
     }
@@ -76,7 +81,13 @@ pub(crate) struct Sock {
     timeouts: [AtomicU64; 2],
     /// SO_RCVLOWAT.
     low_water: AtomicU32,
+    /// The program has shut its sending direction down.
+    is_shut: AtomicBool,
+    /// It has sent something after the peer had closed.
+    was_vain: AtomicBool,
     watchers: Mutex<Watchers>,
+    /// A descriptor of our own, after the program has closed its last during the handshake.
+    kept: Mutex<Option<OwnedFd>>,
     /// The engine tells [`watch`] of events.
     observed: AtomicBool,
 }
@@ -92,6 +103,7 @@ pub(crate) enum Route<'a> {
     Tcp,
     /// The handshake goes on.
     Pending,
+    Ended,
     Broken,
 }
 
@@ -108,7 +120,10 @@ impl Sock {
             nonblocking: AtomicBool::new(nonblocking),
             timeouts: [const { AtomicU64::new(0) }; 2],
             low_water: AtomicU32::new(1),
+            is_shut: AtomicBool::new(false),
+            was_vain: AtomicBool::new(false),
             watchers: Mutex::default(),
+            kept: Mutex::default(),
             observed: AtomicBool::new(false),
         }
     }
@@ -119,6 +134,11 @@ impl Sock {
 
     pub(crate) fn is_server(&self) -> bool {
         self.role == Role::Server
+    }
+
+    /// Whether the program has closed it, but not the handshake has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.kept).is_some()
     }
 
     /// Whether somebody is told of its events.
@@ -153,9 +173,8 @@ impl Sock {
             return Route::Smc(engine);
         }
         match self.stage() {
-            Stage::Tcp => Route::Tcp,
-            Stage::Broken => Route::Broken,
-            _ => self.advance(file),
+            stage if stage < Stage::Smc => self.advance(file),
+            _ => self.routed(),
         }
     }
 
@@ -187,8 +206,9 @@ impl Sock {
         match self.stage() {
             Stage::Smc => self.smc().map_or(Route::Broken, Route::Smc),
             Stage::Tcp => Route::Tcp,
+            Stage::Ended => Route::Ended,
             Stage::Broken => Route::Broken,
-            _ => Route::Pending,
+            Stage::Connecting | Stage::Fresh | Stage::Handshake => Route::Pending,
         }
     }
 
@@ -248,11 +268,23 @@ impl Sock {
             }
             Handshake::Tcp(reason) => self.become_tcp(file, &reason.to_string()),
             Handshake::Failed(failure) => {
-                if self.move_on(Stage::Handshake, Stage::Broken) {
+                let ended = failure == Failure::Reset;
+                let end = if ended { Stage::Ended } else { Stage::Broken };
+                if self.move_on(Stage::Handshake, end) {
                     SETTINGS.say(format_args!("socket {fd}: reset: {failure}"));
                     self.tell_settled(file);
                 }
             }
+        }
+    }
+
+    /// After the handshake of a connection that the program has closed.
+    fn finish_closing(&self) {
+        let kept = lock(&self.kept).take();
+        if kept.is_some()
+            && let Some(engine) = self.engine.get()
+        {
+            engine.close(None);
         }
     }
 
@@ -307,7 +339,7 @@ impl Sock {
 
     /// The program closes `fd`, which is not in the table any more. If it was the last, the connection is
     /// closed.
-    pub(crate) fn remove_number(&self, fd: c_int) {
+    pub(crate) fn remove_number(&self, file: &Arc<File>, fd: c_int) {
         let left = {
             let mut numbers = lock(&self.numbers);
             numbers.retain(|number| *number != fd);
@@ -316,16 +348,28 @@ impl Sock {
         match left {
             Some(other) if self.number() == fd => self.number.set(other),
             Some(_) => {}
-            None => self.close(),
+            None => self.close(file),
         }
     }
 
-    fn close(&self) {
+    fn close(&self, file: &Arc<File>) {
         self.forget_watchers();
+        let linger = rustix::net::sockopt::socket_linger(&self.number).ok().flatten();
+        let begun = matches!(self.stage(), Stage::Fresh | Stage::Handshake);
+        if begun && linger != Some(Duration::ZERO) && !SETTINGS.forced_tcp && self.keep().is_ok() {
+            return process::mind_closed(file);
+        }
         if let Some(engine) = self.engine.get() {
-            let linger = rustix::net::sockopt::socket_linger(&self.number).ok().flatten();
             engine.close(linger);
         }
+    }
+
+    /// Keeps the TCP connection until the handshake has ended: the peer is to see an end, not a reset.
+    fn keep(&self) -> io::Result<()> {
+        let kept = rustix::io::fcntl_dupfd_cloexec(&self.number, 0)?;
+        self.number.set(kept.as_raw_fd());
+        *lock(&self.kept) = Some(kept);
+        Ok(())
     }
 
     /// What a child of fork has of this connection, at the descriptors `fds`. No lock is taken: another
@@ -333,7 +377,7 @@ impl Sock {
     pub(crate) fn after_fork(&self, fd: c_int, fds: Vec<c_int>) -> Self {
         // A handshake that nobody has begun is whosoever comes first.
         let stage = match self.stage() {
-            stage @ (Stage::Connecting | Stage::Fresh | Stage::Tcp) => stage,
+            stage @ (Stage::Connecting | Stage::Fresh | Stage::Tcp | Stage::Ended) => stage,
             Stage::Handshake | Stage::Smc | Stage::Broken => Stage::Broken,
         };
         let mut child = Self::new(fd, self.role, stage, self.is_nonblocking());

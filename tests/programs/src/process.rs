@@ -81,6 +81,17 @@ impl Running {
         Ok(Self(command.spawn().with_context(|| format!("{command:?}"))?))
     }
 
+    /// Asks it to end, so that it ends its own processes too, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn end(&mut self) -> Result<()> {
+        let id = self.0.id().to_string();
+        let asked = Command::new("kill").arg(id).status()?;
+        ensure!(asked.success(), "it cannot be asked to end");
+        wait(&mut self.0).map(drop)
+    }
+
     /// Waits until it ends by itself.
     ///
     /// # Errors

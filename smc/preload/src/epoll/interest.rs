@@ -101,6 +101,13 @@ impl Interest {
         }
     }
 
+    /// Goes on with the handshake; true: there is none any more.
+    pub(super) fn go_on(&self) -> bool {
+        let Some(sock) = self.sock() else { return true };
+        sock.go_on(&self.file);
+        sock.stage() >= Stage::Smc || self.left.load(Ordering::Acquire)
+    }
+
     /// It does not any more.
     pub(super) fn leave(&self) {
         self.left.store(true, Ordering::Release);

@@ -51,12 +51,22 @@ impl Instance {
     /// Takes what is ready.
     fn look(&self, events: &mut Vec<Event>, room: usize, kernel: Kernel<'_>) -> io::Result<()> {
         self.dispatch();
+        self.go_on();
         self.collect(events, room);
         // With room for nothing the kernel is asked next time.
         if events.len() < room {
             self.ask(events, room, Some(Duration::ZERO), kernel)?;
         }
         Ok(())
+    }
+
+    /// Goes on with handshakes.
+    fn go_on(&self) {
+        let mut unsettled = std::mem::take(&mut lock(&self.shared.inner).unsettled);
+        if !unsettled.is_empty() {
+            unsettled.retain(|interest| !interest.go_on());
+            lock(&self.shared.inner).unsettled.append(&mut unsettled);
+        }
     }
 
     fn dispatch(&self) {

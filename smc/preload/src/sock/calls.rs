@@ -14,7 +14,7 @@ use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, M
 use rustix::io::Errno;
 use smc_socket::{How, RecvFlags, SendFlags, Socket};
 
-use super::{Route, Sock};
+use super::{Route, Sock, Stage};
 use crate::signals;
 use crate::table::File;
 
@@ -28,6 +28,9 @@ pub(crate) enum Answer<T> {
 
 /// Bytes of a file that are read in one go.
 const PIECE: usize = 64 << 10;
+
+/// How long a send that must not wait does so for the handshake.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Which of the two timeouts.
 #[derive(Clone, Copy)]
@@ -69,6 +72,8 @@ impl Sock {
                 let timeout = self.timeout(side);
                 restarted(timeout, &mut || self.finish(file, timeout))
             }
+            // TCP would take bytes at once, so the other end is given a moment.
+            Route::Pending if matches!(side, Side::Send) => self.finish(file, Some(MOMENT)),
             Route::Pending => Err(Errno::AGAIN.into()),
             route => Ok(route),
         };
@@ -76,6 +81,7 @@ impl Sock {
             Ok(Route::Smc(engine)) => Answer::Ours(Ok(engine)),
             Ok(Route::Tcp) => Answer::Theirs,
             Ok(Route::Pending) => Answer::Ours(Err(Errno::AGAIN.into())),
+            Ok(Route::Ended) => Answer::Ours(Err(Errno::PIPE.into())),
             Ok(Route::Broken) => Answer::Ours(Err(Errno::CONNRESET.into())),
             Err(error) => Answer::Ours(Err(error)),
         }
@@ -94,6 +100,7 @@ impl Sock {
         let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;
         let engine = match self.engine(file, wait, Side::Receive) {
             Answer::Ours(Ok(engine)) => engine,
+            Answer::Ours(Err(_)) if self.stage() == Stage::Ended => return Answer::Ours(Ok(0)),
             Answer::Ours(Err(error)) => return Answer::Ours(Err(error)),
             Answer::Theirs => return Answer::Theirs,
         };
@@ -114,6 +121,26 @@ impl Sock {
         buffers: &[IoSlice<'_>],
         flags: c_int,
     ) -> Answer<usize> {
+        match self.send_on(file, buffers, flags) {
+            Answer::Ours(Err(error)) if Errno::from_io_error(&error) == Some(Errno::PIPE) => {
+                Answer::Ours(self.sent_in_vain(buffers))
+            }
+            answer => answer,
+        }
+    }
+
+    /// A send after the peer has closed. As TCP's end has not yet heard of it, the first one is taken and
+    /// lost, and the second meets the reset. One of nothing never hears of it.
+    fn sent_in_vain(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let len = buffers.iter().map(|buffer| buffer.len()).sum();
+        let shut = self.is_shut.load(Ordering::Relaxed);
+        if !shut && (len == 0 || !self.was_vain.swap(true, Ordering::Relaxed)) {
+            return Ok(len);
+        }
+        Err(Errno::PIPE.into())
+    }
+
+    fn send_on(&self, file: &Arc<File>, buffers: &[IoSlice<'_>], flags: c_int) -> Answer<usize> {
         let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;
         let engine = match self.engine(file, wait, Side::Send) {
             Answer::Ours(Ok(engine)) => engine,
@@ -178,6 +205,9 @@ impl Sock {
             libc::SHUT_RDWR => How::Both,
             _ => return Answer::Ours(Err(Errno::INVAL.into())),
         };
+        if how != How::Read {
+            self.is_shut.store(true, Ordering::Relaxed);
+        }
         Answer::Ours(engine.shutdown(how))
     }
 }

@@ -91,6 +91,7 @@ impl Sock {
                 Answer::Ours(Ok(error.unwrap_or(0)))
             }
             Route::Broken => Answer::Ours(Ok(libc::ECONNRESET)),
+            Route::Ended => Answer::Ours(Ok(0)),
             // Not even the program knows yet that TCP is connected.
             Route::Pending if self.stage() > Stage::Connecting => Answer::Ours(Ok(0)),
             Route::Pending | Route::Tcp => Answer::Theirs,
@@ -106,7 +107,7 @@ impl Sock {
         let engine = match self.route(file) {
             Route::Smc(engine) => engine,
             Route::Tcp => return Answer::Theirs,
-            Route::Pending | Route::Broken => return Answer::Ours(Ok(0)),
+            Route::Pending | Route::Ended | Route::Broken => return Answer::Ours(Ok(0)),
         };
         let number = match request {
             libc::FIONREAD => engine.pending_in(),

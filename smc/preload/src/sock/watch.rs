@@ -75,6 +75,7 @@ impl Sock {
         if some && stage == Stage::Smc {
             self.observe(file);
         }
+        self.finish_closing();
     }
 
     /// Asks the engine for events, and the minder to look after the TCP connection.
@@ -91,6 +92,7 @@ impl Sock {
     pub(crate) fn readiness(&self) -> Ready {
         match self.stage() {
             Stage::Smc => self.smc().map_or(Ready::NOTHING, |engine| engine.readiness()),
+            Stage::Ended => Ready::READABLE | Ready::WRITABLE | Ready::HANG_UP | Ready::READ_CLOSED,
             Stage::Broken => {
                 Ready::READABLE
                     | Ready::WRITABLE
