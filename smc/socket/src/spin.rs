@@ -34,6 +34,7 @@ pub struct Spin {
 }
 
 impl Spin {
+    /// Nothing is known yet; it spins for `cap` at most.
     pub fn new(cap: Duration) -> Self {
         let cap = u32::try_from(cap.as_nanos()).unwrap_or(u32::MAX);
         Self { budget: AtomicU32::new(START.min(cap)), skipped: AtomicU32::new(0), cap }
