@@ -77,9 +77,10 @@ pub fn folder() -> PathBuf {
 /// The names of all messages that begin with `prefix`, in the order of their capture.
 ///
 /// # Panics
-/// When the folder cannot be read.
+/// When there is no folder of captures.
 pub fn names(prefix: &str) -> Vec<String> {
     let mut names = Vec::new();
+    assert!(folder().is_dir(), "{}: no captures", folder().display());
     for scenario in entries(&folder()) {
         for file in entries(&scenario) {
             if file.extension().is_some_and(|extension| extension == "hex") {

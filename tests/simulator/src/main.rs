@@ -19,12 +19,12 @@ use smc_simulator::runs::{self, case, shrink};
 #[command(version)]
 struct Options {
     /// How many scripts.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     /// Run this one of them only.
     #[arg(long, value_name = "RUN")]
     only: Option<u64>,
-    /// Print all that happens in the simplest script that fails.
+    /// Print all that happens: in the simplest script that fails, and with --only in any case.
     #[arg(long)]
     trace: bool,
     #[command(flatten)]
@@ -34,13 +34,16 @@ struct Options {
 /// Runs case number `run`; whether it went as TCP would have it.
 fn play(options: &Options, run: u64, coverage: &mut Coverage) -> Result<bool, String> {
     let mut tree = case(&options.cases, run)?;
-    let Err(why) = tree.current().play(coverage, false) else { return Ok(true) };
+    let trace = options.trace && options.only.is_some();
+    let Err(why) = tree.current().play(coverage, trace) else { return Ok(true) };
     let (simplest, why) = shrink(&mut tree, why);
     if options.trace {
-        // It fails again, and says how.
+        println!("and the simplest one that fails so:");
         let _ = simplest.play(&mut Coverage::default(), true);
     }
     println!("run {run} of seed {}: {why}\n{simplest:#?}", options.cases.seed);
+    println!("(connections and ends are counted modulo those that there are)");
+    println!("again: smc-simulator {} --only {run} --trace", options.cases);
     Ok(false)
 }
 

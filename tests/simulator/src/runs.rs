@@ -5,6 +5,8 @@
 //! Invariant: a case depends on the options and its number alone, and shrinks to a case that fails
 //! too.
 
+use std::fmt;
+
 use proptest::prop_oneof;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -21,11 +23,27 @@ pub struct Selection {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Most steps of a script.
-    #[arg(long, default_value_t = 80)]
+    #[arg(long, default_value_t = 80, value_parser = steps)]
     pub steps: usize,
     /// Nothing goes wrong but what applications do.
     #[arg(long)]
     pub no_faults: bool,
+}
+
+/// Where a script has no step there is nothing to run.
+fn steps(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(steps @ 1..=100_000) => Ok(steps),
+        _ => Err("allowed: 1 to 100000".into()),
+    }
+}
+
+/// The options that select the same cases again.
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "--seed {} --steps {}", self.seed, self.steps)?;
+        f.write_str(if self.no_faults { " --no-faults" } else { "" })
+    }
 }
 
 impl Default for Selection {
