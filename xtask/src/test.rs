@@ -18,6 +18,8 @@ use crate::steps::{Steps, run};
 const CARGO_DENY: &str = "0.20.2";
 /// Packages whose tests boot VMs.
 const VM_TESTS: &str = "ism-vm-tests";
+/// Real programs under the preload, which is in the making: its tests over SMC-D are not steady yet.
+const UNSTEADY: &str = "ism-programs";
 /// The fuzz targets, each with its corpus in fuzz/corpus.
 const FUZZ_TARGETS: [&str; 6] = ["cdc", "clc", "control", "llc", "moves", "vhost_user_stream"];
 
@@ -56,6 +58,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         steps.step(name, work)?;
     }
     steps.summary();
+    eprintln!("Not run: {UNSTEADY}, real programs under the preload (cargo test -p {UNSTEADY}).");
     if options.fast {
         eprintln!("Not run (--fast): licences, instructions, fuzzing, everything in VMs.");
     }
@@ -68,7 +71,7 @@ fn lints() -> Result<()> {
 
 fn tests() -> Result<()> {
     run(&mut cargo(&["build", "--package", "vhost-user-ism"]))?;
-    run(&mut cargo(&["test", "--workspace", "--exclude", VM_TESTS]))
+    run(&mut cargo(&["test", "--workspace", "--exclude", VM_TESTS, "--exclude", UNSTEADY]))
 }
 
 /// In a target folder of its own: the flag would make cargo rebuild everything else each time.
