@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Boot two VMs and compare TCP with SMC-D over our device, in one run.
+    /// Boot two VMs, or with --host start two processes, and compare TCP with SMC-D in one run.
     Demo(demo::Options),
     /// Measure the parts, in release builds.
     Bench(bench::Options),

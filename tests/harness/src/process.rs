@@ -24,7 +24,10 @@ pub struct Process {
 
 impl Process {
     /// Starts `program ARGS…` with standard output and error in the file `log`.
-    pub(crate) fn start(name: &str, argv: &[String], log: PathBuf) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `log` cannot be written, or setpriv(1) cannot be started.
+    pub fn start(name: &str, argv: &[String], log: PathBuf) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])

@@ -29,19 +29,17 @@ pub(crate) struct Pair<'a> {
 
 impl Pair<'_> {
     fn program(&self, command: &str) -> String {
-        match self.transport {
-            Transport::Tcp => command.to_owned(),
-            Transport::SmcdKernel => format!("smc_run {command}"),
+        if self.transport == Transport::Tcp {
+            command.to_owned()
+        } else {
+            format!("smc_run {command}")
         }
     }
 
     /// A port of its own for each run of sockperf, which ends without closing its connections.
     fn port(&self, bytes: u32) -> u16 {
         let case = u16::from(bytes > 14);
-        match self.transport {
-            Transport::Tcp => 11111 + case,
-            Transport::SmcdKernel => 11121 + case,
-        }
+        if self.transport == Transport::Tcp { 11111 + case } else { 11121 + case }
     }
 
     fn patience(&self) -> Duration {

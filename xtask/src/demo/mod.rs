@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `cargo xtask demo`: two VMs, the same programs over TCP and over SMC-D, in one run.
+//! `cargo xtask demo`: two VMs (or two processes), the same programs over TCP and over SMC-D, in one
+//! run.
 //!
 //! Invariant: it succeeds only if our device carried the SMC-D rows and nothing fell back.
 
 mod cases;
+mod host;
 mod keep;
 mod parse;
 mod proof;
@@ -28,6 +30,9 @@ const SMC_BUFFER: &str = "1048576";
 /// What to show.
 #[derive(Args)]
 pub(crate) struct Options {
+    /// Two processes of this host instead of VMs, under smc-run: seconds, as root. Experimental.
+    #[arg(long, conflicts_with_all = ["mode", "nocopy", "keep"])]
+    host: bool,
     /// How the VMs exchange data.
     #[arg(long, value_enum, default_value_t = ModeOption::Mapped)]
     mode: ModeOption,
@@ -56,6 +61,12 @@ enum ModeOption {
 
 /// Runs the demo and prints the comparison.
 pub(crate) fn demo(options: &Options) -> Result<()> {
+    if options.host {
+        let (report, failures) = host::measure(options.seconds)?;
+        println!("\n{}", report.table());
+        host::verdict(&failures)?;
+        return write_json(&report, options);
+    }
     let mode = match options.mode {
         ModeOption::Mapped => Mode::Mapped,
         ModeOption::Copied => Mode::Copied,
@@ -89,12 +100,18 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
         Err(error) => return Err(error),
     };
     println!("\n{}", report.table());
-    if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    write_json(&report, options)?;
     if options.keep {
         keep::keep([&a, &b])?;
+    }
+    Ok(())
+}
+
+/// Writes the report where `--json` says.
+fn write_json(report: &Report, options: &Options) -> Result<()> {
+    if let Some(path) = &options.json {
+        let json = serde_json::to_string_pretty(report)?;
+        fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -115,9 +132,7 @@ fn measure(a: &Vm, b: &Vm, mode: Mode, net: &Net, options: &Options) -> Result<R
         let carried = Proof::take(a, b)?.since(&before);
         match transport {
             Transport::Tcp => carried.expect_no_smcd().context("the TCP rows")?,
-            Transport::SmcdKernel => {
-                carried.expect_smcd(options.nocopy).context("the SMC-D rows")?
-            }
+            _ => carried.expect_smcd(options.nocopy).context("the SMC-D rows")?,
         }
     }
     ensure!(intact, "a stream arrived with another SHA-256 than it was sent with");

@@ -16,12 +16,38 @@ pub(crate) fn sockperf_mb_per_s(output: &str) -> Result<f64> {
     Ok(number_after(output, "Summary: BandWidth is")? * f64::from(1 << 20) / 1e6)
 }
 
+/// The messages that came back, of `sockperf ping-pong`.
+pub(crate) fn sockperf_received(output: &str) -> Result<u64> {
+    count_after(output, "ReceivedMessages=")
+}
+
+/// The messages that `sockperf throughput` sent.
+pub(crate) fn sockperf_sent(output: &str) -> Result<u64> {
+    count_after(output, "Total of ")
+}
+
 /// The received throughput in Gbit/s of `iperf3 --json`.
 pub(crate) fn iperf3_gbit_per_s(output: &str) -> Result<f64> {
     let json: serde_json::Value = serde_json::from_str(output).context("iperf3 printed no JSON")?;
     let bits = json.pointer("/end/sum_received/bits_per_second").and_then(|v| v.as_f64());
     let error = json.get("error").and_then(|e| e.as_str()).unwrap_or("no figure in its summary");
     Ok(bits.with_context(|| format!("iperf3: {error}"))? / 1e9)
+}
+
+/// The bytes that the server of `iperf3 --json` received.
+pub(crate) fn iperf3_bytes(output: &str) -> Result<u64> {
+    let json: serde_json::Value = serde_json::from_str(output).context("iperf3 printed no JSON")?;
+    let bytes = json.pointer("/end/sum_received/bytes").and_then(serde_json::Value::as_u64);
+    bytes.context("iperf3: no bytes in its summary")
+}
+
+/// The whole number that follows `label` at its first occurrence.
+fn count_after(output: &str, label: &str) -> Result<u64> {
+    let (_, rest) = output
+        .split_once(label)
+        .with_context(|| format!("no «{label}» in what the program printed:\n{output}"))?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().with_context(|| format!("no number after «{label}»"))
 }
 
 /// The number that follows `label` at its first occurrence.
@@ -51,10 +77,20 @@ mod tests {
     }
 
     #[test]
+    fn sockperf_counts_messages() {
+        let output = "sockperf: [Total Run] RunTime=2.000 sec; Warm up time=400 msec; \
+                      SentMessages=7; ReceivedMessages=6\n";
+        assert_eq!(sockperf_received(output).unwrap(), 6);
+        let output = "sockperf: Total of 54116 messages sent in 1.001 sec\n";
+        assert_eq!(sockperf_sent(output).unwrap(), 54116);
+    }
+
+    #[test]
     fn iperf3_takes_what_was_received() {
         let output = r#"{"end":{"sum_sent":{"bits_per_second":2e9},
-                         "sum_received":{"bits_per_second":1.5e9}}}"#;
+                         "sum_received":{"bits_per_second":1.5e9,"bytes":9}}}"#;
         assert_eq!(iperf3_gbit_per_s(output).unwrap(), 1.5);
+        assert_eq!(iperf3_bytes(output).unwrap(), 9);
     }
 
     #[test]

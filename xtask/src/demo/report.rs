@@ -11,12 +11,15 @@ use serde::Serialize;
 /// The name of a transport in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Transport {
-    /// TCP over virtio-net.
+    /// TCP, over virtio-net or lo.
     #[serde(rename = "tcp")]
     Tcp,
     /// The guest kernel's SMC over our device.
     #[serde(rename = "smcd-kernel")]
     SmcdKernel,
+    /// Host processes' SMC, below unmodified programs, over our device.
+    #[serde(rename = "smcd-user")]
+    SmcdUser,
 }
 
 impl fmt::Display for Transport {
@@ -24,6 +27,7 @@ impl fmt::Display for Transport {
         f.pad(match self {
             Transport::Tcp => "tcp",
             Transport::SmcdKernel => "smcd-kernel",
+            Transport::SmcdUser => "smcd-user",
         })
     }
 }
@@ -40,7 +44,7 @@ pub(crate) struct Row {
 /// Everything the demo shows.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
-    /// "kvm" or "tcg".
+    /// "kvm" or "tcg"; "none" without VMs.
     pub(crate) accel: String,
     /// "mapped" or "copied".
     pub(crate) mode: String,
@@ -49,7 +53,7 @@ pub(crate) struct Report {
     /// How the TCP side travels.
     pub(crate) network: String,
     pub(crate) rows: Vec<Row>,
-    /// Connections that the two kernels count as SMC-D.
+    /// Connections that the two kernels, or the two processes' preloads, count as SMC-D.
     pub(crate) smcd_connections: u64,
     /// Connections that fell back to TCP although SMC was asked for.
     pub(crate) fallbacks: u64,
@@ -66,7 +70,7 @@ impl Report {
             let smcd = self
                 .rows
                 .iter()
-                .find(|row| row.case == tcp.case && row.transport == Transport::SmcdKernel);
+                .find(|row| row.case == tcp.case && row.transport != Transport::Tcp);
             let figure = |row: &Row| format!("{:.1} {}", row.value, row.unit);
             let (ours, ratio) = match smcd {
                 Some(row) => (figure(row), format!("{:.2} x", row.value / tcp.value)),

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What SMC-D between two processes takes: the daemon, discovery in a cgroup, and for the proof a
+//! network namespace, whose lo nobody else uses.
+//!
+//! Invariant: all of it is gone after this program, however this program ends.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ism_harness::Process;
+
+use crate::demo::report::Transport;
+use crate::repo::{self, cargo};
+use crate::steps::run;
+
+/// Longest time that something takes to start.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Waits for the end of its input, which is that of this program, and removes the cgroup `$0` once
+/// its last process is gone, and the folder `$1`.
+const JANITOR: &str = r#"cat >/dev/null
+i=0
+until rmdir "$0" || [ $i -ge 100 ]; do i=$((i + 1)); sleep 0.1; done
+rm -rf -- "$1""#;
+
+/// Joins the cgroup `$0`, appends stderr to `$1`, and becomes the rest.
+const JOIN: &str = r#"echo $$ > "$0/cgroup.procs" && exec 2>> "$1" && shift && exec "$@""#;
+
+/// Makes lo usable, says so, and keeps the namespace.
+const NAMESPACE: &str = "ip link set lo up && echo up && exec sleep infinity";
+
+/// A daemon with a door for processes, discovery, and a network namespace.
+pub(super) struct Lab {
+    programs: PathBuf,
+    folder: PathBuf,
+    cgroup: PathBuf,
+    /// The namespace's owner first.
+    running: Vec<Process>,
+    janitor: Child,
+}
+
+impl Lab {
+    /// Builds the programs and starts them.
+    ///
+    /// # Errors
+    /// They cannot be built or started: they need root.
+    pub(super) fn start() -> Result<Self> {
+        install()?;
+        let crates = ["smc-preload", "vhost-user-ism", "smc-discovery-helper"];
+        eprintln!("building {} (minutes the first time)", crates.join(", "));
+        let mut build = cargo(&["build", "--release", "--quiet"]);
+        run(build.args(crates.map(|name| format!("-p{name}"))))?;
+
+        let name = format!("vhost-user-ism-demo-{}", std::process::id());
+        let folder = std::env::temp_dir().join(&name);
+        let cgroup = cgroups()?.join(&name);
+        let new = || DirBuilder::new().mode(0o700).create(&folder);
+        new().with_context(|| format!("cannot make {}", folder.display()))?;
+        let janitor = janitor(&cgroup, &folder)?;
+        let programs = repo::target().join("release");
+        let mut lab = Self { programs, folder, cgroup, running: Vec::new(), janitor };
+        fs::create_dir(&lab.cgroup).with_context(|| {
+            format!("cannot make {}; the demo needs root", lab.cgroup.display())
+        })?;
+        lab.start_namespace()?;
+        lab.start_daemon()?;
+        lab.start_discovery()?;
+        Ok(lab)
+    }
+
+    fn start_namespace(&mut self) -> Result<()> {
+        let argv = ["unshare", "--net", "sh", "-c", NAMESPACE].map(str::to_owned);
+        self.start_one("namespace", &argv, |said| said.starts_with("up"))
+    }
+
+    fn start_daemon(&mut self) -> Result<()> {
+        let config = self.folder.join("daemon.toml");
+        let door = self.door();
+        fs::write(&config, format!("[[processes]]\nname = \"apps\"\nsocket = {door:?}\n"))?;
+        let argv = [self.program("vhost-user-ism"), "--config".to_owned(), text(&config)];
+        self.start_one("vhost-user-ism", &argv, |_| door.exists())
+    }
+
+    /// A process finds out that its peer speaks SMC too by an option of TCP.
+    fn start_discovery(&mut self) -> Result<()> {
+        let argv = [self.program("smc-discovery"), "--cgroup".to_owned(), text(&self.cgroup)];
+        self.start_one("smc-discovery", &argv, |said| said.starts_with("serves"))
+    }
+
+    /// Starts something that stays, and waits until it is ready by what it has said.
+    fn start_one(
+        &mut self,
+        name: &str,
+        argv: &[String],
+        is_ready: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let log = self.folder.join(name);
+        let mut process = Process::start(name, argv, log.clone())?;
+        process.wait_until("it is ready", LONGEST, || {
+            is_ready(&fs::read_to_string(&log).unwrap_or_default())
+        })?;
+        self.running.push(process);
+        Ok(())
+    }
+
+    /// Starts a program of `case`; its standard output goes to a file.
+    pub(super) fn spawn(
+        &self,
+        case: &str,
+        end: &str,
+        transport: Transport,
+        command: &str,
+    ) -> Result<Process> {
+        let network = format!("--net=/proc/{}/ns/net", self.owner()?);
+        let mut argv = ["nsenter", &network, "--", "sh", "-c", JOIN].map(str::to_owned).to_vec();
+        argv.extend([text(&self.cgroup), text(&self.log(transport, case))]);
+        if transport != Transport::Tcp {
+            argv.extend([self.program("smc-run"), "-ds".to_owned(), text(&self.door())]);
+        }
+        argv.extend(command.split(' ').map(str::to_owned));
+        let output = self.folder.join(format!("{case}-{transport}-{end}"));
+        Process::start(&format!("«{command}»"), &argv, output)
+    }
+
+    /// A file of the demo's own.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// What the programs of a case and the preload have written to stderr.
+    pub(super) fn said(&self, transport: Transport, case: &str) -> String {
+        let said = fs::read(self.log(transport, case)).unwrap_or_default();
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// Bytes that the namespace's lo has carried, headers included.
+    pub(super) fn lo_bytes(&self) -> Result<u64> {
+        let devices = fs::read_to_string(format!("/proc/{}/net/dev", self.owner()?))?;
+        let lo = devices.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+        let bytes = lo.and_then(|lo| lo.split_whitespace().next());
+        bytes.and_then(|bytes| bytes.parse().ok()).context("no counter of the namespace's lo")
+    }
+
+    /// Waits until somebody in the namespace listens on a port; `server` is to.
+    pub(super) fn wait_listening(&self, server: &mut Process, port: u16) -> Result<()> {
+        let table = format!("/proc/{}/net/tcp", self.owner()?);
+        let entry = format!(":{port:04X}");
+        let listens = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.get(1).is_some_and(|local| local.ends_with(&entry))
+                && fields.get(3) == Some(&"0A")
+        };
+        server.wait_until("it listens", LONGEST, || {
+            fs::read_to_string(&table).unwrap_or_default().lines().any(listens)
+        })
+    }
+
+    fn owner(&self) -> Result<u32> {
+        Ok(self.running.first().context("no network namespace")?.pid())
+    }
+
+    fn door(&self) -> PathBuf {
+        self.folder.join("apps.sock")
+    }
+
+    fn log(&self, transport: Transport, case: &str) -> PathBuf {
+        self.folder.join(format!("{case}-{transport}-stderr"))
+    }
+
+    fn program(&self, name: &str) -> String {
+        text(&self.programs.join(name))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.running.clear();
+        drop(self.janitor.stdin.take());
+        // It could not be waited for only if somebody else had.
+        let _ = self.janitor.wait();
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Starts who cleans up, in a process group of its own: ^C is not for it.
+fn janitor(cgroup: &Path, folder: &Path) -> io::Result<Child> {
+    let mut janitor = Command::new("sh");
+    janitor.args(["-c", JANITOR]).args([cgroup, folder]).process_group(0);
+    janitor.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+/// Installs the programs if they are not there and may be, else says how.
+fn install() -> Result<()> {
+    let script = "set -euo pipefail; . qemu-scripts/lib.sh; host_tools sockperf=sockperf \
+                  iperf3=iperf3 socat=socat nsenter=util-linux setpriv=util-linux ip=iproute2";
+    run(Command::new("bash").args(["-c", script]).current_dir(repo::root()))
+        .context("the demo's programs are Debian's")
+}
+
+/// The cgroups' file system of version 2.
+fn cgroups() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = mounts.find(|fields| fields.get(2) == Some(&"cgroup2"));
+    let place = mount.as_ref().and_then(|fields| fields.get(1)).copied();
+    ensure!(place.is_some(), "discovery needs a cgroup file system of version 2");
+    Ok(PathBuf::from(place.unwrap_or_default()))
+}

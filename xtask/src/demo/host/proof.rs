@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Evidence of what carried the traffic of processes: what the preload says of each end of a
+//! connection, and what the namespace's lo carried.
+//!
+//! Invariant: a case is SMC-D's only if every end says so and lo carried next to none of its bytes.
+
+use anyhow::{Error, Result, ensure};
+
+/// How the preload's lines begin.
+const PRELOAD: &str = "libsmc_preload[";
+/// What it says of an end over SMC-D.
+const SMCD: &str = ": SMC-D";
+/// What it says of an end, or of all, that stays with TCP or is reset.
+const NOT_SMCD: [&str; 4] = [": TCP: ", "so TCP: ", "are TCP: ", ": reset: "];
+/// lo carries handshakes alone: at least so many times fewer bytes than the programs exchange.
+const MUCH_FEWER: u64 = 20;
+
+/// What carried a case, or several.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    /// Ends of connections over SMC-D.
+    ends: u64,
+    /// The preload's lines about others.
+    fallbacks: Vec<String>,
+    /// Bytes of user data that the programs exchanged.
+    payload: u64,
+    /// Bytes that lo carried.
+    lo: u64,
+}
+
+impl Proof {
+    /// From what was written to stderr, and bytes.
+    pub(super) fn new(said: &str, payload: u64, lo: u64) -> Self {
+        let mut proof = Self { payload, lo, ..Self::default() };
+        for line in said.lines().filter(|line| line.starts_with(PRELOAD)) {
+            if line.ends_with(SMCD) {
+                proof.ends += 1;
+            } else if NOT_SMCD.iter().any(|words| line.contains(words)) {
+                proof.fallbacks.push(line.to_owned());
+            }
+        }
+        proof
+    }
+
+    /// Adds another case's.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.ends += other.ends;
+        self.fallbacks.extend(other.fallbacks.iter().cloned());
+        self.payload += other.payload;
+        self.lo += other.lo;
+    }
+
+    /// Connections over SMC-D; both ends say so of each.
+    pub(super) fn connections(&self) -> u64 {
+        self.ends / 2
+    }
+
+    /// Ends that fell back or were reset.
+    pub(super) fn fallbacks(&self) -> u64 {
+        self.fallbacks.len() as u64
+    }
+
+    /// Fails unless SMC-D carried everything.
+    pub(super) fn expect_smcd(&self) -> Result<()> {
+        ensure!(self.fallbacks.is_empty(), "connections fell back to TCP");
+        ensure!(self.ends > 0, "no connection used SMC-D");
+        ensure!(self.ends.is_multiple_of(2), "a connection used SMC-D at one end alone");
+        ensure!(
+            self.payload > self.lo.saturating_mul(MUCH_FEWER),
+            "TCP carried the data although the preload says SMC-D"
+        );
+        Ok(())
+    }
+
+    /// Fails unless TCP did, which shows too that lo's counter sees it.
+    pub(super) fn expect_tcp(&self) -> Result<()> {
+        ensure!(self.ends == 0, "TCP traffic used SMC-D");
+        ensure!(
+            self.payload > 0 && self.lo >= self.payload,
+            "lo did not carry the traffic of plain programs"
+        );
+        Ok(())
+    }
+
+    /// The error with the preload's reasons and the counters.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        let reasons: String = self.fallbacks.iter().map(|line| format!("\n  | {line}")).collect();
+        anyhow::anyhow!("{error:#} ({}){reasons}", self.words())
+    }
+
+    /// For people.
+    pub(super) fn words(&self) -> String {
+        format!(
+            "{} connections and {} fallbacks; the programs exchanged {} bytes, lo carried {}",
+            self.connections(),
+            self.fallbacks(),
+            self.payload,
+            self.lo
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: &str = "libsmc_preload[1]: socket 3: SMC-D\nlibsmc_preload[2]: socket 4: SMC-D\n";
+
+    #[test]
+    fn both_ends_and_a_quiet_lo_prove_it() {
+        let proof = Proof::new(BOTH, 1_000_000, 1000);
+        proof.expect_smcd().unwrap();
+        assert_eq!((proof.connections(), proof.fallbacks()), (1, 0));
+        assert!(proof.expect_tcp().is_err());
+    }
+
+    #[test]
+    fn words_do_not_prove_it_when_lo_carried_the_data() {
+        assert!(Proof::new(BOTH, 1_000_000, 1_100_000).expect_smcd().is_err());
+    }
+
+    #[test]
+    fn silence_and_one_end_alone_prove_nothing() {
+        assert!(Proof::new("", 1_000_000, 0).expect_smcd().is_err());
+        let one = BOTH.lines().next().unwrap();
+        assert!(Proof::new(one, 1_000_000, 0).expect_smcd().is_err());
+    }
+
+    #[test]
+    fn every_word_for_a_fallback_is_one() {
+        for line in [
+            "socket 3: TCP: the peer does not speak SMC",
+            "no device at /x, so TCP: no such file",
+            "all connections are TCP: line 3",
+            "TCP: too many open files",
+            "socket 3: reset: timed out",
+        ] {
+            let proof = Proof::new(&format!("{BOTH}libsmc_preload[1]: {line}\n"), 1_000_000, 0);
+            assert_eq!(proof.fallbacks(), 1, "{line}");
+            let error = proof.explain(proof.expect_smcd().unwrap_err()).to_string();
+            assert!(error.contains(line), "{error}");
+        }
+    }
+
+    #[test]
+    fn tcp_is_seen_on_lo() {
+        Proof::new("", 1000, 1100).expect_tcp().unwrap();
+        assert!(Proof::new("", 1000, 10).expect_tcp().is_err());
+    }
+}
