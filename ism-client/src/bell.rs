@@ -23,8 +23,6 @@ use crate::error::{Error, Result};
 const HERE: u8 = b'h';
 /// A ring.
 const RING: u8 = b'r';
-/// Messages taken in one look, so that a peer cannot keep this side busy.
-const LOOK: usize = 64;
 
 /// Makes the two ends of a bell.
 ///
@@ -33,6 +31,17 @@ const LOOK: usize = 64;
 pub fn pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// What a look at a bell found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It was rung.
+    Ring,
+    /// It is quiet.
+    Nothing,
+    /// The peer's end is closed.
+    Closed,
 }
 
 /// This side's end.
@@ -47,11 +56,16 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// The end that the fabric gave.
+    /// The end that the fabric gave. The peer does not ring it before [`Bell::announce`].
     pub(crate) fn new(end: OwnedFd) -> Self {
-        let bell = Self { end, own: None, heard: AtomicBool::new(false) };
-        bell.send(HERE);
-        bell
+        Self { end, own: None, heard: AtomicBool::new(false) }
+    }
+
+    /// Says that this side hears: to be called when it does.
+    pub(crate) fn announce(&self) {
+        if self.own.is_none() {
+            self.send(HERE);
+        }
     }
 
     /// The bell of a member with itself.
@@ -94,26 +108,132 @@ impl Bell {
         self.own.as_ref().unwrap_or(&self.end).as_fd()
     }
 
-    /// Takes what has been rung; false if the peer's end is closed.
-    pub(crate) fn drain(&self) -> bool {
-        for _ in 0..LOOK {
-            // Without room for descriptors: what the peer attaches is dropped by the kernel.
-            let mut byte = [MaybeUninit::uninit()];
-            match recv(self.fd(), &mut byte, RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return false,
-                Ok(((bytes, _), _)) if *bytes == [HERE] => {
+    /// Takes one ring, and there is seldom more than one: who finds this side asleep rings, and says in the
+    /// signal page that it did. Another one wakes again.
+    pub(crate) fn take(&self) -> Taken {
+        // Without room for descriptors: what the peer attaches is dropped by the kernel.
+        let mut byte = [MaybeUninit::uninit()];
+        match recv(self.fd(), &mut byte, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Taken::Closed,
+            Ok(((bytes, _), _)) => {
+                if *bytes == [HERE] {
                     self.heard.store(true, Ordering::Relaxed);
                 }
-                Ok(_) => {}
-                Err(Errno::AGAIN | Errno::INTR) => return true,
-                Err(_) => return false,
+                Taken::Ring
             }
+            Err(Errno::AGAIN | Errno::INTR) => Taken::Nothing,
+            Err(_) => Taken::Closed,
         }
-        true
     }
 
     /// The peer is gone: it hears no more.
     pub(crate) fn close(&self) {
         self.heard.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+
+    fn is_readable(bell: &Bell) -> bool {
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::from_borrowed_fd(bell.fd(), PollFlags::IN)], Some(&now)).unwrap() > 0
+    }
+
+    fn announced(end: OwnedFd) -> Bell {
+        let bell = Bell::new(end);
+        bell.announce();
+        bell
+    }
+
+    fn bells() -> (Bell, Bell) {
+        let (one, other) = pair().unwrap();
+        (announced(one), announced(other))
+    }
+
+    #[test]
+    fn a_ring_makes_the_other_end_readable_until_it_is_drained() {
+        let (one, other) = bells();
+        assert_eq!(other.take(), Taken::Ring, "the announcement");
+        assert!(!is_readable(&other));
+        assert!(one.ring());
+        assert!(is_readable(&other));
+        assert_eq!(other.take(), Taken::Ring);
+        assert_eq!(other.take(), Taken::Nothing);
+        assert!(!is_readable(&other));
+    }
+
+    #[test]
+    fn nobody_rings_a_bell_that_nobody_has_said_to_hear() {
+        let (one, other) = pair().unwrap();
+        let one = announced(one);
+        assert!(!one.ring());
+        let other = Bell::new(other);
+        assert!(!one.ring());
+        other.announce();
+        assert!(one.ring());
+    }
+
+    /// What another thread is about to wake for stays there.
+    #[test]
+    fn ringing_takes_no_ring_away() {
+        let (one, other) = pair().unwrap();
+        let (one, other) = (announced(one), announced(other));
+        assert!(other.ring());
+        assert!(one.ring());
+        assert!(is_readable(&one), "the ring of the other side is gone");
+        assert!(is_readable(&other));
+    }
+
+    #[test]
+    fn a_bell_that_is_not_heard_does_not_block() {
+        let (one, other) = bells();
+        for _ in 0..100_000 {
+            assert!(one.ring());
+        }
+        assert!(is_readable(&other));
+    }
+
+    #[test]
+    fn a_flood_costs_a_bounded_look_and_strange_messages_nothing() {
+        let (one, other) = pair().unwrap();
+        let one = Bell::new(one);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let fds = [other.as_fd()];
+        for message in [&b""[..], b"h", b"xyz", &[0; 4096]] {
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            let parts = [std::io::IoSlice::new(message)];
+            // An empty one looks like the end, and is taken for it.
+            sendmsg(&other, &parts, &mut control, SendFlags::DONTWAIT).unwrap();
+        }
+        while is_readable(&one) {
+            one.take();
+        }
+        assert!(one.heard.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_closed_end_is_seen() {
+        let (one, other) = bells();
+        drop(other);
+        // What it announced may come first.
+        assert!([one.take(), one.take()].contains(&Taken::Closed));
+        assert!(!one.ring());
+    }
+
+    #[test]
+    fn a_member_hears_itself() {
+        let bell = Bell::own().unwrap();
+        assert!(!is_readable(&bell));
+        assert!(bell.ring());
+        assert!(is_readable(&bell));
+        assert_eq!(bell.take(), Taken::Ring);
+        assert!(!is_readable(&bell));
     }
 }

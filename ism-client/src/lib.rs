@@ -25,6 +25,14 @@
 //! }
 //! ```
 
+//!
+//! # Fork
+//! A child has its parent's memory and descriptors, but is no member. What it can go on doing is in shared
+//! memory: read own DMBs, write remote ones and ring the bells of other processes. Everything that asks the
+//! fabric is [`Error::Gone`] there; a child that wants DMBs of its own joins as itself. Bells and signal pages
+//! are one for both: who of the two is woken takes what is for the other, and has to pass it on. The
+//! member lives until the last of them has let go of the daemon's socket (it is closed on exec).
+
 #![forbid(unsafe_code)]
 
 pub mod bell;

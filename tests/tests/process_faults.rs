@@ -6,6 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,15 +16,20 @@ use ism_abi::door::REFUSED_USER;
 use ism_client::conformance::{sleep, wait_for};
 use ism_client::{Device, Error, Event, vhost};
 use ism_frontend::daemon::Resources;
-use ism_frontend::{Daemon, Fabric};
+use ism_frontend::{Daemon, Fabric, Options, raw};
 use ism_tests::fabric::eventually;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process};
 use smc_ring::Area;
 
 const LEN: u32 = 16 << 10;
+/// The vhost-user request.
+const GET_SHARED_OBJECT: u32 = 41;
 /// Set in a child: the door it shall join.
 const CHILD: &str = "ISM_TEST_DOOR";
+/// Set in a child of another user: the same.
+const STRANGER: &str = "ISM_TEST_STRANGER";
 
 fn host() -> Daemon {
     Fabric::new().processes("apps", "").start().unwrap()
@@ -109,8 +117,8 @@ fn be_child() {
     let (inbox, outbox) = (Area::of(own.memory()).unwrap(), Area::of(other.memory()).unwrap());
     let mut seen = 0;
     let mut events = Vec::new();
-    loop {
-        device.poll(&mut events).unwrap();
+    // Until it is killed, or its daemon is.
+    while device.poll(&mut events).is_ok() {
         assert!(!events.drain(..).any(|event| matches!(event, Event::PeerGone { .. })));
         let (prod, _) = inbox.read();
         if prod == seen {
@@ -121,6 +129,36 @@ fn be_child() {
         if outbox.publish(prod, prod) {
             other.signal().unwrap();
         }
+    }
+}
+
+/// Not a test but a process of another user: says what the door said.
+#[test]
+fn be_stranger() {
+    let Some(door) = std::env::var_os(STRANGER) else { return };
+    let said = vhost::join(door.as_ref()).map_or_else(|error| error.to_string(), |_| "in".into());
+    println!("child: {said}");
+}
+
+/// The user that stands for others.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn the_user_is_the_one_that_the_kernel_names() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Only root can be somebody else.
+    }
+    for (list, expected) in
+        [("uids = [65534]", "in"), ("gids = [65534]", "in"), ("uids = [0]", "user 65534")]
+    {
+        let daemon = Fabric::new().processes("apps", list).start().unwrap();
+        let mut stranger = Command::new(std::env::current_exe().unwrap());
+        stranger.args(["--exact", "be_stranger", "--nocapture"]);
+        stranger.env(STRANGER, daemon.socket("apps")).uid(NOBODY).gid(NOBODY);
+        let output = stranger.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(expected), "{list}: {said}");
+        assert_eq!(vhost::join(&daemon.socket("apps")).is_ok(), list == "uids = [0]", "{list}");
     }
 }
 
@@ -272,10 +310,16 @@ fn a_daemon_that_is_killed_is_seen_at_once_and_memory_stays() {
     device.poll(&mut Vec::new()).unwrap();
     assert!(device.arm().unwrap());
     drop(daemon);
-    let mut fds = [PollFd::from_borrowed_fd(device.fd(), PollFlags::IN)];
-    assert_eq!(poll(&mut fds, None).unwrap(), 1);
-    device.woken();
-    assert!(matches!(device.poll(&mut Vec::new()), Err(Error::Gone)));
+    let error = loop {
+        // Each wake-up tells of one thing: the child, which ends too, may come first.
+        let mut fds = [PollFd::from_borrowed_fd(device.fd(), PollFlags::IN)];
+        assert_eq!(poll(&mut fds, None).unwrap(), 1);
+        device.woken();
+        if let Err(error) = device.poll(&mut Vec::new()) {
+            break error;
+        }
+    };
+    assert!(matches!(error, Error::Gone), "{error}");
     assert!(matches!(device.arm(), Err(Error::Gone)));
     assert!(device.is_gone() && other.is_dead());
     let start = Instant::now();
@@ -306,4 +350,53 @@ fn processes_that_come_and_go_leave_nothing_in_the_daemon() {
         no_more_than(&now, &before)
             && stats(&daemon).contains(": 0 VMs, 0 pairs, 0 memory files, 0 DMBs")
     });
+}
+
+/// GET_SHARED_OBJECT, as a process should not ask it: whether a descriptor came back.
+fn ask_for_bell(socket: &UnixStream, name: &[u8; 16]) -> bool {
+    let request = raw::message(GET_SHARED_OBJECT, raw::VERSION_1 | raw::NEED_REPLY, name);
+    raw::send(socket, &request, &[]).unwrap();
+    let (mut bytes, mut space) =
+        ([0; 12], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [std::io::IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    assert_eq!(received.bytes, 12, "the daemon hung up");
+    control.drain().count() > 0
+}
+
+#[test]
+fn bells_are_given_once_and_only_for_pairs_of_processes() {
+    let daemon = Fabric::new().processes("apps", "").vm("vm", &["default"]).start().unwrap();
+    let connection = vhost::enter(&daemon.socket("apps")).unwrap();
+    let socket = connection.try_clone().unwrap();
+    let device = vhost::over(connection).unwrap();
+    let (peer, vm) = (join(&daemon), daemon.join("vm", Options::default()).unwrap());
+    let vm_gid = vm.config().gid;
+    assert!(!ask_for_bell(&socket, &peer.gid()), "no pair yet");
+    let _own = device.register(peer.gid(), LEN).unwrap();
+    assert!(!ask_for_bell(&socket, &peer.gid()), "register has asked already");
+    let _for_vm = device.register(vm_gid, LEN).unwrap();
+    let _for_itself = device.register(device.gid(), LEN).unwrap();
+    for name in [vm_gid, device.gid(), [3; 16]] {
+        assert!(!ask_for_bell(&socket, &name), "{name:?}");
+    }
+    // The peer's own end is still there for it.
+    drop(peer.register(device.gid(), LEN).unwrap());
+    device.query(peer.gid(), None).unwrap();
+}
+
+#[test]
+fn a_process_that_says_nothing_or_nonsense_at_the_door_costs_only_itself() {
+    let daemon = host();
+    let silent: Vec<_> = (0..20).map(|_| daemon.connect("apps").unwrap()).collect();
+    let loud: Vec<_> = (0..20).map(|_| daemon.connect("apps").unwrap()).collect();
+    for mut stream in &loud {
+        // It may have been let in and closed already.
+        let _ = stream.write_all(&[0xff; 4096]);
+    }
+    drop(loud);
+    drop(join(&daemon));
+    drop(silent);
+    eventually("the end of all members", || stats(&daemon).contains(": 0 VMs"));
 }

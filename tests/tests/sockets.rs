@@ -21,7 +21,7 @@ use ism_client::vhost;
 use ism_frontend::{Daemon, Fabric};
 use ism_tests::fabric::eventually;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use smc_socket::{Config, Handshake, RecvFlags, Role, SendFlags, Socket, Stack};
 
 const DOOR: &str = "SOCKETS_DOOR";
@@ -52,7 +52,16 @@ fn recv(socket: &Socket, most: usize) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// The child: `send=N`, `recv=N`, `echo` until the end, `ready`, `park`.
+/// Leaves this process no descriptor.
+fn starve() {
+    let used = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let limit = Rlimit { current: Some(used.saturating_sub(1)), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// The child: `send=N`, `recv=N`, `echo` until the end, `ready`, `park`; `another`: a second connection;
+/// `again=N`: its handshake, which ends with SMC or TCP, N bytes if SMC, and its close; `starve`: has no
+/// descriptors from here on.
 #[test]
 fn child() {
     let Ok(door) = std::env::var(DOOR) else { return };
@@ -60,10 +69,20 @@ fn child() {
     let stack = stack(Path::new(&door), Config::default().spin);
     let tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let socket = begin(&stack, tcp, Role::Client);
+    let mut another = None;
     for word in std::env::var(SCRIPT).unwrap().split(' ') {
         match word.split_once('=').map_or((word, 0), |(word, n)| (word, n.parse().unwrap())) {
             ("send", n) => assert_eq!(send(&socket, &vec![b'c'; n]).unwrap(), n),
             ("recv", n) => assert_eq!(recv(&socket, n).unwrap().len(), n),
+            ("another", _) => another = Some(TcpStream::connect(("127.0.0.1", port)).unwrap()),
+            ("starve", _) => starve(),
+            ("again", n) => {
+                let socket = begin(&stack, another.take().unwrap(), Role::Client);
+                assert!(!matches!(socket.handshake(), Handshake::Failed(_)));
+                if socket.handshake() == Handshake::Smc {
+                    assert_eq!(send(&socket, &vec![b'c'; n]).unwrap(), n);
+                }
+            }
             ("ready", _) => println!("\nREADY"),
             ("park", _) => thread::sleep(Duration::from_secs(60)),
             ("echo", _) => loop {
@@ -85,6 +104,7 @@ struct World {
     daemon: Daemon,
     stack: Stack,
     child: Child,
+    listener: TcpListener,
     socket: Arc<Socket>,
 }
 
@@ -103,7 +123,7 @@ impl World {
             .unwrap();
         let socket = begin(&stack, listener.accept().unwrap().0, Role::Server);
         assert_eq!(socket.handshake(), Handshake::Smc);
-        Self { daemon, stack, child, socket }
+        Self { daemon, stack, child, listener, socket }
     }
 
     /// Waits for the script's `ready`.
@@ -267,4 +287,32 @@ fn who_waits_needs_no_cpu() {
     none.unwrap_err();
     let run = Duration::from_nanos(run_time() - before);
     assert!(run < Duration::from_millis(5), "{run:?} of CPU in 500 ms of waiting");
+}
+
+#[test]
+fn a_client_may_be_gone_before_the_server_knows_of_it() {
+    let mut world = World::new("another again=9", Duration::ZERO);
+    let tcp = world.listener.accept().unwrap().0;
+    let another = world.stack.begin(Box::new(tcp), Role::Server, true);
+    // The proposal is answered, and the confirm lies there while the client sends, closes and ends.
+    while another.advance() == Handshake::Pending && world.child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    eventually("the end of the handshake", || another.advance() != Handshake::Pending);
+    assert_eq!(another.handshake(), Handshake::Smc);
+    assert_eq!(recv(&another, 100).unwrap(), [b'c'; 9]);
+    assert_eq!(recv(&another, 1).unwrap(), b"");
+}
+
+#[test]
+fn without_descriptors_connections_live_and_new_ones_are_tcps() {
+    let mut world = World::new("another starve ready recv=5 send=5 again send=7", Duration::ZERO);
+    world.ready();
+    thread::sleep(Duration::from_millis(50));
+    send(&world.socket, b"12345").unwrap();
+    assert_eq!(recv(&world.socket, 5).unwrap(), b"ccccc");
+    let another = begin(&world.stack, world.listener.accept().unwrap().0, Role::Server);
+    assert!(!matches!(another.handshake(), Handshake::Failed(_)), "{:?}", another.handshake());
+    assert_eq!(recv(&world.socket, 7).unwrap(), [b'c'; 7]);
+    assert!(world.child.wait().unwrap().success());
 }

@@ -35,6 +35,9 @@ Examples:
   VMs whose kernels do not trust one another:
     vhost-user-ism --mode copied --check-cdc --vm name=a,socket=a.sock --vm name=b,socket=b.sock
 
+  Processes of this host beside a VM, for programs of the daemon's user and of user 1000:
+    vhost-user-ism --vm name=a,socket=a.sock --processes name=apps,socket=apps.sock,uids=0+1000
+
   A VM more, while the others run (start the daemon with --control-socket /run/ism/control):
     vhost-user-ism ctl --control-socket /run/ism/control add-vm name=c,socket=/run/ism/c.sock
 

@@ -47,6 +47,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         plan.push(("instructions of the protocol", Box::new(bench::instructions)));
         plan.push(("fuzzing", Box::new(|| fuzz(options.fuzz))));
         plan.push(("QEMU, guest kernel and userland", Box::new(guest)));
+        plan.push(("discovery's BPF object is its source's", Box::new(bpf_object)));
         plan.push(("tests in VMs", Box::new(vm_tests)));
         plan.push(("the demo, short", Box::new(demo)));
     }
@@ -109,6 +110,11 @@ fn fuzz(seconds: u32) -> Result<()> {
 
 fn guest() -> Result<()> {
     run(Command::new(repo::root().join("qemu-scripts/get")).arg("all"))
+}
+
+/// The object is checked in, so that a build needs no BPF compiler.
+fn bpf_object() -> Result<()> {
+    run(Command::new(repo::root().join("smc/discovery/bpf/build")).arg("--check"))
 }
 
 /// One after another: two VMs already fill two cores.

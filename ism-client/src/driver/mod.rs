@@ -10,7 +10,7 @@
 mod dmb;
 mod peer;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,7 @@ use dmb::Grant;
 pub use dmb::{Dmb, Remote};
 use peer::{Forgotten, Peer};
 
+use crate::bell::Taken;
 use crate::error::{Error, Result};
 use crate::port::{Identity, Port, PortEvent, Wanted};
 
@@ -87,8 +88,19 @@ struct Tables {
     grants: HashMap<u64, Arc<Grant>>,
     /// The writer of each own DMB, by index; `None`: REGISTER is under way.
     own: BTreeMap<u32, Option<Arc<Peer>>>,
+    /// Indices below `next_index` that are not in use.
+    free: BTreeSet<u32>,
+    /// Indices from here on were never used.
+    next_index: u32,
     /// What was found while something else was looked for.
     events: VecDeque<Event>,
+}
+
+impl Tables {
+    fn release_index(&mut self, index: u32) {
+        self.own.remove(&index);
+        self.free.insert(index);
+    }
 }
 
 /// The descriptor of the port in the epoll set; bells have their peer's address.
@@ -159,7 +171,7 @@ impl Device {
                 Ok(Dmb::new(self.clone(), peer, index, registered))
             }
             Err(error) => {
-                self.0.lock().own.remove(&index);
+                self.0.lock().release_index(index);
                 Err(error)
             }
         }
@@ -232,6 +244,9 @@ impl Device {
 
     /// After sleep, when [`Device::fd`] was readable: makes it unreadable. Then [`Device::poll`].
     pub fn woken(&self) {
+        if self.0.is_rung_by_the_one() {
+            return;
+        }
         let mut ready = [const { std::mem::MaybeUninit::uninit() }; READY];
         let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         let Ok((ready, _)) = epoll::wait(&self.0.epoll, &mut ready[..], Some(&zero)) else {
@@ -279,8 +294,14 @@ impl Inner {
     /// The lowest free index, in use from now on.
     fn reserve_index(&self) -> Result<u32> {
         let mut tables = self.lock();
-        let free = (0..self.identity.max_dmbs).find(|index| !tables.own.contains_key(index));
-        let index = free.ok_or(Error::NoIndex(self.identity.max_dmbs))?;
+        let index = match tables.free.pop_first() {
+            Some(index) => index,
+            None if tables.next_index < self.identity.max_dmbs => {
+                tables.next_index += 1;
+                tables.next_index - 1
+            }
+            None => return Err(Error::NoIndex(self.identity.max_dmbs)),
+        };
         tables.own.insert(index, None);
         Ok(index)
     }
@@ -389,13 +410,14 @@ impl Inner {
 
     /// Hears a peer's bell from now on, if it has one; asks for it once.
     fn listen(&self, peer: &Arc<Peer>) {
-        let ask = || self.port.bell(peer.gid());
         // Without a bell the fabric rings.
-        let Some(bell) = peer.open_bell(ask) else { return };
-        let data = epoll::EventData::new_u64(peer.id());
-        if epoll::add(&self.epoll, bell.fd(), data, epoll::EventFlags::IN).is_err() {
-            bell.close();
-        }
+        peer.open_bell(
+            || self.port.bell(peer.gid()),
+            |bell| {
+                let data = epoll::EventData::new_u64(peer.id());
+                epoll::add(&self.epoll, bell, data, epoll::EventFlags::IN).is_ok()
+            },
+        );
     }
 
     fn ignore(&self, peer: &Peer) {
@@ -405,10 +427,20 @@ impl Inner {
         }
     }
 
+    /// The usual case, one peer that rang, without asking epoll who it was. What else is readable stays so.
+    fn is_rung_by_the_one(&self) -> bool {
+        let tables = self.lock();
+        let mut peers = tables.peers.values();
+        match (peers.next(), peers.next()) {
+            (Some(peer), None) => peer.bell().is_some_and(|bell| bell.take() == Taken::Ring),
+            _ => false,
+        }
+    }
+
     fn drain_bell(&self, id: u64) {
         let peer = self.lock().peers.values().find(|peer| peer.id() == id).cloned();
         if let Some(peer) = peer
-            && peer.bell().is_some_and(|bell| !bell.drain())
+            && peer.bell().is_some_and(|bell| bell.take() == Taken::Closed)
         {
             // The peer's process has gone; the fabric will say so.
             self.ignore(&peer);
@@ -419,7 +451,7 @@ impl Inner {
     fn unregister(&self, token: u64, index: u32) {
         // What fails here fails with the device, and then nothing is left to give back.
         let _ = self.port.unregister(token);
-        self.lock().own.remove(&index);
+        self.lock().release_index(index);
     }
 
     /// Rings for a granted DMB.

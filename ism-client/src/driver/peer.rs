@@ -12,7 +12,7 @@ use ism_abi::Gid;
 use smc_ring::signal_page::PageView;
 use smc_ring::{SignalPage, View};
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::bell::Bell;
 use crate::error::Result;
@@ -104,14 +104,20 @@ impl Peer {
         Ok(())
     }
 
-    /// The bell if it was opened by this call.
-    pub(super) fn open_bell(&self, ask: impl FnOnce() -> Result<Option<OwnedFd>>) -> Option<&Bell> {
-        let mut opened = false;
-        let bell = self.bell.get_or_init(|| {
-            opened = true;
-            if self.own { Bell::own().ok() } else { ask().ok().flatten().map(Bell::new) }
+    /// Opens the bell if it was not asked for before. The peer rings it once `hear` was done; where that
+    /// fails there is no bell, which the peer sees by its closed end.
+    pub(super) fn open_bell(
+        &self,
+        ask: impl FnOnce() -> Result<Option<OwnedFd>>,
+        hear: impl FnOnce(BorrowedFd<'_>) -> bool,
+    ) {
+        self.bell.get_or_init(|| {
+            let bell =
+                if self.own { Bell::own().ok() } else { ask().ok().flatten().map(Bell::new) };
+            let bell = bell.filter(|bell| hear(bell.fd()))?;
+            bell.announce();
+            Some(bell)
         });
-        bell.as_ref().filter(|_| opened)
     }
 
     pub(super) fn bell(&self) -> Option<&Bell> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ism_abi::SHM_WINDOW;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::connection::Connection;
@@ -29,6 +30,8 @@ const WRITABLE: u64 = 1;
 pub(super) struct Channel {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    /// The process that has the thread.
+    process: u32,
 }
 
 impl Channel {
@@ -39,20 +42,32 @@ impl Channel {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let stop = Arc::new(eventfd(0, flags).map_err(Error::io("eventfd"))?);
         let (stopped, window) = (Arc::clone(&stop), Arc::clone(window));
+        // The program's signals are for its own threads, whose calls they may have to interrupt.
+        let blocked = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
         let thread = std::thread::Builder::new()
             .name("ism-client".into())
             .stack_size(STACK)
-            .spawn(move || serve(&ours, &stopped, &window))
-            .map_err(Error::io("starting the channel's thread"))?;
-        Ok(Self { stop, thread: Some(thread) })
+            .spawn(move || serve(&ours, &stopped, &window));
+        if let Ok(before) = blocked {
+            // Fails for a wrong `how` only.
+            let _ = before.thread_set_mask();
+        }
+        let thread = thread.map_err(Error::io("starting the channel's thread"))?;
+        Ok(Self { stop, thread: Some(thread), process: std::process::id() })
     }
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
+        let thread = self.thread.take();
+        if std::process::id() != self.process {
+            // A child of fork has the handle and not the thread, and would wait for ever.
+            std::mem::forget(thread);
+            return;
+        }
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            // It has nothing to say; a child of fork has no such thread.
+        if let Some(thread) = thread {
+            // It has nothing to say.
             let _ = thread.join();
         }
     }

@@ -140,14 +140,16 @@ impl Connection {
         body: &[u8],
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<Message> {
-        message::request(&self.0, code, body, fd).map_err(|error| failed(what, error))?;
-        let reply = message::receive(&self.0).map_err(|error| failed(what, error))?;
-        if reply.is_reply && reply.code == code {
-            return Ok(reply);
-        }
+        let reply = message::request(&self.0, code, body, fd)
+            .and_then(|()| message::receive(&self.0))
+            .map_err(|error| failed(what, error));
+        let reply = reply.and_then(|reply| {
+            let is_it = reply.is_reply && reply.code == code;
+            let wrong = format!("message {} in answer to {what}", reply.code);
+            if is_it { Ok(reply) } else { Err(Error::Device(wrong)) }
+        });
         // Answers would be mixed up from here on.
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
-        Err(Error::Device(format!("message {} in answer to {what}", reply.code)))
+        reply.inspect_err(|_| drop(self.0.shutdown(std::net::Shutdown::Both)))
     }
 }
 

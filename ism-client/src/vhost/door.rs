@@ -13,11 +13,11 @@ use super::PATIENCE;
 use super::message::receive_some;
 use crate::error::{Error, Result};
 
-/// Knocks at `socket`.
+/// Knocks at the daemon's door `socket`; the connection that this process is a member by.
 ///
 /// # Errors
 /// Nobody is there, the daemon refuses, or it says something else.
-pub(super) fn enter(socket: &Path) -> Result<UnixStream> {
+pub fn enter(socket: &Path) -> Result<UnixStream> {
     let door = UnixStream::connect(socket).map_err(Error::io("connecting to the daemon's door"))?;
     door.set_read_timeout(Some(PATIENCE)).map_err(Error::io("setting a timeout"))?;
     let mut message = [0; MAX_TEXT + 2];

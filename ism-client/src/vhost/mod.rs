@@ -34,8 +34,11 @@ use connection::Connection;
 use queue::{Buffer, Queue};
 use window::Window;
 
-/// How long the daemon may take for an answer; it waits for peers for 2 s at most.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub use door::enter;
+
+/// How long the daemon may take for an answer; it waits for peers for 2 s at most. One that takes longer is
+/// taken as dead (ISM-DRV-14).
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an event's buffer.
 const EVENT_LEN: u32 = 64;
 const _: () = assert!(EVENT_LEN as usize == EVENT_SIZE, "the longest event fits");
@@ -47,8 +50,15 @@ const CONTROL_ROOM: u32 = 256;
 /// # Errors
 /// Nobody listens there, the daemon does not let this process in, or cannot serve it.
 pub fn join(socket: &Path) -> Result<Device> {
-    let stream = door::enter(socket)?;
-    let (port, config) = Port::new(stream)?;
+    over(door::enter(socket)?)
+}
+
+/// As [`join`], on the connection that the door gave.
+///
+/// # Errors
+/// The daemon cannot serve this process.
+pub fn over(connection: UnixStream) -> Result<Device> {
+    let (port, config) = Port::new(connection)?;
     Device::new(Box::new(Coded::new(port, &config)?))
 }
 
@@ -60,6 +70,8 @@ struct Port {
     socket: OwnedFd,
     /// It has hung up.
     gone: AtomicBool,
+    /// The process that joined. A child of fork has these queues too, but no part in them.
+    process: u32,
     window: Arc<Window>,
     control: Mutex<Queue>,
     events: Mutex<Queue>,
@@ -89,6 +101,7 @@ impl Port {
         let port = Self {
             _channel: channel,
             gone: AtomicBool::new(false),
+            process: std::process::id(),
             interrupt,
             connection: Mutex::new(connection),
             socket,
@@ -113,6 +126,18 @@ impl Port {
     /// Whether it was seen to have hung up. Costs no system call.
     fn is_gone(&self) -> Result<()> {
         if self.gone.load(Ordering::Relaxed) { Err(Error::Gone) } else { Ok(()) }
+    }
+
+    /// Refuses a child of fork, which would spoil the queues for its parent.
+    fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.process { Ok(()) } else { Err(Error::Gone) }
+    }
+
+    /// The daemon did not answer: what it still writes must not be taken for the next answer.
+    fn give_up(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+        // Its end of the socket closes, so whoever sleeps is woken, and peers are told.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 
     /// Waits until a queue's descriptor is readable or the daemon hangs up.
@@ -143,6 +168,7 @@ impl Carrier for Port {
         let len = len.ok_or_else(too_long)?;
         let room = u32::try_from(room).ok().filter(|room| *room <= CONTROL_ROOM);
         let room = room.ok_or_else(too_long)?;
+        self.check_process()?;
         let mut queue = lock(&self.control);
         self.check()?;
         let (from, to) = (Buffer::read(0, len), Buffer::write(CONTROL_ROOM, room));
@@ -157,7 +183,7 @@ impl Carrier for Port {
                 queue.data().read(CONTROL_ROOM as usize, &mut reply)?;
                 return Ok(reply);
             }
-            self.wait(what, &queue, until)?;
+            self.wait(what, &queue, until).inspect_err(|_| self.give_up())?;
             queue.drain();
         }
     }
@@ -168,10 +194,12 @@ impl Carrier for Port {
 
     fn event(&self) -> Result<Option<[u8; EVENT_SIZE]>> {
         let mut queue = lock(&self.events);
-        let Some(used) = queue.used()? else {
-            // A hang-up is looked for by who was woken or is about to sleep.
+        if queue.is_quiet()? {
+            // A hang-up is looked for by who was woken.
             return self.is_gone().map(|()| None);
-        };
+        }
+        self.check_process()?;
+        let Some(used) = queue.used()? else { return Ok(None) };
         let mut event = [0; EVENT_SIZE];
         let at = usize::from(used.head) * EVENT_SIZE;
         queue.data().read(at, &mut event)?;
@@ -182,6 +210,7 @@ impl Carrier for Port {
     }
 
     fn ring(&self, token: u64) -> Result<()> {
+        self.check_process()?;
         let mut queue = lock(&self.signals);
         while queue.used()?.is_some() {}
         let until = Instant::now() + PATIENCE;
@@ -193,7 +222,7 @@ impl Carrier for Port {
             // The daemon is behind by a whole queue.
             queue.want_call(true)?;
             if queue.used()?.is_none() {
-                self.wait("signal", &queue, until)?;
+                self.wait("signal", &queue, until).inspect_err(|_| self.give_up())?;
                 queue.drain();
             }
         };
@@ -223,6 +252,7 @@ impl Carrier for Port {
     }
 
     fn bell(&self, gid: Gid) -> Result<Option<OwnedFd>> {
+        self.check_process()?;
         lock(&self.connection).shared_object(gid)
     }
 }

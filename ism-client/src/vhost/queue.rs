@@ -305,3 +305,95 @@ impl Queue {
         let _ = rustix::io::read(&self.call, &mut [0; 8]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// What a daemon writes into the used ring: elements from the start on, and the index.
+    fn use_up(queue: &Queue, elements: &[(u32, u32)], index: u16) {
+        for (n, (head, written)) in elements.iter().enumerate() {
+            let at = RING + ELEMENT * n;
+            queue.used.write(at, &head.to_le_bytes()).unwrap();
+            queue.used.write(at + 4, &written.to_le_bytes()).unwrap();
+        }
+        queue.used.u16(2).unwrap().store(index.to_le(), Ordering::Release);
+    }
+
+    fn control() -> Queue {
+        let ([control, ..], _ram) = all().unwrap();
+        control
+    }
+
+    #[test]
+    fn chains_are_described_as_virtio_wants_them() {
+        let mut queue = control();
+        queue.give(&[Buffer::read(0, 24), Buffer::write(256, 56)]).unwrap();
+        let head =
+            usize::from(u16::from_le(queue.available.u16(RING).unwrap().load(Ordering::Relaxed)));
+        assert_eq!(u16::from_le(queue.available.u16(2).unwrap().load(Ordering::Relaxed)), 1);
+        let mut first = [0; DESCRIPTOR];
+        queue.descriptors.read(head * DESCRIPTOR, &mut first).unwrap();
+        assert_eq!(first[..8], queue.data_address.to_le_bytes());
+        assert_eq!(first[8..14], [24, 0, 0, 0, 1, 0], "24 bytes, NEXT");
+        let next = usize::from(u16::from_le_bytes([first[14], first[15]]));
+        let mut second = [0; DESCRIPTOR];
+        queue.descriptors.read(next * DESCRIPTOR, &mut second).unwrap();
+        assert_eq!(second[..8], (queue.data_address + 256).to_le_bytes());
+        assert_eq!(second[8..14], [56, 0, 0, 0, 2, 0], "56 bytes, WRITE");
+    }
+
+    #[test]
+    fn what_was_used_can_be_given_again() {
+        let mut queue = control();
+        for round in 0..100u16 {
+            queue.give(&[Buffer::read(0, 8), Buffer::write(256, 8)]).unwrap();
+            assert!(queue.used().unwrap().is_none());
+            let slot = usize::from(round % queue.size);
+            let entry = RING + 2 * slot;
+            let head = u16::from_le(queue.available.u16(entry).unwrap().load(Ordering::Relaxed));
+            let at = RING + ELEMENT * slot;
+            queue.used.write(at, &u32::from(head).to_le_bytes()).unwrap();
+            queue.used.write(at + 4, &8u32.to_le_bytes()).unwrap();
+            queue.used.u16(2).unwrap().store((round + 1).to_le(), Ordering::Release);
+            let used = queue.used().unwrap().unwrap();
+            assert_eq!((used.head, used.written), (head, 8));
+            assert_eq!(queue.free(), Some(head), "the head is the next that is free");
+        }
+    }
+
+    #[test]
+    fn a_lying_used_ring_is_an_error() {
+        let table: [(&[(u32, u32)], u16); 5] = [
+            (&[(7, 0)], 1), // no chain in flight
+            (&[(4, 0)], 1), // past the table
+            (&[(u32::MAX, 0)], 1),
+            (&[], 5),        // more than the queue has
+            (&[], u16::MAX), // backwards
+        ];
+        for (elements, index) in table {
+            let mut queue = control();
+            queue.give(&[Buffer::read(0, 8)]).unwrap();
+            use_up(&queue, elements, index);
+            assert!(queue.used().is_err(), "{elements:?} {index}");
+        }
+        // The same chain twice.
+        let mut queue = control();
+        queue.give(&[Buffer::read(0, 8)]).unwrap();
+        use_up(&queue, &[(0, 0), (0, 0)], 2);
+        assert!(queue.used().is_ok_and(|used| used.is_some()));
+        assert!(queue.used().is_err());
+    }
+
+    #[test]
+    fn a_full_queue_refuses() {
+        let mut queue = control();
+        for _ in 0..queue.size {
+            queue.give(&[Buffer::read(0, 8)]).unwrap();
+        }
+        assert!(queue.free().is_none());
+        assert!(queue.give(&[Buffer::read(0, 8)]).is_err());
+    }
+}

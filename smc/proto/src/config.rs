@@ -6,6 +6,7 @@
 //! Invariant: an endpoint takes only a configuration that [`Config::check`] finds within Linux's
 //! bounds (`smc_sysctl.c`).
 
+use smc_wire::clc::{self, HOSTNAME};
 use smc_wire::id::Eid;
 
 use crate::handshake::eid::EidTable;
@@ -51,7 +52,7 @@ pub struct Config {
     /// The release of version 2 that is spoken: 0 or 1 (that is v2.1).
     pub release: u8,
     /// This host's name, blank-padded (`utsname`).
-    pub hostname: [u8; 32],
+    pub hostname: [u8; HOSTNAME],
     /// Two random bytes that tell this run from the host's last one (RFC 7609, A.2: instance id).
     pub instance: [u8; 2],
     /// The enterprise ids.
@@ -73,7 +74,7 @@ impl Default for Config {
             smcd: Versions::ALL,
             smcr: Versions::ALL,
             release: 1,
-            hostname: [b' '; 32],
+            hostname: clc::hostname(""),
             instance: [0; 2],
             eids: EidTable::new(None),
             pnet: PnetTable::default(),
@@ -98,10 +99,7 @@ pub struct ConfigError {
 impl Config {
     /// Sets the hostname: its first 32 bytes.
     pub fn set_hostname(&mut self, name: &str) {
-        self.hostname = [b' '; 32];
-        for (to, from) in self.hostname.iter_mut().zip(name.bytes()) {
-            *to = from;
-        }
+        self.hostname = clc::hostname(name);
     }
 
     /// Gives the host an EID of its own, as s390 has one.

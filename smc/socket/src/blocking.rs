@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use smc_proto::conn::SendFlags;
 
-use crate::channel::Inner;
+use crate::channel::{Channel, Inner};
 use crate::clock::Deadline;
 use crate::error;
 use crate::socket::Socket;
+use crate::spin::Spinning;
 use crate::types::RecvFlags;
 
 /// What has been moved, or else why not more.
@@ -32,24 +33,28 @@ impl Socket {
         flags: SendFlags,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
+        let channel = self.channel()?;
         let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
-        let mut deadline = None;
         let mut sent = 0;
+        let mut waiting: Option<Waiting<'_>> = None;
         loop {
-            match self.with(|inner| inner.send(buffers, sent, flags))? {
+            let (result, seen) = self.with(|inner| {
+                let result = inner.send(buffers, sent, flags);
+                let seen = inner.watch_if_blocked(&result);
+                (result, seen)
+            })?;
+            match result {
                 Ok(n) => {
                     sent += n;
                     if sent >= wanted || n == 0 {
                         return Ok(sent);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_blocked(&error) => {}
                 Err(error) => return partial(sent, error),
             }
-            let deadline = *deadline.get_or_insert_with(|| Deadline::after(timeout));
-            let room = |inner: &mut Inner| inner.conn.send_room().is_ok_and(|it| !it.is_empty());
-            let may_go_on = |inner: &mut Inner| room(inner) || inner.conn.send_room().is_err();
-            match self.wait_until(deadline, may_go_on) {
+            let waiting = waiting.get_or_insert_with(|| Waiting::begin(channel, timeout));
+            match self.go_on(channel, waiting, seen, &mut Inner::may_send) {
                 Ok(true) => {}
                 Ok(false) => return partial(sent, error::would_block()),
                 Err(error) => return partial(sent, error),
@@ -72,14 +77,17 @@ impl Socket {
         if flags.oob {
             return self.recv(buffers, flags);
         }
-        let mut deadline = None;
+        let channel = self.channel()?;
         let mut got = 0;
+        let mut waiting: Option<Waiting<'_>> = None;
         let room: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         loop {
             let behind = if flags.peek { 0 } else { got };
-            let (received, target, marked) = self.with(|inner| {
+            let (received, seen, target, marked) = self.with(|inner| {
                 let received = inner.recv(buffers, behind, flags);
-                (received, inner.target(room, all, flags.peek), inner.conn.is_at_mark())
+                let seen = inner.watch_if_blocked(&received);
+                let target = inner.target(room, all, flags.peek);
+                (received, seen, target, inner.conn.is_at_mark())
             })?;
             match received {
                 Ok(n) => {
@@ -88,21 +96,70 @@ impl Socket {
                         return Ok(got);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_blocked(&error) => {}
                 Err(error) => return partial(got, error),
             }
-            let deadline = *deadline.get_or_insert_with(|| Deadline::after(timeout));
             let least = if flags.peek { target } else { 1 };
-            match self.wait_until(deadline, |inner| inner.may_receive(least)) {
+            let waiting = waiting.get_or_insert_with(|| Waiting::begin(channel, timeout));
+            match self.go_on(channel, waiting, seen, &mut |inner| inner.may_receive(least)) {
                 Ok(true) => {}
                 Ok(false) => return partial(got, error::would_block()),
                 Err(error) => return partial(got, error),
             }
         }
     }
+
+    /// Waits until it may be worth to try again; false: the time is over.
+    fn go_on(
+        &self,
+        channel: &Channel,
+        waiting: &mut Waiting<'_>,
+        seen: Option<(u64, u64)>,
+        may: &mut dyn FnMut(&mut Inner) -> bool,
+    ) -> io::Result<bool> {
+        match seen {
+            // Something was moved, and more may be there by now.
+            None => self.wait_until(waiting.deadline, may),
+            Some(seen) => {
+                if waiting.spinning.until_changed(channel, seen, waiting.deadline) {
+                    return Ok(true);
+                }
+                self.sleep(channel, waiting.deadline, &mut |inner| {
+                    inner.look();
+                    may(inner)
+                })
+            }
+        }
+    }
+}
+
+/// A call that has begun to wait.
+struct Waiting<'a> {
+    deadline: Deadline,
+    spinning: Spinning<'a>,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(channel: &'a Channel, timeout: Option<Duration>) -> Self {
+        Self { deadline: Deadline::after(timeout), spinning: channel.spin.begin() }
+    }
+}
+
+fn is_blocked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 impl Inner {
+    /// If nothing could be done: watches. What changes are compared with.
+    fn watch_if_blocked(&mut self, result: &io::Result<usize>) -> Option<(u64, u64)> {
+        result.as_ref().is_err_and(is_blocked).then(|| self.watch())
+    }
+
+    /// Whether a send would go on: there is room, or an error to be given.
+    fn may_send(&mut self) -> bool {
+        self.conn.send_room().map_or(true, |room| !room.is_empty())
+    }
+
     /// Bytes after which a receive is content. Bytes that are only peeked at stay in the ring, so there
     /// can be no more.
     fn target(&self, room: usize, all: bool, peek: bool) -> usize {

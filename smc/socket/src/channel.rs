@@ -16,7 +16,7 @@ use smc_ring::area::AreaView;
 use smc_ring::{Area, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
-use crate::spin::Spin;
+use crate::spin::{Look, Spin};
 use crate::wakeup::Wakeup;
 
 /// An established connection.
@@ -76,7 +76,7 @@ pub(crate) struct Effects {
 }
 
 impl Channel {
-    /// The connection, over our DMB's memory and the peer's DMB.
+    /// The connection, over our DMB's memory and the peer's DMB, if it is still there.
     ///
     /// # Errors
     /// The memory is not what the handshake said.
@@ -84,19 +84,22 @@ impl Channel {
         established: Established,
         peer: PeerElement,
         own: &View,
-        remote: Arc<Remote>,
+        remote: Option<Arc<Remote>>,
         spin: Duration,
     ) -> Result<Self, OutOfBounds> {
         let size = established.receive.size.bytes() as usize;
         let own = own.part(0, size)?;
         let peer_size = peer.ring_len() as usize + Smcd::LEN;
-        let theirs = remote.memory().part(peer.cdc_offset() as usize, peer_size)?;
+        let far = |remote: Arc<Remote>| {
+            let theirs = remote.memory().part(peer.cdc_offset() as usize, peer_size)?;
+            Ok(Far { area: Area::of(&theirs)?, ring: Ring::of(&theirs)?, remote })
+        };
         let area = Area::of(&own)?;
         let inner = Inner {
             conn: Connection::new(&established.params),
             area: area.clone(),
             ring: Ring::of(&own)?,
-            far: Some(Far { area: Area::of(&theirs)?, ring: Ring::of(&theirs)?, remote }),
+            far: remote.map(far).transpose()?,
             seen: (0, 0),
             peer_dead: false,
             watched: false,
@@ -123,10 +126,11 @@ impl Channel {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Whether our area says something else than what `seen` was. No lock, no system call.
+impl Look for Channel {
     #[inline]
-    pub(crate) fn has_changed(&self, seen: (u64, u64)) -> bool {
+    fn has_changed(&self, seen: (u64, u64)) -> bool {
         self.area.read() != seen
     }
 }
@@ -218,8 +222,7 @@ impl Inner {
     pub(crate) fn peer_died(&mut self, reset: bool) {
         self.look();
         let info = self.conn.info();
-        let over = ConnectionState::CLOSED | ConnectionState::ABORTED;
-        if self.peer_dead || info.rx_state.intersects(over) {
+        if self.peer_dead || self.peer_is_over() {
             return;
         }
         self.peer_dead = true;
@@ -240,6 +243,12 @@ impl Inner {
         let info = self.conn.info();
         let aborted = info.rx_state | info.tx_state;
         self.peer_dead || aborted.contains(ConnectionState::ABORTED)
+    }
+
+    /// Whether the peer has closed or aborted, or it was said for it.
+    pub(crate) fn peer_is_over(&self) -> bool {
+        let over = ConnectionState::CLOSED | ConnectionState::ABORTED;
+        self.conn.info().rx_state.intersects(over)
     }
 
     /// Whether the peer has said that it sends no more.

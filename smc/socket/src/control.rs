@@ -5,7 +5,7 @@
 //! Invariant: one lock around all of it, under which no connection's lock is taken and no observer is
 //! called; what needs those is handed out as [`Later`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ism_abi::status;
@@ -24,7 +24,8 @@ use smc_wire::id::{Chid, DmbToken, IsmGid};
 use crate::channel::Channel;
 use crate::shared::{Outcome, Shared};
 use crate::table::Table;
-use crate::tcp::{self, Front};
+use crate::tcp::{self, Front, Standing};
+use crate::types::Role;
 
 /// The only device's name.
 pub(crate) const DEVICE: DeviceId = DeviceId(1);
@@ -40,6 +41,8 @@ pub(crate) struct Control {
     own: HashMap<BufferId, Own>,
     /// Peers' DMBs: a DMB serves many connections one after another.
     remotes: HashMap<DmbToken, Arc<Remote>>,
+    /// Peers that memory can be shared with.
+    reached: HashSet<ism_abi::Gid>,
     spin: std::time::Duration,
 }
 
@@ -95,7 +98,8 @@ impl Control {
             max_dmb: limits.max_dmb_len,
         });
         let (sockets, own, remotes) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { endpoint, device, sockets, table, own, remotes, spin }
+        let reached = HashSet::new();
+        Self { endpoint, device, sockets, table, own, remotes, reached, spin }
     }
 
     /// Makes a socket known.
@@ -162,6 +166,7 @@ impl Control {
     /// A peer is gone: its DMBs are.
     pub(crate) fn peer_gone(&mut self, now: Instant, gid: ism_abi::Gid) {
         self.remotes.retain(|_, remote| remote.owner() != gid);
+        self.reached.remove(&gid);
         let event = DeviceEvent::Device { gid: ism_gid(gid) };
         self.endpoint.handle_event(now, DEVICE, &event);
     }
@@ -194,19 +199,24 @@ impl Control {
                 }
             }
             Wish::QueryRemoteGid { conn, gid, .. } => {
-                let reached = self.device.query(abi_gid(gid), None).is_ok();
+                let reached = self.reaches(abi_gid(gid));
                 self.endpoint.handle_remote_gid(now, conn, reached);
             }
             // There is no RoCE port to be reached.
             Wish::ResolveNextHop { conn, .. } => self.endpoint.handle_next_hop(now, conn, None),
             Wish::Attach { conn, device, token } => {
-                let len = self.attach(token).map(|remote| remote.memory().len() as u64).ok();
+                let len = match self.attach(token) {
+                    Ok(remote) => Some(remote.memory().len() as u64),
+                    Err(_) if self.is_orphan(conn) => Some(u64::MAX),
+                    Err(_) => None,
+                };
                 self.endpoint.handle_attached(now, conn, device, token, len);
             }
             // Kept for the next connection, until its owner ends it.
             Wish::Detach { .. } => {}
             Wish::Established(established) => self.established(now, *established, later),
-            Wish::Fallback { conn, reason } => self.settle(conn, Outcome::Tcp(reason), later),
+            // Over SMC-D only one side is ever left to decline, so there is no Decline to skip.
+            Wish::Fallback { conn, reason, .. } => self.settle(conn, Outcome::Tcp(reason), later),
             Wish::Failed { conn, failure } => {
                 if let Some(tcp) = self.sockets.get(&conn).and_then(|socket| socket.tcp()) {
                     tcp::reset(&*tcp);
@@ -222,6 +232,15 @@ impl Control {
             // Without RoCE ports no group has links.
             Wish::Links { .. } => {}
         }
+    }
+
+    /// Whether memory can be shared with a peer: asked once, until the peer goes.
+    fn reaches(&mut self, gid: ism_abi::Gid) -> bool {
+        let reached = self.reached.contains(&gid) || self.device.query(gid, None).is_ok();
+        if reached {
+            self.reached.insert(gid);
+        }
+        reached
     }
 
     fn carry_out_group(&mut self, now: Instant, wish: group::Wish) {
@@ -287,6 +306,20 @@ impl Control {
         Ok(remote)
     }
 
+    /// Whether the client of this connection has confirmed and is gone since: what it has sent is in our
+    /// DMB, and can be read to its end.
+    fn is_orphan(&self, conn: ConnId) -> bool {
+        let server = self.sockets.get(&conn).filter(|socket| socket.role == Role::Server);
+        let tcp = server.and_then(|socket| socket.tcp());
+        tcp.is_some_and(|tcp| tcp::standing(&*tcp) != Standing::Up)
+    }
+
+    /// Sockets whose handshakes go on.
+    pub(crate) fn handshakes(&self) -> Vec<Arc<Shared>> {
+        let all = self.sockets.values();
+        all.filter(|socket| socket.outcome().is_none()).cloned().collect()
+    }
+
     fn settle(&mut self, conn: ConnId, outcome: Outcome, later: &mut Vec<Later>) {
         if let Some(socket) = self.sockets.remove(&conn) {
             socket.settle(outcome);
@@ -315,9 +348,9 @@ impl Control {
 
     fn channel(&self, established: Established) -> Option<Channel> {
         let peer = *established.path.element()?;
-        let remote = self.remotes.get(&peer.token())?;
+        let remote = self.remotes.get(&peer.token()).cloned();
         let own = self.own.get(&established.receive.id)?;
-        Channel::new(established, peer, own.dmb.memory(), Arc::clone(remote), self.spin).ok()
+        Channel::new(established, peer, own.dmb.memory(), remote, self.spin).ok()
     }
 }
 

@@ -6,7 +6,7 @@
 //! Invariant: while a thread sleeps, whoever has taken signals leaves the doorbells armed; so each
 //! signal is either taken and passed on, or rings.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ const TCP_END: Duration = Duration::from_millis(250);
 /// What all sockets of a stack share.
 pub(crate) struct Core {
     pub(crate) device: Device,
+    /// How long a handshake looks for an answer before it sleeps.
+    pub(crate) handshake_spin: Duration,
     control: Mutex<Control>,
     table: Arc<Table>,
     /// Held by who takes the device's events.
@@ -38,18 +40,27 @@ pub(crate) struct Core {
     sleeping: AtomicUsize,
     /// Connections whose peer is gone, until TCP has said how.
     doomed: Mutex<Vec<(Instant, Arc<Shared>)>>,
+    /// When the time matters next, in nanoseconds; `u64::MAX` for never.
+    timer: AtomicU64,
     device_gone: AtomicBool,
 }
 
 impl Core {
-    pub(crate) fn new(device: Device, control: Control, table: Arc<Table>) -> Self {
+    pub(crate) fn new(
+        device: Device,
+        control: Control,
+        table: Arc<Table>,
+        handshake_spin: Duration,
+    ) -> Self {
         Self {
             device,
+            handshake_spin,
             control: Mutex::new(control),
             table,
             turn: Mutex::default(),
             sleeping: AtomicUsize::new(0),
             doomed: Mutex::default(),
+            timer: AtomicU64::new(u64::MAX),
             device_gone: AtomicBool::new(false),
         }
     }
@@ -67,7 +78,22 @@ impl Core {
             result
         };
         later.into_iter().for_each(|later| self.afterwards(now, later));
+        self.set_timer();
         result
+    }
+
+    /// Says when the time matters next, after anything that may have changed it.
+    fn set_timer(&self) {
+        let doomed = self.doomed();
+        // Under both locks, so that of two threads the later one's word stays.
+        let control = self.lock();
+        let doomed = doomed.iter().map(|(at, _)| *at).min();
+        let next = [control.endpoint.poll_timeout(), doomed].into_iter().flatten().min();
+        self.timer.store(next.map_or(u64::MAX, |at| at.0), Ordering::Relaxed);
+    }
+
+    fn doomed(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Shared>)>> {
+        self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
@@ -80,20 +106,36 @@ impl Core {
                 // The peer may have written before anybody knew whose the signal was.
                 let release = socket.observed();
                 self.release_if(release, &socket);
+                if socket.is_orphan() {
+                    self.ask_tcp(&socket);
+                }
                 let ready = socket.channel().map(|it| it.with(|inner| inner.readiness()).0);
                 socket.notify(ready.unwrap_or(Ready::READABLE | Ready::WRITABLE));
             }
             Later::Abort { socket, tell_peer: true } => self.abort(&socket, Gone::Group),
             Later::Abort { socket, tell_peer: false } => {
-                if self.device_gone.load(Ordering::Relaxed) {
+                // Its last word may not have been signalled.
+                let release = socket.look();
+                self.release_if(release, &socket);
+                if self.is_gone() || socket.is_closed() {
                     return self.abort(&socket, Gone::Unreachable);
                 }
-                self.ask_tcp(&socket);
-                if !socket.tcp_is_over() {
-                    let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-                    doomed.push((now.after(TCP_END), socket));
-                }
+                self.judge(now.after(TCP_END), socket);
             }
+        }
+    }
+
+    /// The peer of a connection is gone: it ends as TCP says that the peer did, if TCP says so before
+    /// `deadline`.
+    fn judge(&self, deadline: Instant, socket: Arc<Shared>) {
+        self.ask_tcp(&socket);
+        if socket.peer_is_over() {
+            return;
+        }
+        if socket.tcp_is_over() || deadline <= clock::now() {
+            self.abort(&socket, Gone::Unreachable);
+        } else {
+            self.doomed().push((deadline, socket));
         }
     }
 
@@ -118,6 +160,15 @@ impl Core {
     pub(crate) fn release_if(&self, due: bool, socket: &Arc<Shared>) {
         if due {
             self.release(socket);
+        }
+    }
+
+    /// Goes on with a handshake as far as it can be without waiting.
+    pub(crate) fn advance(&self, socket: &Arc<Shared>) {
+        while socket.outcome().is_none() {
+            if !self.control(|control, now| control.feed(now, socket)) {
+                break;
+            }
         }
     }
 
@@ -175,7 +226,12 @@ impl Core {
             Event::Unregistered { token } => {
                 self.control(|control, _| control.forget_remote(DmbToken(token)));
             }
-            Event::PeerGone { gid } => self.control(|control, now| control.peer_gone(now, gid)),
+            Event::PeerGone { gid } => {
+                // What it said before may end a handshake well.
+                let handshakes = self.control(|control, _| control.handshakes());
+                handshakes.iter().for_each(|socket| self.advance(socket));
+                self.control(|control, now| control.peer_gone(now, gid));
+            }
             Event::Software { gid, code, info } => {
                 self.control(|control, now| control.software(now, gid, code, info));
             }
@@ -190,34 +246,28 @@ impl Core {
     }
 
     fn timers(&self) {
-        let now = clock::now();
-        let due = self.lock().endpoint.poll_timeout().is_some_and(|at| at <= now);
-        if due {
-            self.control(|control, now| control.endpoint.handle_timeout(now));
+        let next = self.timer.load(Ordering::Relaxed);
+        if next == u64::MAX || clock::now().0 < next {
+            return;
         }
-        let doomed: Vec<_> = {
-            let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-            doomed.drain(..).collect()
-        };
-        for (deadline, socket) in doomed {
-            self.ask_tcp(&socket);
-            if socket.tcp_is_over() {
-                continue;
-            }
-            if deadline <= now {
-                self.abort(&socket, Gone::Unreachable);
-            } else {
-                let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-                doomed.push((deadline, socket));
-            }
-        }
+        self.control(|control, now| control.endpoint.handle_timeout(now));
+        self.end_doomed();
+        self.set_timer();
+    }
+
+    /// Ends the connections whose TCP has said, or will not say, how.
+    #[cold]
+    fn end_doomed(&self) {
+        let doomed = std::mem::take(&mut *self.doomed());
+        doomed.into_iter().for_each(|(deadline, socket)| self.judge(deadline, socket));
     }
 
     /// When [`Core::dispatch`] is due for the time's sake.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
-        let doomed = doomed.iter().map(|(at, _)| *at).min();
-        [self.lock().endpoint.poll_timeout(), doomed].into_iter().flatten().min()
+        match self.timer.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            at => Some(Instant(at)),
+        }
     }
 
     // Sleep

@@ -10,8 +10,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::clock::{Deadline, timespec};
+use crate::clock::{self, Deadline, timespec};
 use crate::socket::{Handshake, Socket};
+use crate::tcp::{self, Front};
 
 /// While a handshake waits for another one of the same stack, nothing on TCP tells of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -19,11 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 impl Socket {
     /// Goes on with the handshake as far as it can be without waiting.
     pub fn advance(&self) -> Handshake {
-        while self.shared.outcome().is_none() {
-            if !self.core.control(|control, now| control.feed(now, &self.shared)) {
-                break;
-            }
-        }
+        self.core.advance(&self.shared);
         self.handshake()
     }
 
@@ -46,15 +43,30 @@ impl Socket {
                 return Ok(handshake);
             }
             let Some(left) = deadline.left() else { return Ok(handshake) };
-            self.wait_for_tcp(left)?;
+            if !self.spin_for_tcp() {
+                self.wait_for_tcp(left)?;
+            }
         }
+    }
+
+    /// Looks for the peer's answer by itself for a moment: a sleep takes longer than most answers do.
+    fn spin_for_tcp(&self) -> bool {
+        let Some(tcp) = self.shared.tcp() else { return false };
+        let start = clock::now();
+        let mut byte = [0; 1];
+        while clock::now().since(start) < self.core.handshake_spin {
+            if tcp::peek(&*tcp, &mut byte) != Front::Nothing {
+                return true;
+            }
+        }
+        false
     }
 
     fn wait_for_tcp(&self, left: Option<Duration>) -> io::Result<()> {
         let Some(tcp) = self.shared.tcp() else { return Ok(()) };
         let expects = self.core.control(|control, _| control.endpoint.expects_clc(self.shared.id));
         let soon = (!expects).then_some(LOOK_AGAIN);
-        let timer = self.core.next_timeout().map(|at| at.since(crate::clock::now()));
+        let timer = self.core.next_timeout().map(|at| at.since(clock::now()));
         let wait = [left, soon, timer].into_iter().flatten().min().map(timespec);
         let mut events = PollFlags::IN | PollFlags::RDHUP;
         events.set(PollFlags::OUT, self.handshake_writes());

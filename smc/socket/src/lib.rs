@@ -48,6 +48,12 @@
 //! [`Socket::wait`] polls the TCP connection too; who sleeps in a call of its own either does the same and
 //! calls [`Socket::tcp_stands`], or leaves it to the fabric, which says so to `dispatch`.
 //!
+//! # Fork and exit
+//! A connection's state is its process's. A child of fork makes a stack of its own, must not use or drop
+//! its parent's (`std::mem::forget` it), and may begin handshakes on TCP connections that the parent has
+//! accepted and left alone. A process that exits without `close` is to its peer as one that was killed: what
+//! it sent is read to its end, then comes the end of the stream, or a reset if it left bytes unread.
+//!
 //! # The TCP connection
 //! [`Tcp`] is anything with a file descriptor: a `TcpStream`, or a preload's own type that knows under
 //! which number the application's socket is now. The engine shuts TCP down when SMC says so, resets it
@@ -61,6 +67,7 @@ mod control;
 mod core;
 mod error;
 mod handshake;
+mod info;
 mod shared;
 mod socket;
 mod spin;
@@ -74,6 +81,7 @@ mod wakeup;
 
 pub use config::Config;
 pub use error::SetUpError;
+pub use info::{Info, Smc};
 pub use socket::{Handshake, Socket};
 pub use stack::Stack;
 pub use types::{How, Observe, Ready, RecvFlags, Role, SendFlags, Tcp};

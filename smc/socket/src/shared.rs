@@ -16,11 +16,12 @@ use smc_proto::id::ConnId;
 
 use crate::channel::{Channel, Effects, Inner};
 use crate::tcp::{self, Standing};
-use crate::types::{Observe, Tcp};
+use crate::types::{Observe, Role, Tcp};
 
 /// A socket as the tables know it.
 pub(crate) struct Shared {
     pub(crate) id: ConnId,
+    pub(crate) role: Role,
     tcp: RwLock<Option<Arc<dyn Tcp>>>,
     outcome: OnceLock<Outcome>,
     observer: RwLock<Option<Arc<dyn Observe>>>,
@@ -40,9 +41,10 @@ pub(crate) enum Outcome {
 }
 
 impl Shared {
-    pub(crate) fn new(id: ConnId, tcp: Arc<dyn Tcp>) -> Self {
+    pub(crate) fn new(id: ConnId, role: Role, tcp: Arc<dyn Tcp>) -> Self {
         Self {
             id,
+            role,
             tcp: RwLock::new(Some(tcp)),
             outcome: OnceLock::new(),
             observer: RwLock::new(None),
@@ -66,6 +68,11 @@ impl Shared {
     /// The application closes; whether it had not before.
     pub(crate) fn begin_close(&self) -> bool {
         !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it has.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
@@ -180,6 +187,16 @@ impl Shared {
         }
         let standing = self.tcp().map_or(Standing::Up, |tcp| tcp::standing(&*tcp));
         self.tcp_stands(standing)
+    }
+
+    /// Whether the connection was established after its peer had gone.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.channel().is_some_and(|channel| channel.with(|inner| inner.far.is_none()).0)
+    }
+
+    /// Whether the peer has closed or aborted, or nobody ever was there.
+    pub(crate) fn peer_is_over(&self) -> bool {
+        self.channel().is_none_or(|channel| channel.with(|inner| inner.peer_is_over()).0)
     }
 
     /// Whether TCP's end was told to the connection.

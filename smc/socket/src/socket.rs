@@ -24,7 +24,6 @@ use crate::types::{Observe, RecvFlags, Role};
 pub struct Socket {
     pub(crate) core: Arc<Core>,
     pub(crate) shared: Arc<Shared>,
-    role: Role,
 }
 
 /// How a handshake stands.
@@ -47,13 +46,13 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(core: Arc<Core>, shared: Arc<Shared>, role: Role) -> Self {
-        Self { core, shared, role }
+    pub(crate) fn new(core: Arc<Core>, shared: Arc<Shared>) -> Self {
+        Self { core, shared }
     }
 
     /// Which side this is.
     pub fn role(&self) -> Role {
-        self.role
+        self.shared.role
     }
 
     /// How the handshake stands, without going on with it.

@@ -7,6 +7,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use smc_proto::Instant;
+
+use crate::clock::{self, Deadline};
+
 /// The first time, and the least after a success: 20 µs.
 const START: u32 = 20_000;
 /// Less than this is not worth it.
@@ -14,9 +18,9 @@ const LEAST: u32 = 2_500;
 /// While spinning does not pay, one wait in so many tries it.
 const TRY_EVERY: u32 = 32;
 /// A pause of this length between two looks: somebody else needed the CPU.
-pub(crate) const PREEMPTED: Duration = Duration::from_micros(200);
+const PREEMPTED: Duration = Duration::from_micros(200);
 /// Looks between two readings of the clock.
-pub(crate) const LOOKS: u32 = 32;
+const LOOKS: u32 = 32;
 
 /// What one connection has learned.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ impl Spin {
     }
 
     /// How long to spin now; zero: not at all.
-    pub(crate) fn budget(&self) -> Duration {
+    fn budget(&self) -> Duration {
         let budget = self.budget.load(Ordering::Relaxed);
         if budget > 0 || self.cap == 0 {
             return Duration::from_nanos(budget.into());
@@ -48,7 +52,7 @@ impl Spin {
     }
 
     /// Something came while it spun.
-    pub(crate) fn paid(&self) {
+    fn paid(&self) {
         let budget = self.budget.load(Ordering::Relaxed);
         if budget < self.cap {
             let more = budget.saturating_add(budget / 8).max(START).min(self.cap);
@@ -57,9 +61,69 @@ impl Spin {
     }
 
     /// Nothing came, or the CPU was taken away.
-    pub(crate) fn failed(&self) {
+    fn failed(&self) {
         let half = self.budget.load(Ordering::Relaxed) / 2;
         self.budget.store(if half < LEAST { 0 } else { half }, Ordering::Relaxed);
+    }
+}
+
+/// What is looked at.
+pub(crate) trait Look {
+    /// Whether the area says something else than `seen`. No lock, no system call.
+    fn has_changed(&self, seen: (u64, u64)) -> bool;
+}
+
+/// One wait's spinning: it may be gone on with as long as there is some of its time left.
+pub(crate) struct Spinning<'a> {
+    spin: &'a Spin,
+    budget: Duration,
+    /// When it began; the clock is not read for what comes at once.
+    start: Option<Instant>,
+    last: Instant,
+}
+
+impl Spin {
+    /// A wait begins.
+    pub(crate) fn begin(&self) -> Spinning<'_> {
+        Spinning { spin: self, budget: self.budget(), start: None, last: Instant::default() }
+    }
+}
+
+impl Spinning<'_> {
+    /// Looks until something has changed since `seen`; false: that is not worth it any more.
+    pub(crate) fn until_changed(
+        &mut self,
+        what: &impl Look,
+        seen: (u64, u64),
+        deadline: Deadline,
+    ) -> bool {
+        if self.budget.is_zero() {
+            return false;
+        }
+        loop {
+            for _ in 0..LOOKS {
+                if what.has_changed(seen) {
+                    self.spin.paid();
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if self.is_over(deadline) {
+                self.spin.failed();
+                return false;
+            }
+        }
+    }
+
+    fn is_over(&mut self, deadline: Deadline) -> bool {
+        let now = clock::now();
+        let Some(start) = self.start else {
+            (self.start, self.last) = (Some(now), now);
+            return false;
+        };
+        let preempted = now.since(self.last) > PREEMPTED;
+        self.last = now;
+        preempted || now.since(start) >= self.budget || deadline.left().is_none()
     }
 }
 

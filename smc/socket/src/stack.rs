@@ -49,7 +49,7 @@ impl Stack {
         let spin = if alone { Duration::ZERO } else { config.spin };
         let table = Arc::new(Table::default());
         let control = Control::new(endpoint, device.clone(), Arc::clone(&table), spin);
-        Ok(Self(Arc::new(Core::new(device, control, table))))
+        Ok(Self(Arc::new(Core::new(device, control, table, spin))))
     }
 
     /// TCP has connected, or accepted: begins the handshake. A client's proposal is sent.
@@ -60,6 +60,7 @@ impl Stack {
         let route = Route {
             interface: None,
             local: tcp::local_address(&*tcp),
+            peer: tcp::peer_address(&*tcp),
             smc: peer_speaks_smc,
             ipsec: false,
             sndbuf: None,
@@ -71,11 +72,11 @@ impl Stack {
                 Role::Client => control.endpoint.connect(now, &route),
                 Role::Server => control.endpoint.accept(now, &route),
             };
-            let shared = Arc::new(Shared::new(id, tcp));
+            let shared = Arc::new(Shared::new(id, role, tcp));
             control.insert(&shared);
             shared
         });
-        Arc::new(Socket::new(Arc::clone(&self.0), shared, role))
+        Arc::new(Socket::new(Arc::clone(&self.0), shared))
     }
 
     /// Takes the device's signals and events and the time; observers are told of what happened.
@@ -112,6 +113,11 @@ impl Stack {
     /// and [`Stack::wake_fd`] must not be polled.
     pub fn is_gone(&self) -> bool {
         self.0.is_gone()
+    }
+
+    /// Runs `look` with the link groups and the statistics, for `smcd` and `smcss`.
+    pub fn with_endpoint<R>(&self, look: impl FnOnce(&Endpoint) -> R) -> R {
+        self.0.control(|control, _| look(&control.endpoint))
     }
 
     /// Sockets in a handshake or connected, those that wait for their peer after a close included.

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, recv, send, shutdown};
 
 use crate::clock;
 use crate::types::Tcp;
@@ -43,8 +43,8 @@ pub(crate) enum Standing {
 }
 
 /// Looks at the bytes in front, which stay.
-pub(crate) fn peek(tcp: &dyn Tcp, buffer: &mut [u8; LOOK]) -> Front {
-    match recv(tcp, &mut buffer[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+pub(crate) fn peek(tcp: &dyn Tcp, buffer: &mut [u8]) -> Front {
+    match recv(tcp, buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((0, _)) => Front::End,
         Ok((n, _)) => Front::Bytes(n),
         Err(Errno::AGAIN | Errno::INTR) => Front::Nothing,
@@ -107,7 +107,15 @@ impl Standing {
 
 /// The local address; unspecified if it cannot be had.
 pub(crate) fn local_address(tcp: &dyn Tcp) -> IpAddr {
-    let address = rustix::net::getsockname(tcp).ok();
+    ip(rustix::net::getsockname(tcp).ok())
+}
+
+/// The remote address; unspecified if it cannot be had.
+pub(crate) fn peer_address(tcp: &dyn Tcp) -> IpAddr {
+    ip(rustix::net::getpeername(tcp).ok().flatten())
+}
+
+fn ip(address: Option<SocketAddrAny>) -> IpAddr {
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());
     address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
 }

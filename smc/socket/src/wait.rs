@@ -16,7 +16,6 @@ use smc_proto::conn::Ready;
 use crate::channel::{Channel, Inner};
 use crate::clock::{self, Deadline, timespec};
 use crate::socket::Socket;
-use crate::spin::{LOOKS, PREEMPTED};
 use crate::tcp::Standing;
 use crate::types::{Tcp, meets};
 use crate::wakeup::Wakeup;
@@ -47,55 +46,28 @@ impl Socket {
         mut done: impl FnMut(&mut Inner) -> bool,
     ) -> io::Result<bool> {
         let channel = self.channel()?;
-        let mut look = |inner: &mut Inner| {
+        let mut spinning = channel.spin.begin();
+        loop {
+            let (done, seen) = self.with(|inner| {
+                inner.look();
+                (done(inner), inner.watch())
+            })?;
+            if done {
+                return Ok(true);
+            }
+            if !spinning.until_changed(channel, seen, deadline) {
+                break;
+            }
+        }
+        self.sleep(channel, deadline, &mut |inner| {
             inner.look();
             done(inner)
-        };
-        if self.with(&mut look)? || self.spin(channel, deadline, &mut look)? {
-            return Ok(true);
-        }
-        self.sleep(channel, deadline, &mut look)
-    }
-
-    /// Looks at the memory as long as that may pay.
-    fn spin(
-        &self,
-        channel: &Channel,
-        deadline: Deadline,
-        look: &mut dyn FnMut(&mut Inner) -> bool,
-    ) -> io::Result<bool> {
-        let budget = channel.spin.budget();
-        if budget.is_zero() {
-            return Ok(false);
-        }
-        let mut seen = self.with(Inner::watch)?;
-        let mut times = None;
-        loop {
-            for _ in 0..LOOKS {
-                if channel.has_changed(seen) {
-                    let (done, now_seen) = self.with(|inner| (look(inner), inner.watch()))?;
-                    if done {
-                        channel.spin.paid();
-                        return Ok(true);
-                    }
-                    seen = now_seen;
-                }
-                std::hint::spin_loop();
-            }
-            let now = clock::now();
-            let (start, last) = *times.get_or_insert((now, now));
-            times = Some((start, now));
-            let preempted = now.since(last) > PREEMPTED;
-            if now.since(start) >= budget || preempted || deadline.left().is_none() {
-                channel.spin.failed();
-                return Ok(false);
-            }
-        }
+        })
     }
 
     /// Sleeps until `look` is content.
     #[cold]
-    fn sleep(
+    pub(crate) fn sleep(
         &self,
         channel: &Channel,
         deadline: Deadline,
@@ -108,6 +80,7 @@ impl Socket {
         })?;
         let result = self.sleep_until(deadline, own.as_deref(), look);
         if let Some(own) = &own {
+            own.awake();
             channel.with(|inner| inner.remove_sleeper(own));
         }
         result
@@ -120,6 +93,7 @@ impl Socket {
         look: &mut dyn FnMut(&mut Inner) -> bool,
     ) -> io::Result<bool> {
         loop {
+            own.into_iter().for_each(Wakeup::prepare);
             let (done, tcp) = self.with(|inner| {
                 let done = look(inner);
                 if !done {
@@ -158,6 +132,7 @@ impl Socket {
             left,
         );
         self.core.wake_up();
+        own.into_iter().for_each(Wakeup::awake);
         let [tcp_said, own_said, device_said] = said?;
         if let Some(own) = own.filter(|_| !own_said.is_empty()) {
             own.drain();

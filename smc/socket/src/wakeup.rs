@@ -2,11 +2,13 @@
 
 //! How one thread of this process wakes another that sleeps.
 //!
-//! Invariant: a call of [`Wakeup::wake`] ends the sleep that is going on, or the next one.
+//! Invariant: a call of [`Wakeup::wake`] after [`Wakeup::prepare`] ends the sleep that follows, unless
+//! that is over; a thread that is awake is not woken, which costs two system calls.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -15,6 +17,8 @@ use rustix::event::{EventfdFlags, eventfd};
 pub(crate) struct Wakeup {
     fd: OwnedFd,
     process: u32,
+    /// It sleeps or is about to.
+    sleeps: AtomicBool,
 }
 
 thread_local! {
@@ -30,17 +34,33 @@ impl Wakeup {
             // A child of fork has the parent's descriptor.
             if own.as_ref().is_none_or(|wakeup| wakeup.process != process) {
                 let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-                *own = eventfd(0, flags).ok().map(|fd| Arc::new(Self { fd, process }));
+                *own = eventfd(0, flags).ok().map(|fd| Arc::new(Self::new(fd, process)));
             }
             own.clone()
         });
         own.ok().flatten()
     }
 
+    fn new(fd: OwnedFd, process: u32) -> Self {
+        Self { fd, process, sleeps: AtomicBool::new(false) }
+    }
+
+    /// This thread is going to sleep, and looks once more before.
+    pub(crate) fn prepare(&self) {
+        self.sleeps.store(true, Ordering::SeqCst);
+    }
+
+    /// This thread is awake.
+    pub(crate) fn awake(&self) {
+        self.sleeps.store(false, Ordering::SeqCst);
+    }
+
     /// Wakes.
     pub(crate) fn wake(&self) {
-        // Full means that it is readable.
-        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        if self.sleeps.swap(false, Ordering::SeqCst) {
+            // Full means that it is readable.
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
     }
 
     /// Forgets that somebody woke.

@@ -161,3 +161,59 @@ fn many_connections_one_after_another_leave_nothing() {
     let (_, _, dmbs) = pair.fabric.totals();
     assert!(dmbs <= 4, "{dmbs} DMBs for one connection at a time");
 }
+
+#[test]
+fn a_process_may_connect_to_itself() {
+    let pair = Pair::new();
+    let [stack, _] = &pair.stacks;
+    for n in 0..20 {
+        let [client, server] = pair.tcp();
+        let sockets = [
+            stack.begin(Box::new(client), smc_socket::Role::Client, true),
+            stack.begin(Box::new(server), smc_socket::Role::Server, true),
+        ];
+        assert_eq!(settle(&sockets), [Handshake::Smc, Handshake::Smc]);
+        let [client, server] = sockets;
+        transmit(&client, &pattern(50_000, n)).unwrap();
+        assert!(receive(&server, 50_000, true).unwrap() == pattern(50_000, n));
+        let asleep = thread::spawn(move || receive(&client, 5, true).unwrap());
+        thread::sleep(std::time::Duration::from_millis(2));
+        transmit(&server, b"woken").unwrap();
+        assert_eq!(asleep.join().unwrap(), b"woken");
+    }
+    stack.dispatch();
+    assert_eq!(stack.sockets(), 0);
+}
+
+#[test]
+fn many_handshakes_at_a_time() {
+    let pair = Pair::new();
+    let begun: Vec<_> = (0..100)
+        .map(|_| pair.begin(pair.tcp().map(|it| Box::new(it) as _), [true, true]))
+        .collect();
+    for sockets in &begun {
+        assert_eq!(settle(sockets), [Handshake::Smc, Handshake::Smc]);
+    }
+    for (n, [client, server]) in begun.iter().enumerate() {
+        send(client, &pattern(100, n)).unwrap();
+        assert!(recv(server, 1000).unwrap() == pattern(100, n));
+    }
+    drop(begun);
+    pair.stacks.iter().for_each(|stack| stack.dispatch());
+    assert_eq!(pair.stacks.each_ref().map(|stack| stack.sockets()), [0, 0]);
+}
+
+#[test]
+fn a_socket_tells_of_itself() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    send(&client, b"abc").unwrap();
+    let there = client.info().smc.unwrap();
+    let here = server.info().smc.unwrap();
+    assert_eq!((here.token, here.peer_token), (there.peer_token, there.token));
+    assert_eq!((there.unfinished, there.cursors.tx_prod.count, here.cursors.ring), (3, 3, 65_504));
+    let connections = |stack: &smc_socket::Stack| {
+        stack.with_endpoint(|it| it.groups().infos().map(|it| it.connections).sum::<usize>())
+    };
+    assert_eq!(pair.stacks.each_ref().map(connections), [1, 1]);
+}

@@ -12,7 +12,10 @@ pub const MAGIC: [u8; 4] = [0xE2, 0xD4, 0xC3, 0xD9];
 
 /// The option as Linux writes it into SYN and SYN-ACK: two NOPs, kind, length, magic
 /// (`smc_options_write`).
-pub const OPTION: [u8; 8] = [NOP, NOP, KIND, 6, 0xE2, 0xD4, 0xC3, 0xD9];
+pub const OPTION: [u8; 8] = {
+    let [s, m, c, r] = MAGIC;
+    [NOP, NOP, KIND, 6, s, m, c, r]
+};
 
 const END: u8 = 0;
 const NOP: u8 = 1;

@@ -74,7 +74,22 @@ impl Side {
             rows.push(Self::row(format!("{case} ({sleeps} sleeps)"), took, runs));
         }
         self.ready()?;
+        if self.first {
+            rows.push(self.registering(runs / 20)?);
+        }
+        self.ready()?;
         Ok(rows)
+    }
+
+    /// What a DMB costs that is made and ended again, while the peer looks at nothing.
+    fn registering(&self, runs: u64) -> Result<Row, Failure> {
+        let mut samples = Vec::new();
+        for _ in 0..runs.min(100) {
+            let start = Instant::now();
+            drop(self.device.register(self.other.owner(), DMB)?);
+            samples.push(start.elapsed());
+        }
+        Ok(Row::of_times("REGISTER and UNREGISTER", samples))
     }
 
     fn row(case: impl Into<String>, took: Duration, runs: u64) -> Row {

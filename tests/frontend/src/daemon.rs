@@ -235,8 +235,9 @@ impl Daemon {
         let deadline = Instant::now() + PATIENCE;
         // The kernel lists a socket at this path as listening with flag 0x10000 (SO_ACCEPTCON).
         let listening = || {
-            fs::read_to_string("/proc/net/unix").is_ok_and(|table| {
-                table.lines().any(|line| {
+            // Anybody's socket can have a name that is no text.
+            fs::read("/proc/net/unix").is_ok_and(|table| {
+                String::from_utf8_lossy(&table).lines().any(|line| {
                     let mut words = line.split_whitespace().skip(3);
                     words.next() == Some("00010000") && line.ends_with(&*path.to_string_lossy())
                 })

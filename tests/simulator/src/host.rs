@@ -68,6 +68,12 @@ impl Setup {
         })
     }
 
+    /// Two ends with two RoCE ports each.
+    pub fn two_ports() -> impl Strategy<Value = Vec<Self>> {
+        any::<bool>()
+            .prop_flat_map(|v1| prop::collection::vec(Self::on(Network::Roce { ports: 2, v1 }), 2))
+    }
+
     /// Two or three ends, mostly on one kind of network.
     pub fn any() -> impl Strategy<Value = Vec<Self>> {
         network().prop_flat_map(|network| prop::collection::vec(Self::on(network), 2..=3))
@@ -165,6 +171,7 @@ impl Host {
         let route = Route {
             interface: Some(INTERFACE),
             local: address(n + 1),
+            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             smc: true,
             ipsec: false,
             sndbuf: None,

@@ -13,7 +13,8 @@ use smc_wire::cdc::Smcr;
 use smc_wire::llc;
 
 use crate::coverage::Kind;
-use crate::roce::{Place, RETRIES, SLOTS, Work};
+use crate::roce::{Place, Qp, RETRIES, SLOTS, Work};
+use crate::socket::{Phase, Socket};
 use crate::world::{Event, World};
 
 /// How long a queue pair waits before it repeats a packet.
@@ -153,9 +154,25 @@ impl World {
         self.complete_later(qpn, work, ok);
     }
 
+    /// A link is proven when the answer to a CONFIRM LINK has come.
+    fn note_confirmed(&mut self, to: u32, bytes: &[u8]) {
+        let Ok(message) = llc::Message::parse(bytes) else { return };
+        if message.response && matches!(message.body, llc::Body::ConfirmLink(_)) {
+            let from = self.roce.peer(to);
+            for qpn in [Some(to), from].into_iter().flatten() {
+                if let Some(qp) = self.roce.qps.get_mut(&qpn) {
+                    qp.confirmed = true;
+                }
+            }
+        }
+    }
+
     /// A work request reaches its target; whether that takes it.
     fn deliver(&mut self, to: u32, work: &Work) -> bool {
         let now = self.now();
+        if let Work::Llc { bytes, .. } = work {
+            self.note_confirmed(to, bytes);
+        }
         let (host, group, link) = self.roce.qps[&to].place;
         match work {
             Work::Write { rkey, address, bytes } => self.roce.write(to, *rkey, *address, bytes),
@@ -266,9 +283,39 @@ impl World {
         let own: Vec<u32> = own.map(|(qpn, _)| *qpn).collect();
         let Some(&qpn) = own.get(self.random.usize(..own.len().max(1))) else { return };
         let peer = self.roce.peer(qpn);
+        self.break_without(host, "a link was lost", |other, _| other == qpn || Some(other) == peer);
         self.fail(qpn);
         if let Some(peer) = peer {
             self.fail(peer);
+        }
+    }
+
+    /// Links are about to be lost, those `without`: connections that have no other may break.
+    pub(crate) fn break_without(
+        &mut self,
+        host: usize,
+        why: &'static str,
+        without: impl Fn(u32, &Qp) -> bool,
+    ) {
+        for conn in 0..self.pairs.len() {
+            let Some(side) = self.pairs[conn].sides.iter().find(|side| side.host == host) else {
+                continue;
+            };
+            let may_break = match &side.phase {
+                Phase::Handshake => true,
+                Phase::Smc(smc) if smc.remote().is_some() => {
+                    let up = |qp: &Qp| self.port_is_up(qp.place.0, qp.port);
+                    !self.roce.carries((host, smc.established.group), &without, up)
+                }
+                Phase::Smc(_) | Phase::Plain(_) | Phase::Over => false,
+            };
+            let peer_is_not_there =
+                self.pairs[conn].sides.iter().any(|side| matches!(side.phase, Phase::Handshake));
+            if may_break || peer_is_not_there {
+                self.pairs[conn].break_for(why);
+            } else if side_is_rdma(side) {
+                self.coverage.saw(Kind::Ending, "a link was lost that nobody may notice");
+            }
         }
     }
 
@@ -297,4 +344,8 @@ impl World {
             }
         }
     }
+}
+
+fn side_is_rdma(side: &Socket) -> bool {
+    matches!(&side.phase, Phase::Smc(smc) if smc.remote().is_some())
 }

@@ -28,7 +28,7 @@ struct Options {
     #[arg(long)]
     trace: bool,
     #[command(flatten)]
-    cases: runs::Options,
+    cases: runs::Selection,
 }
 
 /// Runs case number `run`; whether it went as TCP would have it.
@@ -60,4 +60,14 @@ fn main() -> ExitCode {
     }
     println!("{coverage}{failures} failures");
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Options::command().debug_assert();
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Qp {
     pub(crate) rtr: Option<Rtr>,
     pub(crate) rts: Option<Rts>,
     pub(crate) failed: bool,
+    /// A CONFIRM LINK was answered on it: the link carries connections.
+    pub(crate) confirmed: bool,
     /// Posted, not on the wire yet.
     pub(crate) queue: VecDeque<Work>,
     /// Sends that have not completed.
@@ -84,6 +86,7 @@ impl Roce {
             rtr: None,
             rts: None,
             failed: false,
+            confirmed: false,
             queue: VecDeque::new(),
             sends: 0,
             drain: false,
@@ -136,6 +139,23 @@ impl Roce {
         let there = self.qps.get(&rtr.dest_qpn.0).filter(|qp| !qp.failed)?;
         let back = there.rtr?;
         (back.dest_qpn.0 == qpn && back.path_mtu == rtr.path_mtu).then_some(rtr.dest_qpn.0)
+    }
+
+    /// Whether a group has a link at an end that carries connections, but for those `without`; `up` says
+    /// which ports are.
+    pub(crate) fn carries(
+        &self,
+        (host, group): (usize, GroupId),
+        without: impl Fn(u32, &Qp) -> bool,
+        up: impl Fn(&Qp) -> bool,
+    ) -> bool {
+        self.qps.iter().any(|(&qpn, qp)| {
+            let ours = (qp.place.0, qp.place.1) == (host, group) && qp.confirmed;
+            let peer = self.peer(qpn).and_then(|peer| Some((peer, self.qps.get(&peer)?)));
+            ours && !without(qpn, qp)
+                && up(qp)
+                && peer.is_some_and(|(qpn, peer)| !without(qpn, peer) && up(peer))
+        })
     }
 
     /// A write comes by the queue pair `to`; whether it may.

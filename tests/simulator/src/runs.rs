@@ -5,17 +5,18 @@
 //! Invariant: a case depends on the options and its number alone, and shrinks to a case that fails
 //! too.
 
+use proptest::prop_oneof;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::coverage::Coverage;
 use crate::host::Setup;
-use crate::script::{Step, scripts};
+use crate::script::{Step, failovers, scripts};
 use crate::world::World;
 
 /// Which cases.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub struct Selection {
     /// Where the random numbers begin.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -27,7 +28,7 @@ pub struct Options {
     pub no_faults: bool,
 }
 
-impl Default for Options {
+impl Default for Selection {
     fn default() -> Self {
         Self { seed: 1, steps: 80, no_faults: false }
     }
@@ -60,7 +61,10 @@ impl Case {
 
 /// Cases of any kind.
 pub fn cases(steps: usize, faults: bool) -> impl Strategy<Value = Case> {
-    let parts = (Setup::any(), proptest::num::u64::ANY, scripts(steps, faults));
+    let seed = proptest::num::u64::ANY;
+    let mixed = (Setup::any(), seed, scripts(steps, faults)).boxed();
+    let links = (Setup::two_ports(), seed, failovers(steps)).boxed();
+    let parts = if faults { prop_oneof![3 => mixed, 1 => links].boxed() } else { mixed };
     parts.prop_map(|(setups, seed, script)| Case { setups, seed, script })
 }
 
@@ -68,7 +72,7 @@ pub fn cases(steps: usize, faults: bool) -> impl Strategy<Value = Case> {
 ///
 /// # Errors
 /// If no case can be made.
-pub fn case(options: &Options, run: u64) -> Result<impl ValueTree<Value = Case> + use<>, String> {
+pub fn case(options: &Selection, run: u64) -> Result<impl ValueTree<Value = Case> + use<>, String> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&options.seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&run.to_le_bytes());

@@ -31,7 +31,7 @@ pub enum Fault {
     PortUp,
     /// One link between it and another end loses what is under way, and breaks.
     LinkLost,
-    /// The next work request of its queue pairs fails for want of a receive buffer (RNR).
+    /// It has no receive buffers for a while: what is sent to it is repeated (RNR).
     NotReady,
     /// Its next registrations of memory fail.
     NoMemory,
@@ -119,4 +119,31 @@ fn step(faults: bool) -> impl Strategy<Value = Step> {
 /// Scripts of up to `steps` steps.
 pub fn scripts(steps: usize, faults: bool) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(faults), 1..=steps)
+}
+
+/// One step between two ends that have two links, with data under way whenever one is lost.
+fn step_over_links() -> impl Strategy<Value = Step> {
+    let fault = prop_oneof![3 => Just(Fault::LinkLost), 2 => Just(Fault::PortDown)];
+    let bytes = || prop_oneof![3 => 1..400u32, 1 => 1_000..9_000u32];
+    prop_oneof![
+        16 => (any::<u8>(), side(), bytes())
+            .prop_map(|(conn, side, bytes)| Step::Send { conn, side, bytes, more: false }),
+        8 => (any::<u8>(), side(), bytes())
+            .prop_map(|(conn, side, bytes)| Step::Receive { conn, side, bytes, peek: false }),
+        10 => (0..30_000u64).prop_map(|nanos| Step::Wait(Duration::from_nanos(nanos))),
+        1 => (any::<u8>(), side()).prop_map(|(conn, side)| Step::HalfClose { conn, side }),
+        2 => (any::<u8>(), fault).prop_map(|(end, fault)| Step::Fault { end, fault }),
+        // Up again, and time for a new link.
+        2 => any::<u8>().prop_map(|end| Step::Fault { end, fault: Fault::PortUp }),
+        2 => Just(Step::Wait(Duration::from_millis(30))),
+    ]
+}
+
+/// Scripts of up to `steps` steps in which links are lost under data, after some connections have
+/// been made.
+pub fn failovers(steps: usize) -> impl Strategy<Value = Vec<Step>> {
+    let connect = Step::Connect { from: 0, to: 0 };
+    let begin = [connect, connect, Step::Wait(Duration::from_millis(50))];
+    let rest = prop::collection::vec(step_over_links(), 1..=steps);
+    rest.prop_map(move |rest| begin.into_iter().chain(rest).collect())
 }

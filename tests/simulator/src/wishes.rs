@@ -89,7 +89,7 @@ impl World {
                 let _ = self.ism.detach(self.hosts[host].gid, token);
             }
             Wish::Established(established) => self.established(host, *established),
-            Wish::Fallback { conn, reason } => {
+            Wish::Fallback { conn, reason, .. } => {
                 self.coverage.saw(Kind::Ending, format!("fallback: {reason}"));
                 if let Some((conn, side)) = self.find(host, conn) {
                     let socket = &mut self.pairs[conn].sides[side];

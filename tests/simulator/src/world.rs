@@ -171,7 +171,8 @@ impl World {
             return;
         }
         let now = self.now();
-        let [client, server] = [from, to].map(|host| self.hosts[host].route);
+        let [mut client, mut server] = [from, to].map(|host| self.hosts[host].route);
+        (client.peer, server.peer) = (server.local, client.local);
         let server = self.hosts[to].endpoint.accept(now, &server);
         let client = self.hosts[from].endpoint.connect(now, &client);
         let seed = self.pairs.len() as u64 * 2000;
@@ -214,10 +215,7 @@ impl World {
             }
             Fault::PortDown => self.port_down(host),
             Fault::PortUp => self.ports_up(host),
-            Fault::LinkLost => {
-                self.break_pairs(host, "a link was lost");
-                self.lose_link(host);
-            }
+            Fault::LinkLost => self.lose_link(host),
             Fault::NotReady => self.not_ready(host),
         }
     }
@@ -230,9 +228,11 @@ impl World {
 
     fn port_down(&mut self, host: usize) {
         let now = self.now();
-        self.break_pairs(host, "a port went down");
         let at = self.random.usize(..self.hosts[host].ports.len().max(1));
         if let Some(port) = self.hosts[host].ports.get(at).cloned() {
+            self.break_without(host, "a port went down", |_, qp| {
+                qp.place.0 == host && qp.port == port.id
+            });
             self.hosts[host].down.insert(port.id);
             self.hosts[host].endpoint.set_port(now, RocePort { active: false, ..port });
         }

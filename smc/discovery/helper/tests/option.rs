@@ -335,10 +335,7 @@ fn a_listener_is_known_only_while_it_listens() {
 #[test]
 fn sockets_from_outside_the_cgroup_are_not_served() {
     let fixture = fixture();
-    assert!(
-        !mark(&fixture.0.outside).expect("a socket"),
-        "served: another smc-discovery serves this machine's root cgroup; end it for these tests"
-    );
+    assert!(!mark(&fixture.0.outside).expect("a socket"));
     assert_eq!(said(&fixture.0.outside), None);
 }
 

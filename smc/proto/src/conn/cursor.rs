@@ -24,7 +24,7 @@ impl Ring {
 
     /// The ring of a DMB of `len` bytes: what is left behind the CDC area (`smcd_new_buf_create`).
     pub const fn of_dmb(len: u32) -> Option<Self> {
-        match len.checked_sub(AREA) {
+        match len.checked_sub(Smcd::BYTES) {
             Some(len) => Self::new(len),
             None => None,
         }
@@ -82,10 +82,6 @@ impl Ring {
         Chunks { at, first, second: n - first }
     }
 }
-
-/// [`Smcd::LEN`] as the rings count.
-#[expect(clippy::cast_possible_truncation, reason = "32")]
-const AREA: u32 = Smcd::LEN as u32;
 
 /// At most two pieces of a ring: the second, if there is one, is at the ring's begin.
 ///

@@ -29,7 +29,7 @@ impl Connection {
     /// [`SendError::Shutdown`] or [`SendError::Reset`]; a pending [`take_error`](Self::take_error)
     /// goes before them (`sk_stream_error`).
     pub fn send_room(&self) -> Result<Chunks, SendError> {
-        if self.killed || self.write_shut || !self.state.may_send() || self.error.is_some() {
+        if self.is_send_over() {
             return Err(SendError::Shutdown);
         }
         if self.peer_closed() {
@@ -39,6 +39,11 @@ impl Connection {
             return Ok(Chunks::default());
         }
         Ok(self.tx.room_chunks())
+    }
+
+    /// Whether this side sends no more; the peer may have closed besides.
+    pub(super) fn is_send_over(&self) -> bool {
+        self.killed || self.write_shut || !self.state.may_send() || self.error.is_some()
     }
 
     /// The application wrote `n` bytes where [`send_room`](Self::send_room) said; at most that many
@@ -154,6 +159,7 @@ impl Connection {
         change(self);
         if !was && self.tx.is_open() {
             self.wake |= Ready::WRITABLE;
+            self.room_came();
         }
     }
 

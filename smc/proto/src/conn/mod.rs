@@ -17,6 +17,7 @@
 //! | the peer (SMC-R) | [`handle_cdc_smcr`](Connection::handle_cdc_smcr) for each message | wishes |
 //! | the link (SMC-R) | [`handle_completion`](Connection::handle_completion), [`handle_flushed`](Connection::handle_flushed), [`handle_slots`](Connection::handle_slots), [`switch_link`](Connection::switch_link) | wishes |
 //! | the group or device | [`handle_gone`](Connection::handle_gone) | wishes |
+//! | the statistics | [`count_send`](Connection::count_send), [`count_receive`](Connection::count_receive), [`await_room`](Connection::await_room) | [`take_counts`](Connection::take_counts) |
 //!
 //! "wishes" is [`poll_wish`](Connection::poll_wish) until `None`, each carried out before the next is
 //! asked for. Everything is absolute: a signal that is lost, late or comes twice costs nothing once
@@ -44,9 +45,11 @@
 //! | `outbound` | wishes in their order | `smc_cdc.c`, `smc_tx.c` |
 //! | `ending` | shutdown, close, abort, gone | `smc_close.c`, `smc_core.c` |
 //! | `link` | completions and failover | `smc_cdc.c`, `smc_core.c` |
+//! | `counts` | full and small buffers | `smc_stats.h` |
 //! | `info` | getters | `smc_diag.c`, `af_smc.c` |
 
 pub mod close;
+mod counts;
 mod cursor;
 mod data;
 mod ending;
@@ -64,6 +67,7 @@ mod wish;
 use smc_wire::cdc::{ConnectionState, ProducerFlags};
 
 use close::State;
+pub use counts::Counts;
 pub use cursor::{Chunks, Ring};
 pub use data::SendFlags;
 use ending::Closing;
@@ -79,7 +83,7 @@ pub use wish::{How, Ready, Receipt, Wish, Write};
 
 /// One connection after its handshake; see the [module](self) for its grammar.
 ///
-/// At most 512 bytes; no input, command or wish allocates.
+/// At most 256 bytes; no input, command or wish allocates.
 #[derive(Debug)]
 pub struct Connection {
     tx: Tx,
@@ -96,6 +100,9 @@ pub struct Connection {
     due: Due,
     wake: Ready,
     options: Options,
+    counts: Counts,
+    /// A sender found no room.
+    awaits_room: bool,
     /// The application has closed.
     released: bool,
     /// The receiving direction is over: by the peer or by SHUT_RD.
@@ -133,6 +140,8 @@ impl Connection {
             due: Due::default(),
             wake: Ready::NOTHING,
             options: Options::default(),
+            counts: Counts::default(),
+            awaits_room: false,
             released: false,
             read_shut: false,
             write_shut: false,

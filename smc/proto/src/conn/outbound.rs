@@ -58,6 +58,8 @@ impl Connection {
         let write = self.tx.next_write();
         if self.tx.prod != before {
             self.due.insert(Due::PUBLISH);
+        } else if self.tx.unsent > 0 {
+            self.found_peer_full();
         }
         if self.tx.unsent == 0 || self.tx.free() == 0 {
             self.due.remove(Due::TRANSMIT);

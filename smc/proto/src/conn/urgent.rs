@@ -58,8 +58,10 @@ impl Outgoing {
 /// The urgent byte that the peer sent last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Mark {
-    /// The cursor just past it, to know it again; none if bytes came behind it.
-    end: Option<Cursor>,
+    /// The cursor just past it.
+    end: Cursor,
+    /// No byte came behind it, so a flag that says it again says nothing new.
+    is_last: bool,
     /// Bytes from the consumer cursor to just past it, 0 once it was passed.
     ahead: u32,
     /// The application wanted it in the stream when it came.
@@ -86,12 +88,12 @@ enum Value {
 impl Mark {
     /// New bytes came behind the last mark.
     pub(super) const fn outdated(&mut self) {
-        self.end = None;
+        self.is_last = false;
     }
 
     /// Whether the mark that ends at `end` is known already.
     pub(super) fn is_at(&self, end: Cursor) -> bool {
-        self.end == Some(end)
+        self.is_last && self.end == end
     }
 
     /// The last of `unread` bytes, which end at `end`, is urgent.
@@ -99,7 +101,7 @@ impl Mark {
     /// A mark that was not passed yet gives way: its byte stays in the stream, as in TCP.
     pub(super) const fn arrived(&mut self, end: Cursor, unread: u32, inline: bool) {
         let value = if inline { Value::Absent } else { Value::InRing };
-        *self = Self { end: Some(end), ahead: unread, inline, at: false, value };
+        *self = Self { end, is_last: true, ahead: unread, inline, at: false, value };
     }
 
     /// The peer said that urgent data will come.
@@ -109,12 +111,9 @@ impl Mark {
         }
     }
 
-    /// The offset of the byte in the ring.
+    /// The offset of the byte in the ring, also when bytes came behind it.
     pub(super) const fn offset(&self, ring: Ring) -> u32 {
-        match self.end {
-            Some(end) => ring.retreat(end, 1).count,
-            None => 0,
-        }
+        ring.retreat(self.end, 1).count
     }
 
     /// Takes the byte that was fetched.

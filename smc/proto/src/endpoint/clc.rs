@@ -5,6 +5,8 @@
 //! Invariant: takes whole messages out of the stream, one at a time, and nothing that follows
 //! (`smc_clc_wait_msg`).
 
+use std::net::IpAddr;
+
 use smc_wire::clc::{Decline, Frame, Message, frame};
 
 use super::Endpoint;
@@ -12,7 +14,7 @@ use super::state::{Handshake, State};
 use crate::Instant;
 use crate::group::Cause;
 use crate::handshake::reason::{End, Failure, Kind, Reason};
-use crate::id::ConnId;
+use crate::id::{ConnId, GroupId};
 
 impl Endpoint {
     /// Bytes lie in the connection's TCP stream: `peeked` begins with the first of them. Returns
@@ -70,10 +72,36 @@ impl Endpoint {
 
     /// The peer declined; perhaps because it does not know our link group, which then is of no use.
     fn declined(&mut self, hs: Box<Handshake>, decline: &Decline) {
-        let held = hs.held;
+        let (held, from) = (hs.held, hs.route.peer);
         self.end(hs, End::Fallback(Reason::declined(decline.diagnosis)));
-        if let Some(held) = held.filter(|_| decline.out_of_sync) {
+        if let Some(held) = held.filter(|_| decline.out_of_sync)
+            && self.may_end(held.group, from)
+        {
             self.groups.terminate(held.group, Cause::OutOfSync);
         }
     }
+
+    /// Whether a TCP peer may end a group by its word alone. Anybody who can connect can send the
+    /// Proposal of another host, so a group that other connections use is ended only for the address
+    /// that it began with. Linux believes everybody (`smc_clc_wait_msg`).
+    fn may_end(&self, group: GroupId, from: IpAddr) -> bool {
+        let known = self.peers.get(&group).is_some_and(|peer| *peer == from);
+        (known && !from.is_unspecified()) || self.groups.members(group).next().is_none()
+    }
+}
+
+/// Bytes to take out of the TCP stream before the data of a [`Wish::Fallback`](super::Wish::Fallback)
+/// with `skip_decline`: those of a Decline with which the peer crossed ours, or 0. `peeked` begins
+/// with the stream's next bytes and is not empty.
+///
+/// `None` if they are the begin of a Decline: look again when there are more. The peer sends it in
+/// one piece, so what is not whole after [`CLC_WAIT_SHORT`](super::CLC_WAIT_SHORT) is data.
+pub fn late_decline(peeked: &[u8]) -> Option<usize> {
+    let len = match frame(peeked) {
+        Ok(Frame::More { .. }) => return None,
+        Ok(Frame::Message { len }) => len,
+        Err(_) => return Some(0),
+    };
+    let message = peeked.get(..len).map(Message::parse);
+    Some(if let Some(Ok(Message::Decline(_))) = message { len } else { 0 })
 }

@@ -24,7 +24,7 @@ impl Endpoint {
     pub(super) fn begin_client(&mut self, conn: ConnId, route: &Route) {
         if !route.smc {
             let reason = Reason::from(Diagnosis::PEERNOSMC);
-            return self.fall_back(conn, Role::Client, reason);
+            return self.fall_back(conn, Role::Client, reason, false);
         }
         let mut hs = Box::new(Handshake::new(conn, Role::Client, route, State::TAKEN));
         hs.v2 = self.inventory.v2_capable();
@@ -175,7 +175,7 @@ impl Endpoint {
         let agreed = chosen.agreed();
         let common = self.ours(&hs, &agreed, wants);
         let (Some(common), Some(path)) = (common, hs.path(wants, peer)) else {
-            return self.end(hs, Failure::GroupGone.into());
+            return self.end_attached(hs, wants, peer, Failure::GroupGone);
         };
         let confirm = Confirm { common, gids: None };
         self.send(hs.conn, |bytes| confirm.emit(bytes));

@@ -23,9 +23,9 @@ impl Endpoint {
         match end {
             End::Decline(diagnosis) => {
                 self.decline(conn, v2, diagnosis);
-                self.fall_back(conn, role, diagnosis.into());
+                self.fall_back(conn, role, diagnosis.into(), true);
             }
-            End::Fallback(reason) => self.fall_back(conn, role, reason),
+            End::Fallback(reason) => self.fall_back(conn, role, reason, false),
             End::Fail(failure) => self.fail(conn, role, failure),
         }
     }
@@ -35,9 +35,15 @@ impl Endpoint {
         self.send(conn, |bytes| decline.emit(bytes));
     }
 
-    pub(super) fn fall_back(&mut self, conn: ConnId, role: Role, reason: Reason) {
+    pub(super) fn fall_back(
+        &mut self,
+        conn: ConnId,
+        role: Role,
+        reason: Reason,
+        skip_decline: bool,
+    ) {
         self.stats.fallbacks.record(role, reason.diagnosis.0);
-        self.wishes.push_back(Wish::Fallback { conn, reason });
+        self.wishes.push_back(Wish::Fallback { conn, reason, skip_decline });
     }
 
     pub(super) fn fail(&mut self, conn: ConnId, role: Role, failure: Failure) {
@@ -100,17 +106,17 @@ impl Endpoint {
     }
 
     /// The time of a waiting handshake is over.
-    pub(super) fn timed_out(&mut self, hs: Box<Handshake>) {
+    pub(super) fn timed_out(&mut self, mut hs: Box<Handshake>) {
         if hs.state.is_first_contact() {
             return self.resume_anyway(hs);
         }
-        match hs.state {
-            State::LastWord(diagnosis) => return self.end(hs, diagnosis.into()),
-            State::Linked(agreed, remote) => return self.establish_rdma(hs, &agreed, remote),
-            _ => {}
-        }
         let kind = hs.due().unwrap_or(Kind::Decline);
-        self.end(hs, Failure::Timeout(kind).into());
+        match std::mem::replace(&mut hs.state, State::TAKEN) {
+            State::Getting(purpose, ..) => self.not_had(hs, purpose, Diagnosis::ERR_REGBUF),
+            State::LastWord(diagnosis) => self.end(hs, diagnosis.into()),
+            State::Linked(agreed, remote) => self.establish_rdma(hs, &agreed, remote),
+            _ => self.end(hs, Failure::Timeout(kind).into()),
+        }
     }
 
     /// Sends a CLC message.

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use smc_wire::cdc;
+use smc_wire::cdc::{self, ProducerFlags};
 use smc_wire::clc::Diagnosis;
 use smc_wire::llc::DeleteReason;
 
@@ -27,7 +27,7 @@ use crate::smcr::qp::{Port, QueuePair};
 use crate::smcr::rtoken::MAX_RMBS;
 use crate::smcr::{self, LinkGroup, LinkId, Params, Received, Rtoken, WorkId};
 
-/// CDC messages that are kept for a connection whose handshake is not through.
+/// CDC messages that are kept for a connection whose handshake is not through; at least 2.
 const MAX_EARLY: usize = 16;
 
 /// A group's links, and which ports may carry them.
@@ -75,7 +75,7 @@ impl Endpoint {
     ) {
         self.now = now;
         self.with_links(group, |links, now| links.handle_qp_created(now, link, qp));
-        self.events.push_back(Event::Progress(group));
+        self.tell_progress(group);
     }
 
     /// A queue pair could not be made ready to receive or to send.
@@ -95,7 +95,7 @@ impl Endpoint {
     ) {
         self.now = now;
         self.with_links(group, |links, now| links.handle_mr_registered(now, link, buffer, rtoken));
-        self.events.push_back(Event::Progress(group));
+        self.tell_progress(group);
     }
 
     /// A send that [`smcr::Wish::PostSend`] asked for has completed, well or not.
@@ -124,7 +124,8 @@ impl Endpoint {
     }
 
     /// A message came over a link. A CDC message is for the connection that its token names, unless
-    /// that is still in its handshake: then it is kept for [`super::Path::Rdma`].
+    /// that is still in its handshake: then it is kept for [`super::Path::Rdma`]. One whose token
+    /// names no connection of this group is dropped (`smc_cdc_rx_handler` looks it up in the group).
     pub fn handle_recv(
         &mut self,
         now: Instant,
@@ -135,7 +136,15 @@ impl Endpoint {
         self.now = now;
         let received = self.with_links(group, |links, now| links.handle_recv(now, link, bytes));
         match received {
-            Some(Received::Cdc(message)) if self.keep(group, message) => Received::Control,
+            Some(Received::Cdc(message)) => {
+                let conn = ConnId(message.token.0);
+                match self.established.get(&conn).copied() {
+                    Some(of) if of == group => Received::Cdc(message),
+                    Some(_) => Received::Dropped,
+                    None if self.keep(group, conn, message) => Received::Control,
+                    None => Received::Dropped,
+                }
+            }
             received => received.unwrap_or(Received::Dropped),
         }
     }
@@ -149,14 +158,12 @@ impl Endpoint {
 
     /// Keeps a CDC message for a connection in its handshake (`smc_cdc_rx_handler` finds it by its
     /// token already).
-    fn keep(&mut self, group: GroupId, message: cdc::Smcr) -> bool {
-        let hs = self.handshakes.get_mut(&ConnId(message.token.0));
+    fn keep(&mut self, group: GroupId, conn: ConnId, message: cdc::Smcr) -> bool {
+        let hs = self.handshakes.get_mut(&conn);
         let Some(hs) = hs.filter(|hs| hs.held.is_some_and(|held| held.group == group)) else {
             return false;
         };
-        if hs.early.len() < MAX_EARLY {
-            hs.early.push(message);
-        }
+        keep_early(&mut hs.early, message);
         true
     }
 }
@@ -193,7 +200,7 @@ impl Endpoint {
         let used = host.inventory.port(port.device);
         let network = used.and_then(|it| pnetid_of_port(it, &host.config.pnet));
         let others: Vec<Port> = place.others(&host, port.device).collect();
-        self.links.insert(group, Links { machine, place, network });
+        self.links.insert(group, Box::new(Links { machine, place, network }));
         self.with_links(group, |links, now| {
             others.into_iter().for_each(|port| links.handle_port_up(now, port));
         });
@@ -220,9 +227,18 @@ impl Endpoint {
                 smcr::Wish::KillConnection { .. } => Event::Doomed(group),
                 smcr::Wish::GroupGone { .. } => Event::Gone(group),
                 smcr::Wish::LinkUp { .. } => Event::Confirmed(group),
+                smcr::Wish::MoveConnection { conn, to, .. }
+                    if self.handshakes.contains_key(&conn) =>
+                {
+                    let hs = self.handshakes.get_mut(&conn);
+                    if let Some(held) = hs.and_then(|hs| hs.held.as_mut()) {
+                        held.link = Some(to);
+                    }
+                    Event::Progress(group)
+                }
                 wish => {
                     if let smcr::Wish::DestroyQp { link } = wish {
-                        self.groups.set_link(group, slot(link), None);
+                        self.groups.set_link(group, link.0, None);
                     }
                     self.wishes.push_back(Wish::Links { group, wish });
                     continue;
@@ -236,6 +252,14 @@ impl Endpoint {
         Some(result)
     }
 
+    /// Lets handshakes look whether they can go on; once for answers that came together.
+    fn tell_progress(&mut self, group: GroupId) {
+        let told = matches!(self.events.back(), Some(Event::Progress(last)) if *last == group);
+        if !told {
+            self.events.push_back(Event::Progress(group));
+        }
+    }
+
     /// Tells which links new connections can be found by, and whether there is room for them.
     fn tell_groups(&mut self, group: GroupId) {
         let Some(links) = self.links.get(&group) else { return };
@@ -243,7 +267,7 @@ impl Endpoint {
             let active = link.state == LinkState::Active && links.machine.is_open();
             let end = link.peer.filter(|_| active);
             let end = end.map(|it| LinkPeer { gid: it.gid, mac: it.mac, qpn: it.qpn });
-            self.groups.set_link(group, slot(link.id), end);
+            self.groups.set_link(group, link.id.0, end);
         }
         self.groups.set_open(group, links.machine.rtoken_count() < MAX_RMBS);
     }
@@ -286,7 +310,7 @@ impl Endpoint {
 
     pub(super) fn links_timed_out(&mut self) {
         let now = self.now;
-        let due = |links: &&Links| links.poll_timeout().is_some_and(|at| at <= now);
+        let due = |links: &Links| links.poll_timeout().is_some_and(|at| at <= now);
         let all = self.links.iter().filter(|(_, links)| due(links));
         let groups: Vec<GroupId> = all.map(|(group, _)| *group).collect();
         for group in groups {
@@ -364,8 +388,20 @@ impl Endpoint {
     }
 }
 
-/// A number for a link that differs from those of the two other links that there can be.
-fn slot(link: LinkId) -> u8 {
-    let [low, ..] = link.0.to_le_bytes();
-    low
+/// Keeps a message behind those that came before. Cursors and states are absolute, so when there are
+/// too many the newest stands for the one before it, unless that one marks the last urgent byte,
+/// which is where its own cursor points.
+fn keep_early(early: &mut Vec<cdc::Smcr>, mut message: cdc::Smcr) {
+    const REPLY: ProducerFlags = ProducerFlags::CONSUMER_UPDATE_REQUESTED;
+    const URGENT: ProducerFlags = ProducerFlags::URGENT_PRESENT;
+    if let Some(newest) = early.last().filter(|_| early.len() >= MAX_EARLY) {
+        let ahead = message.seqno.wrapping_sub(newest.seqno).cast_signed();
+        if ahead < 0 || message.flags.contains(ProducerFlags::FAILOVER_VALIDATION) {
+            return; // repeats or confirms what is here
+        }
+        let marked = newest.flags.contains(URGENT) && !message.flags.contains(URGENT);
+        let old = early.remove(early.len() - 1 - usize::from(marked));
+        message.flags.insert(if old.flags.contains(REPLY) { REPLY } else { ProducerFlags::EMPTY });
+    }
+    early.push(message);
 }

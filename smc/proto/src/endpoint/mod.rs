@@ -10,7 +10,8 @@
 //! When TCP has connected, call [`Endpoint::connect`] or [`Endpoint::accept`] and feed it what comes
 //! in over TCP ([`Endpoint::handle_clc`]). Carry out its wishes. [`Wish::Established`] has what
 //! [`crate::conn::Connection`] needs, [`Wish::Fallback`] gives the TCP connection back, with every
-//! byte after the last CLC message still in it. An established connection must be
+//! byte after the last CLC message still in it, or before them a Decline that crossed ours
+//! ([`late_decline`]). An established connection must be
 //! [released](Endpoint::release) at its end.
 //!
 //! | File | What |
@@ -35,11 +36,14 @@ mod state;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Included};
 use std::time::Duration;
 
 use smc_wire::clc::Diagnosis;
 use smc_wire::id::PeerId;
 
+pub use self::clc::late_decline;
 use self::links::{Event, Links};
 use self::state::{Handshake, State};
 pub use self::wish::{Established, Path, Wish};
@@ -73,12 +77,14 @@ pub struct Endpoint {
     stats: Stats,
     handshakes: BTreeMap<ConnId, Box<Handshake>>,
     established: BTreeMap<ConnId, GroupId>,
+    /// The TCP addresses of the peers with whom the groups began.
+    peers: BTreeMap<GroupId, IpAddr>,
     /// Deadlines of handshakes.
     timers: BTreeSet<(Instant, ConnId)>,
     /// Handshakes that wait for a link group's progress.
     waiting: BTreeSet<(GroupId, ConnId)>,
     /// The links of SMC-R groups.
-    links: BTreeMap<GroupId, Links>,
+    links: BTreeMap<GroupId, Box<Links>>,
     /// What links have said that is not handled yet.
     events: VecDeque<Event>,
     /// SMC-R buffers that are being made reachable.
@@ -104,6 +110,7 @@ impl Endpoint {
             stats: Stats::default(),
             handshakes: BTreeMap::new(),
             established: BTreeMap::new(),
+            peers: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -232,6 +239,7 @@ impl Endpoint {
                 group::Wish::Zero { group, buffer } => self.zero(group, buffer),
                 group::Wish::Free { group, buffer } => self.free(group, buffer),
                 group::Wish::Gone { group } => {
+                    self.peers.remove(&group);
                     self.first_contact_over(group);
                     self.wishes.push_back(Wish::Group(group::Wish::Gone { group }));
                 }
@@ -243,7 +251,7 @@ impl Endpoint {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let handshakes = self.timers.first().map(|(deadline, _)| *deadline);
-        let links = self.links.values().filter_map(Links::poll_timeout);
+        let links = self.links.values().filter_map(|links| links.poll_timeout());
         let others = [handshakes, self.groups.poll_timeout()];
         others.into_iter().flatten().chain(links).min()
     }
@@ -359,23 +367,24 @@ impl Endpoint {
     }
 
     fn leave(&mut self, group: GroupId, conn: ConnId, fate: Fate) {
-        // The peer's queue pairs reach an SMC-R buffer until DELETE RKEY is answered, so it must go
-        // the way of one that is used again.
-        let fate = match self.links.contains_key(&group) {
-            true => Fate::Reuse,
-            false => fate,
-        };
         self.with_links(group, |links, _| links.leave(conn));
         let left: Result<(), GroupError> =
             self.groups.leave(self.now, group, conn, fate, &mut self.stats);
         debug_assert!(left.is_ok(), "a connection that is known is a member of its group");
     }
 
+    /// The handshake that waits for progress of a group, `last` being the one before.
+    fn next_waiting(&self, group: GroupId, last: Option<ConnId>) -> Option<ConnId> {
+        let from = last.map_or(Included((group, ConnId(0))), |last| Excluded((group, last)));
+        let mut rest = self.waiting.range((from, Included((group, ConnId(u32::MAX)))));
+        rest.next().map(|(_, conn)| *conn)
+    }
+
     /// Lets those go on that waited for a group's first contact.
     fn first_contact_over(&mut self, group: GroupId) {
-        let from = (group, ConnId(0))..=(group, ConnId(u32::MAX));
-        let waiting: Vec<_> = self.waiting.range(from).map(|(_, conn)| *conn).collect();
-        for conn in waiting {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             if let Some(hs) = self.take_if(conn, State::is_first_contact) {
                 self.resume(hs);
             }

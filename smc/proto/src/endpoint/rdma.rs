@@ -10,7 +10,7 @@ use smc_wire::id::AlertToken;
 
 use super::state::{Agreed, Handshake, Held, Over, Phase, Purpose, Remote, State, Wants};
 use super::wish::Path;
-use super::{CLC_WAIT_SHORT, Endpoint};
+use super::{CLC_WAIT, CLC_WAIT_SHORT, Endpoint};
 use crate::Instant;
 use crate::group::{Role, Version};
 use crate::handshake::client::Chosen;
@@ -58,7 +58,10 @@ impl Endpoint {
         };
         match self.share(group, link, send.id, receive.id) {
             Ok(()) if self.reachable(&hs) => self.ready(hs, purpose, wants),
-            Ok(()) => self.park(hs, State::Getting(purpose, wants, Phase::Links), None),
+            Ok(()) => {
+                // After that the peer has given up too.
+                self.park(hs, State::Getting(purpose, wants, Phase::Links), Some(CLC_WAIT));
+            }
             Err(diagnosis) => self.not_had(hs, purpose, diagnosis),
         }
     }
@@ -79,7 +82,9 @@ impl Endpoint {
 
     /// The same; `failed` is a buffer that cannot be made reachable.
     pub(super) fn links_progressed_for(&mut self, group: GroupId, failed: Option<BufferId>) {
-        for conn in self.waiting_for(group) {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             let Some(hs) = self.handshakes.get(&conn) else { continue };
             if !matches!(hs.state, State::Getting(_, _, Phase::Links)) {
                 continue;
@@ -132,7 +137,10 @@ impl Endpoint {
         let Smcr { gid, mac, qpn, psn, mtu, .. } = *peer;
         let end = PeerEnd { qpn, psn, gid, mac, mtu };
         let connected = self.with_links(group, |links, now| {
-            let index = links.add_rtoken(link, rtoken).ok_or(Diagnosis::ERR_RTOK)?;
+            // The key is for the link that the message names; ours may have moved meanwhile.
+            let named = if first { Some(link) } else { links.find_link(gid, mac, Some(qpn)) };
+            let index = named.and_then(|named| links.add_rtoken(named, rtoken));
+            let index = index.ok_or(Diagnosis::ERR_RTOK)?;
             if first {
                 links.start(now, end).map_err(|_| Diagnosis::ERR_RDYLNK)?;
             }
@@ -179,7 +187,7 @@ impl Endpoint {
     pub(super) fn complete_rdma(&mut self, hs: Box<Handshake>, agreed: &Agreed, peer: &Smcr) {
         match self.connect_link(&hs, peer) {
             Ok(remote) => self.link_or_establish(hs, agreed, remote),
-            Err(diagnosis) => self.end(hs, diagnosis.into()),
+            Err(diagnosis) => self.refuse_confirm(hs, diagnosis.into()),
         }
     }
 
@@ -212,7 +220,9 @@ impl Endpoint {
     /// The first link is confirmed.
     pub(super) fn link_confirmed(&mut self, group: GroupId) {
         let now = self.now;
-        for conn in self.waiting_for(group) {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             let state = self.handshakes.get_mut(&conn).map(|hs| &mut hs.state);
             if let Some(State::Linking(_, _, since)) = state {
                 since.get_or_insert(now);
@@ -222,7 +232,9 @@ impl Endpoint {
 
     /// The first contact over the fabric has come to its end.
     pub(super) fn first_contact_ended(&mut self, group: GroupId, result: Result<(), Diagnosis>) {
-        for conn in self.waiting_for(group) {
+        let mut last = None;
+        while let Some(conn) = self.next_waiting(group, last) {
+            last = Some(conn);
             let Some(mut hs) = self.take_if(conn, |state| !state.is_first_contact()) else {
                 continue;
             };
@@ -274,12 +286,6 @@ impl Endpoint {
         };
         self.give_back(&mut hs);
         self.park(hs, State::LastWord(diagnosis), Some(time));
-    }
-
-    /// The handshakes that wait for progress of a group.
-    fn waiting_for(&self, group: GroupId) -> Vec<ConnId> {
-        let all = (group, ConnId(0))..=(group, ConnId(u32::MAX));
-        self.waiting.range(all).map(|(_, conn)| *conn).collect()
     }
 }
 

@@ -108,14 +108,15 @@ impl Endpoint {
         }
     }
 
-    fn end_attached(
+    /// A handshake fails that has the peer's DMB; a copied sender has none.
+    pub(super) fn end_attached(
         &mut self,
         hs: Box<Handshake>,
         wants: &Wants,
         element: PeerElement,
         failure: Failure,
     ) {
-        if let Over::Ism { device, .. } = wants.over {
+        if let Over::Ism { device, mapped: true } = wants.over {
             self.wishes.push_back(Wish::Detach { device, token: element.token() });
         }
         self.end(hs, failure.into());
@@ -182,6 +183,9 @@ impl Endpoint {
             Err(JoinError::OutOfSync) => return self.end(hs, Diagnosis::SYNCERR.into()),
             Err(JoinError::Member(..)) => return self.end(hs, Diagnosis::INTERR.into()),
         };
+        if first {
+            self.peers.insert(group, hs.route.peer);
+        }
         let held = Held { group, first, send: None, receive: None, link: None };
         hs.held = Some(held);
         if let Over::Roce { .. } = wants.over {

@@ -3,7 +3,7 @@
 //! A server's steps (`smc_listen_work`).
 //!
 //! Invariant: the Accept is sent when everything behind it is there; what is found wrong in the
-//! Confirm after that declines only where Linux does, and fails otherwise.
+//! Confirm after that declines only while the client waits for it, and fails otherwise.
 
 use smc_wire::clc::{Accept, Body, Confirm, Diagnosis, Proposal, Version as ClcVersion};
 
@@ -13,7 +13,7 @@ use super::{CLC_WAIT, Endpoint};
 use crate::Instant;
 use crate::group::{Ask, LinkPeer, Peer, Role, SmcdPeer, SmcrPeer, Version};
 use crate::handshake::confirm;
-use crate::handshake::reason::{Failure, Reason};
+use crate::handshake::reason::{End, Failure, Reason};
 use crate::handshake::release::Terms;
 use crate::handshake::route::{NextHop, Route};
 use crate::handshake::server::{Choice, Means, Step, Way};
@@ -24,7 +24,7 @@ impl Endpoint {
     pub(super) fn begin_server(&mut self, conn: ConnId, route: &Route) {
         if !route.smc {
             let reason = Reason::from(Diagnosis::PEERNOSMC);
-            return self.fall_back(conn, Role::Server, reason);
+            return self.fall_back(conn, Role::Server, reason, false);
         }
         let hs = Box::new(Handshake::new(conn, Role::Server, route, State::TAKEN));
         self.park(hs, State::Listening, Some(CLC_WAIT));
@@ -141,7 +141,7 @@ impl Endpoint {
         let first = hs.held.is_some_and(|held| held.first);
         let agreed = match confirm::look(way, first, terms, &confirm.common) {
             Ok(terms) => Agreed { version: way.version, eid: way.eid, terms },
-            Err(end) => return self.end(hs, end),
+            Err(end) => return self.refuse_confirm(hs, end),
         };
         match (confirm.common.body, wants.over) {
             (Body::Smcd(peer), Over::Ism { device, mapped }) => {
@@ -160,6 +160,17 @@ impl Endpoint {
         }
     }
 
+    /// A Confirm is no good. Only a first contact over SMC-R can still be declined: every other
+    /// client is established since it sent the Confirm, and does not read TCP any more.
+    pub(super) fn refuse_confirm(&mut self, hs: Box<Handshake>, end: End) {
+        let first = hs.held.is_some_and(|held| held.first && held.link.is_some());
+        let end = match end {
+            End::Decline(diagnosis) if !first => Failure::Late(diagnosis).into(),
+            end => end,
+        };
+        self.end(hs, end);
+    }
+
     /// The peer's DMB can be written: the connection is established.
     pub(super) fn complete(
         &mut self,
@@ -170,7 +181,7 @@ impl Endpoint {
     ) {
         match hs.path(wants, peer) {
             Some(path) => self.establish(hs, agreed, path),
-            None => self.end(hs, Failure::GroupGone.into()),
+            None => self.end_attached(hs, wants, peer, Failure::GroupGone),
         }
     }
 }

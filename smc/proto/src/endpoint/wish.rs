@@ -73,6 +73,9 @@ pub enum Wish {
     ///
     /// The peer may have written already: look at the CDC area at once, a signal may have gone by
     /// when nobody knew whose it was.
+    ///
+    /// From here on TCP carries no data: what still comes there (the Decline of a peer that failed
+    /// after its last word) is left unread, and only the end of the stream counts.
     Established(Box<Established>),
     /// The connection goes on as plain TCP.
     Fallback {
@@ -80,6 +83,9 @@ pub enum Wish {
         conn: ConnId,
         /// Why.
         reason: Reason,
+        /// This side has declined, and the peer may have done so at the same time: a Decline that
+        /// lies before the data belongs to the handshake, see [`late_decline`](super::late_decline).
+        skip_decline: bool,
     },
     /// The connection must be reset.
     Failed {
@@ -93,7 +99,8 @@ pub enum Wish {
     Abort {
         /// The connection.
         conn: ConnId,
-        /// Whether the peer is there to be told by a CDC message with the abort flag.
+        /// Whether the peer is there to be told by a CDC message with the abort flag: not if it has
+        /// gone, or no link is left. Where our own ISM device goes it is tried, as in Linux.
         tell_peer: bool,
     },
     /// A link group's queue pairs and memory regions: never one of those that an endpoint sees to

@@ -266,6 +266,9 @@ pub(super) enum Release {
     Reuse,
     /// Its end.
     Discard,
+    /// Its end, after all has been done as for the next connection. The peer's queue pairs reach an
+    /// SMC-R buffer until it was told, and a write to a memory region that is gone breaks the link.
+    Retire,
     /// Its end, together with the group.
     WithGroup,
 }
@@ -292,17 +295,18 @@ impl Buffers {
         let Some(slot) = self.get_mut(buffer) else { return };
         slot.owner = None;
         if slot.state != State::Used {
-            slot.spoiled |= how == Release::Discard;
+            slot.spoiled |= matches!(how, Release::Discard | Release::Retire);
             return; // on its way, see settle_unowned
         }
         counters.direction(slot.kind).buffer_released(slot.size);
         match how {
             Release::WithGroup => self.list(buffer, pool),
-            Release::Reuse if !slot.spoiled => {
+            Release::Reuse | Release::Retire if !slot.spoiled => {
+                slot.spoiled = how == Release::Retire;
                 slot.state = State::Zeroing;
                 wishes.push_back(Wish::Zero { group: slot.group, buffer });
             }
-            Release::Reuse | Release::Discard => self.free(buffer, pool, wishes),
+            Release::Reuse | Release::Retire | Release::Discard => self.free(buffer, pool, wishes),
         }
     }
 

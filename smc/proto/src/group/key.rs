@@ -128,7 +128,7 @@ pub(super) struct Key {
     /// As first asked.
     pub(super) ask: Ask,
     /// SMC-R: the ends of the links that are active now.
-    pub(super) links: ArrayVec<(u8, LinkPeer), LINKS>,
+    pub(super) links: ArrayVec<(u32, LinkPeer), LINKS>,
 }
 
 impl Key {
@@ -145,7 +145,7 @@ impl Key {
         vlan && match (&self.ask.peer, &ask.peer) {
             (Peer::Smcd(ours), Peer::Smcd(theirs)) => ours.is(theirs.device, theirs.gid),
             (Peer::Smcr(ours), Peer::Smcr(theirs)) => {
-                let link = |(_, link): &(u8, LinkPeer)| link_fits(link, &theirs.link, ask);
+                let link = |(_, link): &(u32, LinkPeer)| link_fits(link, &theirs.link, ask);
                 ours.id == theirs.id && self.ask.role == ask.role && self.links.iter().any(link)
             }
             _ => false,

@@ -105,9 +105,9 @@ impl Groups {
         }
     }
 
-    /// SMC-R: the link with this number (0 to 2) is active now with that end, or with `None` no
-    /// longer. New connections find the group by its active links.
-    pub fn set_link(&mut self, group: GroupId, link: u8, end: Option<LinkPeer>) {
+    /// SMC-R: the link with this number, which no other link of the group ever has, is active now
+    /// with that end, or with `None` no longer. New connections find the group by its active links.
+    pub fn set_link(&mut self, group: GroupId, link: u32, end: Option<LinkPeer>) {
         let Some(group) = self.groups.get_mut(&group) else { return };
         let links = &mut group.key.links;
         links.retain(|(number, _)| *number != link);
@@ -145,7 +145,8 @@ impl Groups {
         let how = match fate {
             _ if group.ending => Release::WithGroup,
             Fate::Reuse => Release::Reuse,
-            Fate::Discard => Release::Discard,
+            Fate::Discard if smcd => Release::Discard,
+            Fate::Discard => Release::Retire,
         };
         let counters = stats.technology(smcd);
         for buffer in [member.send, member.receive].into_iter().flatten() {
@@ -213,7 +214,7 @@ impl Groups {
     fn alike(&self, ask: &Ask) -> impl Iterator<Item = (GroupId, &Group)> {
         let ends = ask.ends();
         let ids = self.by_ends.range((ends, GroupId(0))..=(ends, GroupId(u32::MAX)));
-        ids.filter_map(|(_, id)| Some((*id, self.groups.get(id)?)))
+        ids.filter_map(|(_, id)| Some((*id, &**self.groups.get(id)?)))
     }
 
     fn join(
@@ -229,7 +230,7 @@ impl Groups {
                 self.hold_vlan(device, vlan);
             }
         }
-        let group = self.groups.entry(id).or_insert_with(|| Group::new(Key::new(*ask)));
+        let group = self.groups.entry(id).or_insert_with(|| Box::new(Group::new(Key::new(*ask))));
         if group.members.contains_key(&conn) {
             return Err(JoinError::Member(conn, id));
         }
@@ -259,12 +260,13 @@ impl Groups {
         if let Some(deadline) = group.deadline.take() {
             self.idle.remove(&(deadline, id));
         }
-        let tell_peer = cause != Cause::PeerGone;
+        let signal = cause != Cause::PeerGone && talk;
+        let tell_peer = !matches!(cause, Cause::PeerGone | Cause::NoLink);
         let kill = |&conn| Wish::Kill { conn, tell_peer };
         self.wishes.extend(group.members.keys().map(kill));
         match group.key.ask.shutdown_event(id) {
             None => self.wishes.push_back(Wish::EndLinks { group: id, cause }),
-            Some(signal) if tell_peer && talk => self.wishes.push_back(signal),
+            Some(event) if signal => self.wishes.push_back(event),
             Some(_) => {}
         }
         self.finish(id);

@@ -76,7 +76,7 @@ pub const MEMBER_BYTES: usize = size_of::<(ConnId, Member)>() + 2 * buffers::SLO
 #[derive(Debug)]
 pub struct Groups {
     limits: Limits,
-    groups: BTreeMap<GroupId, Group>,
+    groups: BTreeMap<GroupId, Box<Group>>,
     /// The groups that are not ending, by what a connection must have in common with them.
     by_ends: BTreeSet<(Ends, GroupId)>,
     last: GroupId,

@@ -2,7 +2,7 @@
 
 //! Which VLANs the ISM devices take part in (`smc_ism_get_vlan`, `smc_ism_put_vlan`).
 //!
-//! Invariant: a device is in a VLAN while somebody holds it, and is asked once.
+//! Invariant: a device is in a VLAN while somebody holds it, and one question to it is open at a time.
 
 use std::collections::BTreeMap;
 
@@ -41,21 +41,29 @@ impl Groups {
 
     /// Ends one [`Self::hold_vlan`].
     pub fn release_vlan(&mut self, device: DeviceId, vlan: u16) {
-        let Some((holders, _)) = self.vlans.0.get_mut(&(device, vlan)) else { return };
-        *holders -= 1;
-        if *holders == 0 {
-            self.vlans.0.remove(&(device, vlan));
-            self.wishes.push_back(Wish::RemoveVlan { device, vlan });
+        let Some((holders, state)) = self.vlans.0.get_mut(&(device, vlan)) else { return };
+        *holders = holders.saturating_sub(1);
+        // Who asks again before the answer has come takes that answer.
+        if *holders == 0 && *state == VlanState::Ready {
+            self.remove_vlan(device, vlan);
         }
     }
 
     /// The device is in the VLAN now, or refused. After a refusal nobody holds it.
     pub fn handle_vlan(&mut self, device: DeviceId, vlan: u16, added: bool) {
-        if !added {
-            self.vlans.0.remove(&(device, vlan));
-        } else if let Some((_, state)) = self.vlans.0.get_mut(&(device, vlan)) {
-            *state = VlanState::Ready;
+        let Some((holders, state)) = self.vlans.0.get_mut(&(device, vlan)) else { return };
+        match (added, *holders) {
+            (true, 0) => self.remove_vlan(device, vlan),
+            (true, _) => *state = VlanState::Ready,
+            (false, _) => {
+                self.vlans.0.remove(&(device, vlan));
+            }
         }
+    }
+
+    fn remove_vlan(&mut self, device: DeviceId, vlan: u16) {
+        self.vlans.0.remove(&(device, vlan));
+        self.wishes.push_back(Wish::RemoveVlan { device, vlan });
     }
 }
 

@@ -48,7 +48,8 @@ pub enum Wish {
     Kill {
         /// The connection.
         conn: ConnId,
-        /// Whether the peer is there to be told by a CDC message with the abort flag.
+        /// Whether the peer is there to be told by a CDC message with the abort flag: not if it has
+        /// gone, or no link is left. Where our own ISM device goes it is tried, as in Linux.
         tell_peer: bool,
     },
     /// Send a software event to a peer's ISM device (`signal_event` with an interrupt).

@@ -4,7 +4,7 @@
 //!
 //! Invariant: has 36 bytes for SMC-D in release 0, 52 otherwise (`smc_clc_fill_fce_v2x`).
 
-use smc_wire::clc::{Features, FirstContact, Os};
+use smc_wire::clc::{Features, FirstContact};
 
 use super::release::Terms;
 use crate::config::Config;
@@ -17,18 +17,8 @@ pub(crate) fn ours(config: &Config, terms: &Terms, smcr: Option<bool>) -> FirstC
         feature_mask: terms.features,
         vendor_options: 0,
     };
-    let features = match (terms.release, smcr) {
-        (0, None) => None,
-        (0, Some(_)) => Some(Features::default()),
-        _ => Some(said),
-    };
-    FirstContact {
-        v2_direct: smcr.unwrap_or(false),
-        os: Os::LINUX,
-        release: terms.release,
-        hostname: config.hostname,
-        features,
-    }
+    let ours = FirstContact::new(smcr.is_some(), terms.release, config.hostname, said);
+    FirstContact { v2_direct: smcr.unwrap_or(false), ..ours }
 }
 
 /// What the peer says.

@@ -99,6 +99,10 @@ pub enum Failure {
     /// The peer's DMB could not be attached after both sides agreed on it.
     #[error("the peer's buffer could not be attached")]
     Attach,
+    /// A server found in the Confirm what it would have declined before (`ECONNABORTED`); the client
+    /// is established since it sent that.
+    #[error("found after the client was through: {0}")]
+    Late(Diagnosis),
     /// The link group, or the device under it, went away during the handshake (`ECONNABORTED`).
     #[error("the link group ended during the handshake")]
     GroupGone,

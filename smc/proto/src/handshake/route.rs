@@ -17,6 +17,8 @@ pub struct Route {
     pub interface: Option<InterfaceId>,
     /// Its local address.
     pub local: IpAddr,
+    /// Its remote address; unspecified if that is not known.
+    pub peer: IpAddr,
     /// Whether the peer's SYN or SYN-ACK carried the SMC option.
     pub smc: bool,
     /// Whether an IPsec policy was set on the socket.

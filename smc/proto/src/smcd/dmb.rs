@@ -5,13 +5,11 @@
 //! Invariant: an element lies whole within the peer's DMB as far as its size is known, and always
 //! within the 32 bits that `move_data` takes as offset.
 
+use smc_wire::cdc::Smcd;
 use smc_wire::id::DmbToken;
 use smc_wire::size::BufferSize;
 
 use crate::id::ConnId;
-
-/// Bytes at the begin of an element that the peer's CDC message takes (`struct smcd_cdc_msg`).
-pub const CDC_BYTES: u32 = 32;
 
 /// Our own DMB, as the device registered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -94,12 +92,12 @@ impl PeerElement {
 
     /// Bytes from the DMB's begin to the ring.
     pub const fn ring_offset(&self) -> u32 {
-        self.offset + CDC_BYTES
+        self.offset + Smcd::BYTES
     }
 
     /// Bytes of the ring: the element without the CDC message.
     pub const fn ring_len(&self) -> u32 {
-        self.size - CDC_BYTES
+        self.size - Smcd::BYTES
     }
 }
 

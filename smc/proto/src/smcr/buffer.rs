@@ -7,10 +7,9 @@
 
 use smc_wire::id::Rkey;
 
-use super::link::{LinkId, SLOTS, Slot};
-use super::rtoken::{MAX_RMBS, Rtoken};
+use super::link::{SLOTS, Slot};
+use super::rtoken::{MAX_RMBS, Packed, Rtoken};
 use super::wish::BufferError;
-use crate::Instant;
 use crate::id::BufferId;
 
 /// Send buffers in a group: those of 255 connections, and idle ones of other sizes.
@@ -31,7 +30,7 @@ pub(super) enum Mr {
     #[default]
     None,
     Pending,
-    Ready(Rtoken),
+    Ready(Packed),
     Failed,
 }
 
@@ -41,11 +40,11 @@ pub(super) enum Usage {
     /// Registered here and there, unknown to the peer.
     Idle,
     /// Shall be usable on each link; for an RMB, the peer has to be told.
-    Entering { since: Instant },
+    Entering,
     /// Usable.
     InUse,
     /// The peer has to be told that its keys are no more.
-    Leaving { since: Instant },
+    Leaving,
 }
 
 /// A buffer.
@@ -56,8 +55,6 @@ pub(super) struct Buffer {
     pub(super) usage: Usage,
     /// Whether Accept or Confirm tells the peer, so that CONFIRM_RKEY need not.
     pub(super) implicit: bool,
-    /// Over which link the peer shall be told.
-    pub(super) carrier: Option<LinkId>,
     mrs: [Mr; SLOTS],
 }
 
@@ -74,16 +71,23 @@ impl Buffer {
 
     /// Its key and address on a link.
     pub(super) fn rtoken(&self, slot: Slot) -> Option<Rtoken> {
-        if let Mr::Ready(rtoken) = self.mr(slot) { Some(rtoken) } else { None }
+        if let Mr::Ready(rtoken) = self.mr(slot) { Some(rtoken.into()) } else { None }
+    }
+
+    /// Begins its memory region on a link; whether there is none yet.
+    pub(super) fn register(&mut self, slot: Slot) -> bool {
+        let is_new = self.mr(slot) == Mr::None;
+        if is_new {
+            self.set_mr(slot, Mr::Pending);
+        }
+        is_new
     }
 
     /// Whether a new link must reach it: `used` in Linux.
     pub(super) fn is_used(&self) -> bool {
         matches!(
             (self.kind, self.usage),
-            (_, Usage::InUse)
-                | (Kind::Rmb, Usage::Leaving { .. })
-                | (Kind::Sndbuf, Usage::Entering { .. })
+            (_, Usage::InUse) | (Kind::Rmb, Usage::Leaving) | (Kind::Sndbuf, Usage::Entering)
         ) || self.implicit
     }
 }
@@ -115,14 +119,13 @@ impl Buffers {
         self.list.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Buffer> {
+        self.list.iter_mut()
+    }
+
     /// Begins to use a buffer, a new one or one that is idle.
-    pub(super) fn enter(
-        &mut self,
-        now: Instant,
-        id: BufferId,
-        kind: Kind,
-    ) -> Result<&mut Buffer, BufferError> {
-        let usage = Usage::Entering { since: now };
+    pub(super) fn enter(&mut self, id: BufferId, kind: Kind) -> Result<&mut Buffer, BufferError> {
+        let usage = Usage::Entering;
         if let Some(at) = self.list.iter().position(|buffer| buffer.id == id) {
             let buffer = self.list.get_mut(at).ok_or(BufferError::State)?;
             if buffer.kind != kind || buffer.usage != Usage::Idle {
@@ -136,7 +139,7 @@ impl Buffers {
             return Err(BufferError::Full);
         }
         let mrs = Default::default();
-        self.list.push(Buffer { id, kind, usage, implicit: false, carrier: None, mrs });
+        self.list.push(Buffer { id, kind, usage, implicit: false, mrs });
         self.list.last_mut().ok_or(BufferError::Full)
     }
 
@@ -181,5 +184,32 @@ impl Buffers {
     ) -> impl Iterator<Item = (Rkey, Rtoken)> {
         let rmbs = self.list.iter().rev().filter(|b| b.kind == Kind::Rmb && b.is_used());
         rmbs.filter_map(move |b| Some((b.rtoken(carrier)?.rkey, b.rtoken(new)?)))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_packed() {
+        // Two buffers and an entry of the peer's for each connection: `bench proto` has the sum.
+        assert_eq!(size_of::<[Mr; SLOTS]>(), 39);
+        assert_eq!(size_of::<Option<[Option<Packed>; SLOTS]>>(), 39);
+        assert!(size_of::<Buffer>() <= 48);
+    }
+
+    #[test]
+    fn a_region_begins_once_and_keeps_its_key() {
+        let [first, second, _] = Slot::ALL;
+        let rtoken = Rtoken { rkey: Rkey(0x1234_5678), vaddr: 0xFEDC_BA98_7654_3210 };
+        let mut buffers = Buffers::default();
+        let buffer = buffers.enter(BufferId(1), Kind::Rmb).unwrap();
+        assert!(buffer.register(first) && !buffer.register(first));
+        assert_eq!((buffer.mr(first), buffer.mr(second)), (Mr::Pending, Mr::None));
+        buffer.set_mr(first, Mr::Ready(rtoken.into()));
+        assert!(!buffer.register(first));
+        assert_eq!((buffer.rtoken(first), buffer.rtoken(second)), (Some(rtoken), None));
     }
 }

@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use smc_wire::id::{Mac, RoceGid};
-use smc_wire::llc::{Body, DeleteReason, MAX_LEN, Message, Version};
+use smc_wire::llc::{Body, DeleteReason, Message, Version};
 
 use super::buffer::{Buffers, Mr};
-use super::link::{Change, Link, LinkId, SLOTS, Slot, State};
+use super::link::{Change, Link, LinkId, LinkIds, SLOTS, Slot, State};
 use super::member::Members;
 use super::qp::{PeerEnd, Port, rtr, rts};
 use super::rtoken::Rtokens;
@@ -272,6 +272,12 @@ impl Core {
         Some(to)
     }
 
+    /// Aborts all connections.
+    pub(super) fn kill_members(&mut self) {
+        let kill = self.members.drain().map(|conn| Wish::KillConnection { conn });
+        self.wishes.extend(kill);
+    }
+
     /// Destroys a link (`smcr_link_clear`).
     pub(super) fn clear_link(&mut self, id: LinkId) {
         let Some(slot) = self.slot(id) else { return };
@@ -289,18 +295,18 @@ impl Core {
     /// Linux remembers what the last flow made of the group; counting ports gives the same for what
     /// its flows can make, and is right after any loss.
     pub(super) fn recount(&mut self) {
-        let active: Vec<_> = self.links().filter(|link| link.is_active()).collect();
+        let active = || self.links().filter(|link| link.is_active());
         let peer_gid = |link: &Link| link.peer.map(|peer| peer.gid);
-        let here = active.iter().any(|a| active.iter().any(|b| a.port.gid != b.port.gid));
-        let there = active.iter().any(|a| active.iter().any(|b| peer_gid(a) != peer_gid(b)));
+        let here = active().any(|a| active().any(|b| a.port.gid != b.port.gid));
+        let there = active().any(|a| active().any(|b| peer_gid(a) != peer_gid(b)));
         let redundancy = match (here, there) {
-            _ if active.is_empty() => Redundancy::None,
+            _ if active().next().is_none() => Redundancy::None,
             (true, true) => Redundancy::Symmetric,
             (true, false) => Redundancy::AsymmetricPeer,
             (false, true) => Redundancy::AsymmetricLocal,
             (false, false) => Redundancy::Single,
         };
-        let last = active.last().map(|link| link.id).filter(|_| redundancy.is_asymmetric());
+        let last = active().last().map(|link| link.id).filter(|_| redundancy.is_asymmetric());
         self.redundancy = redundancy;
         for link in self.links_mut() {
             link.asymmetric = Some(link.id) == last;
@@ -354,12 +360,11 @@ impl Core {
         response: bool,
         body: Body,
     ) -> Option<WorkId> {
-        let mut bytes = [0; MAX_LEN];
         let message = Message { version: self.version, response, body };
-        let len = message.emit(&mut bytes).ok()?;
-        let bytes = bytes.get(..len)?.to_vec();
         let work = WorkId(self.next_work);
         let target = self.link_mut(link).filter(|link| link.is_sendable())?;
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes).ok()?;
         if let Some((work, message)) = target.outbox.push(now, work, bytes) {
             self.wish(Wish::PostSend { link, work, message });
         }
@@ -382,17 +387,19 @@ impl Core {
         let link = self.link(id).filter(|link| link.state() != State::Creating && link.is_usable());
         let Some(slot) = link.map(|link| link.slot) else { return };
         let Some(entry) = self.buffers.get_mut(buffer) else { return };
-        if entry.mr(slot) == Mr::None {
-            entry.set_mr(slot, Mr::Pending);
+        if entry.register(slot) {
             self.wish(Wish::RegisterMr { link: id, buffer });
         }
     }
 
     /// Registers all used buffers on a new link (`smcr_buf_map_lgr`, `smcr_buf_reg_lgr`).
     pub(super) fn register_all(&mut self, id: LinkId) {
-        let used: Vec<_> = self.buffers.iter().filter(|b| b.is_used()).map(|b| b.id).collect();
-        for buffer in used {
-            self.register(id, buffer);
+        let link = self.link(id).filter(|link| link.state() != State::Creating && link.is_usable());
+        let Some(slot) = link.map(|link| link.slot) else { return };
+        for buffer in self.buffers.iter_mut().filter(|buffer| buffer.is_used()) {
+            if buffer.register(slot) {
+                self.wishes.push_back(Wish::RegisterMr { link: id, buffer: buffer.id });
+            }
         }
     }
 
@@ -400,7 +407,7 @@ impl Core {
     pub(super) fn forget_buffer(&mut self, buffer: BufferId) {
         let Some(entry) = self.buffers.get(buffer) else { return };
         let there = |link: &&Link| matches!(entry.mr(link.slot), Mr::Pending | Mr::Ready(_));
-        let links: Vec<_> = self.links().filter(there).map(|link| link.id).collect();
+        let links: LinkIds = self.links().filter(there).map(|link| link.id).collect();
         for link in links {
             self.wish(Wish::DeregisterMr { link, buffer });
         }

@@ -10,7 +10,7 @@ use smc_wire::llc::{Body, DeleteLink, DeleteReason, DeleteTarget};
 use super::WAIT;
 use super::buffer::Usage;
 use super::core::Core;
-use super::link::LinkId;
+use super::link::{LinkId, LinkIds};
 use super::rkey::{finish_enter, finish_leave};
 use super::wish::{BufferError, Wish, WorkId};
 use crate::Instant;
@@ -20,7 +20,7 @@ use crate::Instant;
 pub(super) struct Ending {
     message: DeleteLink,
     /// Links over which the peer was not told yet, the next one last.
-    links: Vec<LinkId>,
+    links: LinkIds,
     sent: Option<(LinkId, WorkId)>,
     pub(super) deadline: Instant,
 }
@@ -33,17 +33,16 @@ impl Ending {
         orderly: bool,
         reason: DeleteReason,
     ) -> Option<Self> {
-        let conns: Vec<_> = core.members.drain().collect();
-        conns.into_iter().for_each(|conn| core.wish(Wish::KillConnection { conn }));
+        core.kill_members();
         let buffers: Vec<_> = core.buffers.iter().map(|b| (b.id, b.usage)).collect();
         for (buffer, usage) in buffers {
             match usage {
-                Usage::Entering { .. } => finish_enter(core, buffer, Err(BufferError::Gone)),
-                Usage::Leaving { .. } => finish_leave(core, buffer, false),
+                Usage::Entering => finish_enter(core, buffer, Err(BufferError::Gone)),
+                Usage::Leaving => finish_leave(core, buffer, false),
                 Usage::Idle | Usage::InUse => {}
             }
         }
-        let mut links: Vec<_> =
+        let mut links: LinkIds =
             core.links().filter(|link| link.is_sendable()).map(|link| link.id).collect();
         links.reverse();
         let message = DeleteLink { target: DeleteTarget::All, orderly, reason };
@@ -92,7 +91,7 @@ impl Ending {
 
 /// Destroys what is left.
 pub(super) fn finish(core: &mut Core, reason: DeleteReason) {
-    let links: Vec<_> = core.links().map(|link| link.id).collect();
+    let links: LinkIds = core.links().map(|link| link.id).collect();
     links.into_iter().for_each(|link| core.clear_link(link));
     core.wish(Wish::GroupGone { reason });
 }

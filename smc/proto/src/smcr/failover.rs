@@ -12,7 +12,7 @@
 use smc_wire::llc::DeleteReason;
 
 use super::core::Core;
-use super::link::LinkId;
+use super::link::{LinkId, LinkIds};
 use crate::id::DeviceId;
 
 /// Stops using a link; whether it was used until now.
@@ -36,7 +36,7 @@ pub(super) fn lose(core: &mut Core, link: LinkId) -> bool {
 }
 
 /// The links that end at a port of ours.
-pub(super) fn links_of(core: &Core, device: DeviceId) -> Vec<LinkId> {
+pub(super) fn links_of(core: &Core, device: DeviceId) -> LinkIds {
     let there = core.links().filter(|link| link.is_usable() && link.port.device == device);
     there.map(|link| link.id).collect()
 }

@@ -20,10 +20,11 @@ use super::core::{Core, Role};
 use super::ending::Ending;
 use super::first_contact::FirstContact;
 use super::flow::Flow;
-use super::link::{LinkId, Slot, State};
+use super::link::{LinkId, LinkIds, Slot, State};
 use super::member::JoinError;
 use super::params::{MAX_CONNS, Params};
 use super::qp::PeerEnd;
+use super::rkey::Request;
 use super::rtoken::{MAX_RMBS, Rtoken, RtokenIndex};
 use super::wish::BufferError;
 use crate::Instant;
@@ -72,7 +73,7 @@ pub struct LinkGroup {
     flow: Option<Flow>,
     delayed: VecDeque<Delayed>,
     /// RMBs that wait for CONFIRM RKEY or DELETE RKEY, at most each one once.
-    requests: VecDeque<BufferId>,
+    requests: VecDeque<Request>,
 }
 
 impl LinkGroup {
@@ -161,14 +162,13 @@ impl LinkGroup {
         if let Some(spare) = self.core.buffers.spare_rmb().filter(|_| is_new) {
             self.core.forget_buffer(spare);
         }
-        let entry = self.core.buffers.enter(now, buffer, kind)?;
+        let entry = self.core.buffers.enter(buffer, kind)?;
         entry.implicit = preparing && kind == Kind::Rmb;
-        entry.carrier = carrier;
         if preparing || kind == Kind::Sndbuf {
-            let links: Vec<_> = self.core.links().map(|link| link.id).collect();
+            let links: LinkIds = self.core.links().map(|link| link.id).collect();
             links.into_iter().for_each(|link| self.core.register(link, buffer));
         } else {
-            self.requests.push_back(buffer);
+            self.requests.push_back(Request { buffer, carrier, since: now });
         }
         self.settle(now);
         Ok(())
@@ -192,8 +192,8 @@ impl LinkGroup {
         if entry.kind != Kind::Rmb || entry.usage != Usage::InUse {
             return Err(BufferError::State);
         }
-        entry.usage = Usage::Leaving { since: now };
-        self.requests.push_back(buffer);
+        entry.usage = Usage::Leaving;
+        self.requests.push_back(Request { buffer, carrier: None, since: now });
         self.settle(now);
         Ok(())
     }
@@ -232,7 +232,7 @@ impl LinkGroup {
             true => link.is_usable(),
             false => link.is_active() && !link.asymmetric && self.is_open(),
         });
-        let links: Vec<_> = links.map(|link| link.id).collect();
+        let links: LinkIds = links.map(|link| link.id).collect();
         let second = self.core.role == Role::Server && count % 2 == 1;
         let link = links.get(usize::from(second)).or(links.first());
         let link = *link.ok_or(JoinError::NoActiveLink)?;

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use arrayvec::ArrayVec;
 use smc_wire::id::Psn;
 use smc_wire::llc;
 
@@ -21,6 +22,9 @@ pub const SLOTS: usize = 3;
 /// A link of a link group, on this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u32);
+
+/// Some of a group's links.
+pub(super) type LinkIds = ArrayVec<LinkId, SLOTS>;
 
 /// A link's place in its group, below [`SLOTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

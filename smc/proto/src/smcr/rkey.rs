@@ -5,21 +5,41 @@
 //! Invariant: each command for a buffer is answered once; the peer's keys are taken for links that
 //! exist only, all of a message's or none (RFC 7609, 3.5.5, A.3.5 and A.3.7).
 
+use arrayvec::ArrayVec;
 use smc_wire::llc::{Body, ConfirmRkey, DeleteRkey, LinkRtoken};
 
-use super::buffer::{Kind, Mr, Usage};
+use super::buffer::{Buffer, Kind, Mr, Usage};
 use super::core::Core;
-use super::link::LinkId;
+use super::link::{LinkId, LinkIds, SLOTS, Slot};
+use super::rtoken::Rtoken;
 use super::step::{Event, Progress};
 use super::wish::{BufferError, Wish};
-use super::{REGISTER_WAIT, WAIT};
+use super::{FLOW_WAIT, REGISTER_WAIT, WAIT};
 use crate::Instant;
 use crate::id::BufferId;
+
+/// An RMB of which the peer shall be told, as soon as no other flow is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request {
+    pub(super) buffer: BufferId,
+    /// Over which link, if that is active.
+    pub(super) carrier: Option<LinkId>,
+    pub(super) since: Instant,
+}
+
+impl Request {
+    /// When it is given up.
+    pub(super) fn deadline(&self) -> Instant {
+        self.since.after(FLOW_WAIT)
+    }
+}
 
 /// Our side's flow for one RMB.
 #[derive(Debug)]
 pub(super) struct Rkey {
     buffer: BufferId,
+    /// Over which link the peer shall be told, if that is active.
+    wanted: Option<LinkId>,
     stage: Stage,
     pub(super) deadline: Instant,
 }
@@ -36,13 +56,14 @@ enum Stage {
 
 impl Rkey {
     /// Begins what the buffer waits for; `None` if it is over already.
-    pub(super) fn start(core: &mut Core, now: Instant, buffer: BufferId) -> Option<Self> {
-        let stage = Stage::Registering;
-        let mut flow = Self { buffer, stage, deadline: now.after(REGISTER_WAIT) };
+    pub(super) fn start(core: &mut Core, now: Instant, request: Request) -> Option<Self> {
+        let Request { buffer, carrier: wanted, .. } = request;
+        let (stage, deadline) = (Stage::Registering, now.after(REGISTER_WAIT));
+        let mut flow = Self { buffer, wanted, stage, deadline };
         let progress = match core.buffers.get(buffer)?.usage {
-            Usage::Leaving { .. } => flow.delete(core, now),
+            Usage::Leaving => flow.delete(core, now),
             _ => {
-                let active: Vec<_> = active(core).collect();
+                let active: LinkIds = active(core).collect();
                 active.into_iter().for_each(|link| core.register(link, buffer));
                 flow.confirm(core, now)
             }
@@ -92,7 +113,7 @@ impl Rkey {
     /// Asks as soon as each active link has its memory region (`smc_llc_send_confirm_rkey`).
     fn confirm(&mut self, core: &mut Core, now: Instant) -> Progress {
         let Some(buffer) = core.buffers.get(self.buffer) else { return Progress::Done };
-        let wanted = buffer.carrier.and_then(|link| core.link(link));
+        let wanted = self.wanted.and_then(|link| core.link(link));
         let wanted = wanted.filter(|link| link.is_active()).map(|link| link.id);
         let Some(carrier) = wanted.or(core.active()) else {
             return self.shared(core, Err(BufferError::Gone));
@@ -185,22 +206,31 @@ pub(super) fn finish_leave(core: &mut Core, buffer: BufferId, confirmed: bool) {
 /// Buffers that need no word to the peer are ready when each active link has them: send buffers, and
 /// the RMB of the first contact.
 pub(super) fn settle_silent(core: &mut Core) {
-    let is_silent = |kind, implicit| kind == Kind::Sndbuf || implicit;
-    let entering = |usage| matches!(usage, Usage::Entering { .. });
-    let mut ended = Vec::new();
-    for buffer in core.buffers.iter().filter(|b| entering(b.usage) && is_silent(b.kind, b.implicit))
-    {
-        let links = core.links().filter(|link| link.is_usable() && link.qp.is_some());
-        let mrs: Vec<_> = links.map(|link| buffer.mr(link.slot)).collect();
-        if mrs.contains(&Mr::Failed) {
-            ended.push((buffer.id, Err(BufferError::Register)));
-        } else if !mrs.is_empty() && mrs.iter().all(|mr| matches!(mr, Mr::Ready(_))) {
-            ended.push((buffer.id, Ok(())));
-        }
-    }
-    for (buffer, result) in ended {
+    while let Some((buffer, result)) = next_silent(core) {
         finish_enter(core, buffer, result);
     }
+}
+
+fn next_silent(core: &Core) -> Option<(BufferId, Result<(), BufferError>)> {
+    let is_silent = |buffer: &&Buffer| buffer.kind == Kind::Sndbuf || buffer.implicit;
+    let entering = core.buffers.iter().filter(|buffer| buffer.usage == Usage::Entering);
+    entering.filter(is_silent).find_map(|buffer| Some((buffer.id, registered(core, buffer)?)))
+}
+
+/// Whether each link has a buffer's memory region, or one cannot; `None` while that is open.
+fn registered(core: &Core, buffer: &Buffer) -> Option<Result<(), BufferError>> {
+    let links = core.links().filter(|link| link.is_usable() && link.qp.is_some());
+    let mut mrs = links.map(|link| buffer.mr(link.slot)).peekable();
+    mrs.peek()?;
+    let mut all = Some(Ok(()));
+    for mr in mrs {
+        match mr {
+            Mr::Failed => return Some(Err(BufferError::Register)),
+            Mr::None | Mr::Pending => all = None,
+            Mr::Ready(_) => {}
+        }
+    }
+    all
 }
 
 /// The peer has a new RMB (`smc_llc_rmt_conf_rkey`).
@@ -214,10 +244,10 @@ pub(super) fn peer_confirms(core: &mut Core, now: Instant, link: LinkId, request
 }
 
 fn take(core: &mut Core, link: LinkId, request: &ConfirmRkey) -> Option<()> {
-    let mut others = Vec::new();
+    let mut others = ArrayVec::<(Slot, Rtoken), SLOTS>::new();
     for other in request.others().ok()? {
         let known = core.numbered(other.link).filter(|known| known.id != link)?;
-        others.push((known.slot, other.rtoken));
+        others.try_push((known.slot, other.rtoken)).ok()?;
     }
     let index = core.rtokens.add(core.slot(link)?, request.this_link)?;
     for (slot, rtoken) in others {

@@ -71,7 +71,9 @@ pub enum Wish {
         link: LinkId,
     },
     /// Destroy the queue pair with all its memory regions and its protection domain. Completions that
-    /// come later are not to be told.
+    /// come later are not to be told. What a connection had posted there and has no completion is
+    /// [flushed](crate::conn::Connection::handle_flushed), and so is a post that fails at once: the
+    /// connection counts the sends that are under way, and holds little ones back for them.
     DestroyQp {
         /// Whose queue pair.
         link: LinkId,

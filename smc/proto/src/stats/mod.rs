@@ -14,6 +14,7 @@ mod tests;
 use smc_wire::size::BufferSize;
 
 pub use self::fallback::{FALLBACK_REASONS, Fallbacks, Reasons};
+use crate::conn::Counts;
 use crate::group::{BufferKind, Role, Version};
 
 /// Size classes of a [`Histogram`]: up to 8 KiB, 16 KiB … 1 MiB, and more (`SMC_BUF_MAX`).
@@ -127,6 +128,17 @@ impl Technology {
             (Role::Server, Version::V2) => &mut self.server_v2,
         };
         *counter = counter.wrapping_add(1);
+    }
+
+    /// Adds what a connection counted of its buffers, from
+    /// [`Connection::take_counts`](crate::conn::Connection::take_counts).
+    pub fn add_counts(&mut self, counts: &Counts) {
+        sum(&mut self.tx.buffer_full, counts.send_full.into());
+        sum(&mut self.tx.peer_buffer_full, counts.peer_full.into());
+        sum(&mut self.tx.buffer_too_small, counts.send_too_small.into());
+        sum(&mut self.tx.peer_buffer_too_small, counts.peer_too_small.into());
+        sum(&mut self.rx.buffer_full, counts.receive_full.into());
+        sum(&mut self.rx.buffer_too_small, counts.receive_too_small.into());
     }
 
     pub(crate) fn direction(&mut self, kind: BufferKind) -> &mut Direction {

@@ -107,6 +107,26 @@ fn a_reasons_count_wraps_and_its_total_does_not() {
 }
 
 #[test]
+fn a_connections_counts_go_where_linux_has_them() {
+    let mut smcd = Technology::default();
+    let counts = Counts {
+        send_full: 1,
+        peer_full: 2,
+        send_too_small: 3,
+        peer_too_small: 4,
+        receive_full: 5,
+        receive_too_small: 6,
+    };
+    smcd.add_counts(&counts);
+    smcd.add_counts(&counts);
+    let Technology { tx, rx, .. } = &smcd;
+    assert_eq!((tx.buffer_full, tx.peer_buffer_full), (2, 4));
+    assert_eq!((tx.buffer_too_small, tx.peer_buffer_too_small), (6, 8));
+    assert_eq!((rx.buffer_full, rx.buffer_too_small), (10, 12));
+    assert_eq!((rx.peer_buffer_full, rx.peer_buffer_too_small), (0, 0));
+}
+
+#[test]
 fn two_threads_counters_add_up() {
     let count = |times: u32| {
         let mut stats = Stats::default();

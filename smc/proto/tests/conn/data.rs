@@ -17,9 +17,9 @@ pub(crate) const PAIRS: [[Kind; 2]; 5] = [
 ];
 
 #[test]
-fn a_connection_fits_in_512_bytes() {
+fn a_connection_fits_in_256_bytes() {
     let size = size_of::<Connection>();
-    assert!(size <= 512, "{size} bytes");
+    assert!(size <= 256, "{size} bytes");
 }
 
 // rows 44, 45

@@ -11,6 +11,7 @@
 )]
 
 mod close;
+mod counts;
 mod data;
 mod failover;
 mod hostile;

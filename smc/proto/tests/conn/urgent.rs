@@ -2,7 +2,7 @@
 
 //! The urgent byte, aside and in the stream.
 
-use smc_proto::conn::{NoUrgent, Ready};
+use smc_proto::conn::{NoUrgent, Ready, Wish};
 use smc_wire::cdc::ProducerFlags;
 
 use crate::world::{A, B, Kind, OOB, PLAIN, World};
@@ -139,6 +139,25 @@ fn an_urgent_byte_survives_cdcs_that_were_not_looked_at() {
     world.look(B);
     assert_eq!(world.conn(B).take_urgent(false), Ok(b'!'));
     assert_eq!(world.recv(B, 9), b"ab");
+}
+
+// row 43
+#[test]
+fn the_byte_is_fetched_from_its_place_though_others_came_behind_it() {
+    let mut world = World::new([Kind::Copied(64); 2], (64, 64));
+    world.prompt = false;
+    world.ends[B].ring[..6].copy_from_slice(b"ab!cd.");
+    for (count, flags) in [(3, PRESENT), (5, ProducerFlags::EMPTY)] {
+        world.ends[B].area.prod.count = count;
+        world.ends[B].area.flags = flags;
+        let (prod, cons) = world.ends[B].area.to_halves();
+        // Two words are handed in before a wish is asked for.
+        world.conn(B).handle_cdc_smcd(prod, cons);
+    }
+    assert_eq!(world.conn(B).poll_wish(), Some(Wish::FetchUrgent { at: 2 }));
+    world.conn(B).handle_urgent_byte(b'!');
+    assert_eq!(world.conn(B).take_urgent(false), Ok(b'!'));
+    assert_eq!(world.recv_all(B), b"abcd");
 }
 
 // row 43

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use smc_proto::Instant;
 use smc_proto::group::{
-    Ask, Cause, Fate, GroupError, IDLE, IDLE_CLIENT, JoinError, Peer, Role, Version, VlanState,
-    Wish,
+    Ask, Cause, Fate, GroupError, Groups, IDLE, IDLE_CLIENT, JoinError, Peer, Role, Version,
+    VlanState, Wish,
 };
 use smc_proto::id::{ConnId, DeviceId};
 
@@ -323,6 +323,32 @@ fn a_vlan_is_added_for_the_first_and_removed_after_the_last_holder() {
     assert_eq!(engine.groups.hold_vlan(device, vlan), VlanState::Pending);
     engine.groups.handle_vlan(device, vlan, false);
     assert_eq!(engine.groups.hold_vlan(device, vlan), VlanState::Pending);
+}
+
+#[test]
+fn a_vlan_that_nobody_waits_for_is_asked_for_once() {
+    let (device, vlan) = (DeviceId(2), 5);
+    let (add, remove) = (Wish::AddVlan { device, vlan }, Wish::RemoveVlan { device, vlan });
+    for again in [false, true] {
+        let mut engine = Engine::new();
+        let groups = &mut engine.groups;
+        groups.hold_vlan(device, vlan);
+        groups.release_vlan(device, vlan);
+        if again {
+            assert_eq!(groups.hold_vlan(device, vlan), VlanState::Pending);
+        }
+        let wishes = |groups: &mut Groups| std::iter::from_fn(|| groups.poll_wish()).collect();
+        let before: Vec<_> = wishes(groups);
+        assert_eq!(before, [add]);
+        groups.handle_vlan(device, vlan, true);
+        let after: Vec<_> = wishes(groups);
+        if again {
+            assert_eq!(after, []);
+            assert_eq!(groups.hold_vlan(device, vlan), VlanState::Ready);
+        } else {
+            assert_eq!(after, [remove]);
+        }
+    }
 }
 
 // smc_core.c:894 smc_lgr_create: a server with version 2 has not looked at the VLAN

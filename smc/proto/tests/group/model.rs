@@ -180,9 +180,9 @@ impl World {
         self.pull(&|_| false, Cause::Idle);
     }
 
-    fn set_link(&mut self, id: GroupId, number: u8, end: Option<LinkPeer>) {
+    fn set_link(&mut self, id: GroupId, number: u32, end: Option<LinkPeer>) {
         let expected = self.groups.iter_mut().find(|expected| expected.id == id).unwrap();
-        expected.links[usize::from(number)] = end;
+        expected.links[number as usize] = end;
         self.engine.groups.set_link(id, number, end);
     }
 
@@ -330,7 +330,7 @@ impl World {
                 }
                 Wish::Kill { conn, tell_peer } => {
                     assert!(kills.remove(&conn), "{conn:?} should live");
-                    assert_eq!(tell_peer, cause != Cause::PeerGone);
+                    assert_eq!(tell_peer, !matches!(cause, Cause::PeerGone | Cause::NoLink));
                 }
                 Wish::EndLinks { group, cause: why } => {
                     assert!(links.remove(&group));

@@ -22,7 +22,7 @@ pub(crate) enum Step {
     Shutdown(u64, u64, u16),
     PeerDevice(u64, u64),
     OwnDevice(u32),
-    SetLink(usize, u8, Option<LinkPeer>),
+    SetLink(usize, u32, Option<LinkPeer>),
     SetOpen(usize, bool),
     LinksGone(usize),
     Spoil(usize),
@@ -72,7 +72,7 @@ pub(crate) fn a_step() -> impl Strategy<Value = Step> {
         1 => (1..3u64, 1..3u64, 0..2u16).prop_map(|(gid, ext, vlan)| Step::Shutdown(gid, ext, vlan)),
         1 => (1..3u64, 1..3u64).prop_map(|(gid, ext)| Step::PeerDevice(gid, ext)),
         1 => (1..4u32).prop_map(Step::OwnDevice),
-        3 => (which.clone(), 0..3u8, prop::option::weighted(0.8, a_link()))
+        3 => (which.clone(), 0..3u32, prop::option::weighted(0.8, a_link()))
             .prop_map(|(at, number, end)| Step::SetLink(at, number, end)),
         1 => (which.clone(), any::<bool>()).prop_map(|(at, open)| Step::SetOpen(at, open)),
         2 => which.clone().prop_map(Step::LinksGone),

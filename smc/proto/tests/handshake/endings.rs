@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use smc_proto::endpoint::Wish;
+use smc_proto::endpoint::{Wish, late_decline};
 use smc_proto::group::{self, RegisterError};
 use smc_proto::handshake::inventory::{Interface, IsmDevice};
 use smc_proto::handshake::reason::{Failure, Kind};
-use smc_proto::id::DeviceId;
+use smc_proto::id::{ConnId, DeviceId};
 use smc_wire::clc::{Diagnosis, Message};
 
 use crate::craft::{accept, proposal};
@@ -184,6 +184,19 @@ fn a_dmb_that_cannot_be_attached_declines_on_the_client_and_fails_on_the_server(
 
 #[test]
 fn an_attachment_that_comes_too_late_is_undone() {
+    late_attachment(|pair, conn| {
+        pair.ends[0].endpoint.handle_tcp_end(pair.now, conn);
+        pair.run();
+    });
+}
+
+#[test]
+fn an_attachment_of_a_device_that_goes_is_undone() {
+    late_attachment(|pair, _| pair.ends[0].endpoint.remove_ism(pair.now, DeviceId(1)));
+}
+
+/// Something happens before the answer of an attachment; it is detached.
+fn late_attachment(happens: impl FnOnce(&mut Pair, ConnId)) {
     let mut pair = Pair::mapped([true, false]);
     let stream = pair.begin();
     let conn = pair.streams[stream].conns[0].unwrap();
@@ -201,8 +214,7 @@ fn an_attachment_that_comes_too_late_is_undone() {
             pair.ends[n].endpoint.handle_clc(pair.now, name, &bytes);
         }
     }
-    pair.ends[0].endpoint.handle_tcp_end(pair.now, conn);
-    pair.run();
+    happens(&mut pair, conn);
     let (device, token) = attach.unwrap();
     pair.ends[0].endpoint.handle_attached(pair.now, conn, device, token, Some(65536));
     pair.run();
@@ -335,4 +347,48 @@ fn a_vlan_is_left_when_its_last_group_ends() {
     assert!(!pair.ends[0].log.contains(&removed));
     pair.pass(600 * SECOND);
     assert!(pair.ends[0].log.contains(&removed));
+}
+
+// row 18
+#[test]
+fn declines_that_cross_are_not_taken_for_data() {
+    let mut pair = crate::smcr::version_2(1);
+    pair.fabric.faults[1].mute = true;
+    // The server's Decline stays under way until the client has given up too.
+    pair.tamper = Some(Box::new(|from, message| {
+        if from == 1 && matches!(Message::parse(message), Ok(Message::Decline(_))) {
+            message.clear();
+        }
+    }));
+    let stream = pair.begin();
+    pair.run();
+    for _ in 0..12 {
+        pair.pass(SECOND);
+    }
+    for n in [0, 1] {
+        let skips = |wish: &Wish| matches!(wish, Wish::Fallback { skip_decline: true, .. });
+        assert!(pair.ends[n].log.iter().any(skips), "end {n}: {:?}", pair.outcome(n, stream));
+        let crossing = pair.ends[1 - n].log.iter().rev().find_map(|wish| match wish {
+            Wish::SendClc { message, .. } => Some(message.to_vec()),
+            _ => None,
+        });
+        let mut bytes = crossing.unwrap();
+        assert!(matches!(Message::parse(&bytes), Ok(Message::Decline(_))));
+        let len = bytes.len();
+        assert!((1..len).all(|some| late_decline(&bytes[..some]).is_none()));
+        bytes.extend(b"data");
+        assert_eq!(late_decline(&bytes), Some(len));
+        assert_eq!(late_decline(&bytes[len..]), Some(0));
+    }
+    // A side that was declined skips nothing.
+    let mut pair = Pair::ism();
+    pair.ends[1].faults.unreachable = true;
+    pair.connect();
+    let skips = |n: usize| {
+        pair.ends[n].log.iter().find_map(|wish| match wish {
+            Wish::Fallback { skip_decline, .. } => Some(*skip_decline),
+            _ => None,
+        })
+    };
+    assert_eq!([0, 1].map(skips), [Some(false), Some(true)]);
 }

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use smc_proto::conn::{Connection, Error, Lie};
 use smc_proto::endpoint::{Path, Wish};
+use smc_proto::group::Fate;
 use smc_proto::handshake::reason::Failure;
 use smc_proto::smcr::{self, Received};
 use smc_wire::cdc;
@@ -35,15 +37,22 @@ fn a_cdc_message_before_the_confirm_is_kept() {
     }));
     pair.run();
     assert_eq!(pair.outcome(1, 1), None);
-    let early = cdc::Smcr { seqno: 1, token: AlertToken(server.0), ..cdc::Smcr::default() };
+    let cons = cdc::Cursor { wrap: 0, count: 1 };
+    let early = cdc::Smcr { seqno: 1, token: AlertToken(server.0), cons, ..cdc::Smcr::default() };
     let mut bytes = [0; cdc::Smcr::LEN];
     early.emit(&mut bytes).unwrap();
     assert_eq!(pair.inject_rdma(1, &bytes), Received::Control);
     let confirm = pair.sent(0).pop().unwrap();
     pair.inject(1, 1, confirm);
     let Some(Outcome::Smc(established)) = pair.outcome(1, 1) else { panic!() };
+    let params = established.params;
     let Path::Rdma { early: kept, .. } = established.path else { panic!() };
     assert_eq!(kept, [early]);
+    // Nothing was sent that the client could have consumed.
+    let mut connection = Connection::new(&params);
+    connection.handle_cdc_smcr(&kept[0]);
+    let error = connection.error();
+    assert!(matches!(error, Some(Error::Protocol(Lie::Consumer { .. }))), "{error:?}");
     // Later ones are the connection's.
     assert!(matches!(pair.inject_rdma(1, &bytes), Received::Cdc(_)));
 }
@@ -281,4 +290,41 @@ fn a_256th_rmb_of_the_peer_has_no_room() {
             }
         }
     }
+}
+
+// row 62
+#[test]
+fn a_discarded_buffers_memory_regions_go_after_the_peer_was_told() {
+    let mut pair = version_2(1);
+    let [client, _] = pair.establish();
+    pair.establish();
+    let before = pair.ends[0].log.len();
+    pair.ends[0].endpoint.release(pair.now, client.conn, Fate::Discard);
+    pair.run();
+    let buffer = client.receive.id;
+    let at = |which: fn(&Wish) -> bool| pair.ends[0].log[before..].iter().position(which);
+    // The peer's queue pair reaches it until the peer knows that its key is no more.
+    let told = at(|wish| matches!(wish, Wish::Links { wish: smcr::Wish::PostSend { .. }, .. }));
+    let mut steps = vec![told.unwrap()];
+    for (n, wish) in pair.ends[0].log[before..].iter().enumerate() {
+        match wish {
+            Wish::Links { wish: smcr::Wish::DeregisterMr { buffer: of, .. }, .. }
+            | Wish::Group(smc_proto::group::Wish::Free { buffer: of, .. })
+                if *of == buffer =>
+            {
+                steps.push(n);
+            }
+            _ => {}
+        }
+    }
+    assert!(steps.len() == 3 && steps.is_sorted(), "{steps:?}");
+    let registered = |pair: &Pair| {
+        let register =
+            |wish: &&Wish| matches!(wish, Wish::Links { wish: smcr::Wish::RegisterMr { .. }, .. });
+        pair.ends[0].log.iter().filter(register).count()
+    };
+    let count = registered(&pair);
+    let [third, _] = pair.establish();
+    assert!(!third.first_contact);
+    assert_eq!(registered(&pair), count + 2, "nothing of the old buffers is used again");
 }

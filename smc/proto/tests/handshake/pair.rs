@@ -137,6 +137,7 @@ pub(crate) fn route(n: u8) -> Route {
     Route {
         interface: Some(IF),
         local: address(n),
+        peer: address(3 - n),
         smc: true,
         ipsec: false,
         sndbuf: None,
@@ -309,7 +310,7 @@ impl Pair {
                 let before = self.ends[n].outcomes.insert(conn, Outcome::Smc(established));
                 assert_eq!(before, None);
             }
-            Wish::Fallback { conn, reason } => {
+            Wish::Fallback { conn, reason, .. } => {
                 let before = self.ends[n].outcomes.insert(conn, Outcome::Tcp(reason));
                 assert_eq!(before, None);
             }

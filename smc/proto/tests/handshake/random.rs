@@ -11,8 +11,10 @@ use proptest::prelude::*;
 use smc_proto::endpoint::Wish;
 use smc_proto::group::RegisterError;
 use smc_proto::id::{BufferId, ConnId, DeviceId, GroupId};
-use smc_proto::smcr::LinkId;
+use smc_proto::smcr::{LinkId, Received};
+use smc_wire::cdc;
 use smc_wire::clc::Message;
+use smc_wire::id::AlertToken;
 
 use crate::craft::{accept, proposal, smcr_accept};
 use crate::fabric::port;
@@ -144,21 +146,28 @@ proptest! {
     fn outcomes_for_what_was_not_asked_change_nothing(
         calls in prop::collection::vec((0..10u8, 0..4u32, any::<bool>()), 0..30),
         begun in 0..3usize,
+        established in any::<bool>(),
     ) {
-        let mut pair = both();
-        for _ in 0..begun {
-            pair.begin();
+        let mut pair = if established { Pair::roce() } else { both() };
+        if established {
+            pair.establish();
         }
+        let streams: Vec<_> = (0..begun).map(|_| pair.begin()).collect();
+        let held = wishes(&mut pair);
+        let before = state(&pair);
+        let mut undone = Vec::new();
         for (call, id, yes) in calls {
             let now = pair.now;
             let end = &mut pair.ends[usize::from(yes)].endpoint;
-            let (conn, group, link) = (ConnId(id), GroupId(id * 256), LinkId(id));
+            let (conn, group, link) = (ConnId(id), GroupId(STRANGE + id), LinkId(STRANGE + id));
             match call {
                 0 => end.handle_remote_gid(now, conn, yes),
                 1 => end.handle_next_hop(now, conn, None),
                 2 => {
-                    let token = Default::default();
-                    end.handle_attached(now, conn, DeviceId(id), token, yes.then_some(64));
+                    let (device, token) = (DeviceId(id), Default::default());
+                    end.handle_attached(now, conn, device, token, yes.then_some(64));
+                    // What is attached after all is only detached again.
+                    undone.extend(yes.then_some((1, Wish::Detach { device, token })));
                 }
                 3 => end.handle_registered(now, BufferId(id), Err(RegisterError::Refused)),
                 4 => end.handle_zeroed(now, BufferId(id), yes),
@@ -167,13 +176,59 @@ proptest! {
                 7 => end.handle_link_failed(now, group, link),
                 8 => end.handle_mr_registered(now, group, link, BufferId(id), None),
                 _ => {
-                    end.handle_recv(now, group, link, &[0xFE; 44]);
+                    let message = cdc::Smcr {
+                        seqno: id as u16,
+                        token: AlertToken(STRANGE + id),
+                        prod: cdc::Cursor { wrap: 0, count: id },
+                        ..cdc::Smcr::default()
+                    };
+                    let mut bytes = [0; cdc::Smcr::LEN];
+                    message.emit(&mut bytes).unwrap();
+                    let received = match established {
+                        true => pair.inject_rdma(usize::from(yes), &bytes),
+                        false => end.handle_recv(now, group, link, &bytes),
+                    };
+                    prop_assert_ne!(received, Received::Control, "a handshake kept it");
                 }
             }
         }
+        prop_assert_eq!(wishes(&mut pair), undone);
+        prop_assert_eq!(state(&pair), before);
+        for (n, wish) in held {
+            pair.carry_out(n, wish);
+        }
         pair.run();
+        for stream in streams {
+            for n in [0, 1] {
+                let outcome = pair.outcome(n, stream);
+                prop_assert!(matches!(outcome, Some(Outcome::Smc(_))), "{outcome:?}");
+            }
+        }
         drain(&mut pair);
     }
+}
+
+/// From here on no number was given out.
+const STRANGE: u32 = 1 << 24;
+
+/// What both ends want, not carried out.
+fn wishes(pair: &mut Pair) -> Vec<(usize, Wish)> {
+    let mut all = Vec::new();
+    for n in [0, 1] {
+        all.extend(std::iter::from_fn(|| pair.ends[n].endpoint.poll_wish()).map(|it| (n, it)));
+    }
+    all
+}
+
+/// All that shows from outside, in words.
+fn state(pair: &Pair) -> [String; 2] {
+    [0, 1].map(|n| {
+        let end = &pair.ends[n];
+        let endpoint = &end.endpoint;
+        let groups: Vec<_> = endpoint.groups().infos().collect();
+        let counts = (endpoint.handshakes(), endpoint.poll_timeout(), endpoint.stats());
+        format!("{groups:?} {counts:?} {:?}", end.outcomes)
+    })
 }
 
 /// A detached DMB was attached, and each one that was attached in vain is detached.

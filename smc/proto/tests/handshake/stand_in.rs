@@ -274,6 +274,7 @@ impl StandIn {
         let route = Route {
             interface: Some(ETH0),
             local,
+            peer: IpAddr::from([0, 0, 0, 0]),
             smc: true,
             ipsec: false,
             sndbuf: None,

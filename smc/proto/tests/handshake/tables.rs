@@ -13,7 +13,6 @@ use smc_wire::id::Eid;
 use crate::craft::proposal;
 use crate::pair::{Pair, ueid};
 
-// row 32
 #[test]
 fn a_pnetid_is_up_to_16_letters_and_digits_in_upper_case() {
     for (text, id) in [
@@ -32,7 +31,6 @@ fn a_pnetid_is_up_to_16_letters_and_digits_in_upper_case() {
     }
 }
 
-// row 32
 #[test]
 fn the_pnet_table_has_one_line_for_each_name() {
     let (one, two) = (PnetId::new("ONE").unwrap(), PnetId::new("TWO").unwrap());

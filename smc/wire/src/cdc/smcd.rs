@@ -39,7 +39,10 @@ const WHAT: &str = "CDC area";
 
 impl Smcd {
     /// Bytes of the area; the ring begins behind it.
-    pub const LEN: usize = 32;
+    pub const LEN: usize = Self::BYTES as usize;
+
+    /// [`Smcd::LEN`] as lengths and offsets of a DMB count.
+    pub const BYTES: u32 = 32;
 
     /// Offset of the producer half.
     pub const PROD_AT: usize = 8;

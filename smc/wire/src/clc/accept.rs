@@ -123,13 +123,6 @@ impl Smcr {
     }
 }
 
-impl Smcd {
-    /// Where the element begins in its DMB, in bytes.
-    pub fn offset(&self) -> u32 {
-        self.size.bytes().saturating_mul(self.dmbe_idx.into())
-    }
-}
-
 impl Accept {
     /// Reads an Accept that fills `bytes`.
     ///

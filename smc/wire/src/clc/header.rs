@@ -10,8 +10,8 @@
 //! ```
 //! (`struct smc_clc_msg_hdr`; RFC 7609, A.2 calls the low four bits flag, reserved, path.)
 
-use crate::Error;
 use crate::bytes::{Reader, Writer};
+use crate::{Error, tcp_option};
 
 /// Bytes of the header.
 pub(super) const HEADER: usize = 8;
@@ -106,7 +106,7 @@ impl Eyecatcher {
     /// "SMCR" or "SMCD" in EBCDIC.
     pub(super) const fn bytes(self) -> [u8; 4] {
         match self {
-            Self::Smcr => [0xE2, 0xD4, 0xC3, 0xD9],
+            Self::Smcr => tcp_option::MAGIC,
             Self::Smcd => [0xE2, 0xD4, 0xC3, 0xC4],
         }
     }

@@ -89,18 +89,6 @@ impl<'a> AddLink<'a> {
     /// Bytes of the longest one.
     pub const MAX_LEN: usize = LEN + TAIL + MAX_RKEYS * 16;
 
-    /// A version 1 client's request to the server to add a link, for which it has this port.
-    pub const fn invitation(mac: Mac, gid: RoceGid) -> Self {
-        let (qpn, psn) = (Qpn(0), Psn(0));
-        Self { mac, gid, qpn, link: 0, mtu: None, psn, rejected: None, tail: None }
-    }
-
-    /// The client's refusal of this offer: the offer itself, but without its tail.
-    #[must_use]
-    pub const fn refusal(&self, reason: RejectReason) -> Self {
-        Self { rejected: Some(reason), tail: None, ..*self }
-    }
-
     /// Bytes of the whole message.
     pub(super) fn len(&self, version: Version) -> usize {
         match (&self.tail, version) {

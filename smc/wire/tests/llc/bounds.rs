@@ -10,7 +10,7 @@ use smc_wire::llc::{
 };
 use smc_wire::size::PathMtu;
 
-use crate::{emitted, hex, request};
+use crate::{emitted, hex, invitation, request};
 
 fn field(bytes: &[u8]) -> &'static str {
     match Message::parse(bytes) {
@@ -81,7 +81,7 @@ fn add_link_v2(count: usize) -> Vec<u8> {
         mtu: Some(PathMtu::MIN),
         psn: Psn(1),
         tail: Some(AddLinkTail::new(true, RoceGid::default(), &keys)),
-        ..AddLink::invitation(Mac::default(), RoceGid::default())
+        ..invitation(Mac::default(), RoceGid::default())
     };
     emitted(&request(Version::V2, Body::AddLink(link)))
 }
@@ -119,7 +119,7 @@ fn a_tail_has_255_keys_at_most() {
     let keys = [RkeyUpdate::default(); 256];
     let link = AddLink {
         tail: Some(AddLinkTail::new(true, RoceGid::default(), &keys)),
-        ..AddLink::invitation(Mac::default(), RoceGid::default())
+        ..invitation(Mac::default(), RoceGid::default())
     };
     let message = request(Version::V2, Body::AddLink(link));
     assert!(matches!(message.emit(&mut [0; 8192]), Err(Error::Field { .. })));

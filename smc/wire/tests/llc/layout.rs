@@ -10,7 +10,7 @@ use smc_wire::llc::{
 };
 use smc_wire::size::PathMtu;
 
-use crate::{assert_bytes, emitted, hex, request, response};
+use crate::{assert_bytes, emitted, hex, invitation, request, response};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
 const GID: RoceGid = RoceGid([0xFE, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFE, 0, 0, 7]);
@@ -82,13 +82,14 @@ fn add_link_v1() {
 #[test]
 fn a_client_invites_with_its_port_only() {
     let bytes = hex(&format!("02 2c 00 00 {PORT} 0000 {GID_HEX}"), 44);
-    assert_bytes(&request(Version::V1, Body::AddLink(AddLink::invitation(MAC, GID))), &bytes);
+    assert_bytes(&request(Version::V1, Body::AddLink(invitation(MAC, GID))), &bytes);
 }
 
 // row 66
 #[test]
 fn a_refusal_repeats_the_offer_with_flag_and_reason() {
-    let refusal = Body::AddLink(ADD_LINK.refusal(RejectReason::NO_ALTERNATE_PATH));
+    let rejected = Some(RejectReason::NO_ALTERNATE_PATH);
+    let refusal = Body::AddLink(AddLink { rejected, ..ADD_LINK });
     let payload = format!("{PORT} 0000 {GID_HEX} 000012 02 03 abcdef");
     assert_bytes(&response(Version::V1, refusal), &hex(&format!("02 2c 01 c0 {payload}"), 44));
     // Version 2's length stands where the reason was.

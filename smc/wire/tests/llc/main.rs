@@ -15,7 +15,8 @@ mod bounds;
 mod layout;
 mod random;
 
-use smc_wire::llc::{Body, MAX_LEN, Message, Version};
+use smc_wire::id::{Mac, Psn, Qpn, RoceGid};
+use smc_wire::llc::{AddLink, Body, MAX_LEN, Message, Version};
 
 /// The bytes of `message`.
 fn emitted(message: &Message) -> Vec<u8> {
@@ -32,6 +33,12 @@ fn request(version: Version, body: Body) -> Message {
 
 fn response(version: Version, body: Body) -> Message {
     Message { version, response: true, body }
+}
+
+/// A version 1 client's request to the server to add a link, for which it has this port.
+fn invitation(mac: Mac, gid: RoceGid) -> AddLink<'static> {
+    let (qpn, psn) = (Qpn(0), Psn(0));
+    AddLink { mac, gid, qpn, link: 0, mtu: None, psn, rejected: None, tail: None }
 }
 
 /// Bytes from pairs of hex digits, blanks between them ignored, then zeros up to `len`.

@@ -16,6 +16,7 @@ use smc_proto::handshake::inventory::{Address, Interface, InterfaceId, IsmDevice
 use smc_proto::handshake::route::{NextHop, Route};
 use smc_proto::id::{ConnId, DeviceId};
 use smc_proto::smcd::dmb::Dmb;
+use smc_wire::clc::MAX_MESSAGE;
 use smc_wire::id::{Chid, DmbToken, IsmGid, Mac, Ueid};
 
 use super::Case;
@@ -170,12 +171,14 @@ impl Host {
         let route = Route {
             interface: Some(id),
             local,
+            peer: Ipv4Addr::new(10, 0, 0, 3 - n).into(),
             smc: true,
             ipsec: false,
             sndbuf: None,
             rcvbuf: None,
         };
-        let (received, adapter) = (VecDeque::new(), Adapter::default());
+        // TCP's and RoCE's own memory is not the protocol's.
+        let (received, adapter) = (VecDeque::with_capacity(MAX_MESSAGE), Adapter::new());
         Ok(Self { endpoint, route, conn: ConnId(0), received, adapter, outcome: None, dmbs: 0 })
     }
 

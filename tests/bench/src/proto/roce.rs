@@ -17,7 +17,6 @@ use smc_wire::id::{Mac, Psn, Qpn, Rkey, RoceGid};
 use smc_wire::size::PathMtu;
 
 /// A host's queue pairs, and what it posted.
-#[derive(Default)]
 pub(super) struct Adapter {
     qps: Vec<Qp>,
     posted: VecDeque<Posted>,
@@ -56,6 +55,10 @@ pub(super) fn port(n: u8, interface: InterfaceId) -> RocePort {
 }
 
 impl Adapter {
+    pub(super) fn new() -> Self {
+        Self { qps: Vec::with_capacity(2), posted: VecDeque::with_capacity(4), last: 0 }
+    }
+
     /// Does what a link group wishes.
     pub(super) fn carry_out(
         &mut self,

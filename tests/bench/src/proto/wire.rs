@@ -105,11 +105,14 @@ fn llc_messages() -> [(&'static str, Version, Body<'static>); 12] {
         no_eyecatcher: true,
     };
     let add = AddLink {
+        mac: MAC,
+        gid: GID,
         qpn: Qpn(0x12),
         link: 2,
         mtu: Some(PathMtu::M1024),
         psn: Psn(0x55),
-        ..AddLink::invitation(MAC, GID)
+        rejected: None,
+        tail: None,
     };
     let with_keys = |keys| AddLink { tail: Some(AddLinkTail::new(true, GID, keys)), ..add };
     let delete = DeleteLink {

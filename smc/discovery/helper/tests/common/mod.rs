@@ -6,7 +6,7 @@
 
 #![allow(dead_code, reason = "each test binary takes what it needs")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,6 +17,7 @@ use rustix::net::{
     ipproto, listen, recv, socket_with,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use smc_discovery::sockopt::mark;
 
 pub(crate) fn run(command: &str) {
     let words: Vec<_> = command.split(' ').collect();
@@ -50,6 +51,10 @@ impl Cgroup {
         let new = Self { path };
         std::fs::write(new.path.join("cgroup.procs"), std::process::id().to_string())
             .unwrap_or_else(|error| panic!("{} cannot be entered: {error}", new.path.display()));
+        assert!(
+            !mark(tcp(Ipv4Addr::LOCALHOST.into())).expect("a socket"),
+            "another smc-discovery serves a cgroup above: end it for these tests"
+        );
         new
     }
 

@@ -5,8 +5,6 @@
 //! Invariant: one flow at a time; when it ends, a lost link comes first, then the peer's requests, then
 //! our own wish for a link, then our buffers in their order.
 
-use std::collections::VecDeque;
-
 use smc_wire::clc::Diagnosis;
 use smc_wire::llc::{Body, DeleteLink, DeleteReason, DeleteTarget, Message};
 
@@ -26,7 +24,6 @@ use super::super::wish::{BufferError, Wish};
 use super::super::{SEND_WAIT, failover, first_contact};
 use super::{Delayed, LinkGroup, Phase};
 use crate::Instant;
-use crate::id::BufferId;
 
 /// Requests of the peer that wait for a flow of ours; further ones are dropped. (Linux keeps one.)
 const MAX_DELAYED: usize = 4;
@@ -184,8 +181,8 @@ impl LinkGroup {
             });
             return true;
         }
-        if let Some(buffer) = self.requests.pop_front() {
-            self.flow = Rkey::start(core, now, buffer).map(Flow::Rkey);
+        if let Some(request) = self.requests.pop_front() {
+            self.flow = Rkey::start(core, now, request).map(Flow::Rkey);
             return true;
         }
         false
@@ -226,12 +223,14 @@ impl LinkGroup {
 
     /// Gives up commands that waited too long for other flows.
     pub(super) fn expire_requests(&mut self, now: Instant) {
-        let due = |buffer: &BufferId| self.request_deadline(*buffer).is_none_or(|at| at <= now);
-        let (expired, rest) = self.requests.iter().partition::<VecDeque<_>, _>(|b| due(b));
-        self.requests = rest;
-        for buffer in expired {
+        // They are in the order of their times.
+        while let Some(request) = self.requests.front()
+            && request.deadline() <= now
+        {
+            let buffer = request.buffer;
+            self.requests.pop_front();
             match self.core.buffers.get(buffer).map(|entry| entry.usage) {
-                Some(Usage::Leaving { .. }) => rkey::finish_leave(&mut self.core, buffer, false),
+                Some(Usage::Leaving) => rkey::finish_leave(&mut self.core, buffer, false),
                 _ => rkey::finish_enter(&mut self.core, buffer, Err(BufferError::Timeout)),
             }
         }

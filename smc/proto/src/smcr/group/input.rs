@@ -8,14 +8,15 @@
 use smc_wire::cdc::{self, Smcr};
 use smc_wire::llc::{Body, Message};
 
-use super::super::buffer::{Mr, Usage};
+use super::super::buffer::Mr;
 use super::super::flow::Flow;
-use super::super::link::{Change, LinkId};
+use super::super::link::{Change, LinkId, LinkIds};
 use super::super::qp::{Port, QueuePair};
+use super::super::rkey::Request;
 use super::super::rtoken::Rtoken;
 use super::super::step::Event;
 use super::super::wish::{Wish, WorkId};
-use super::super::{FLOW_WAIT, SEND_WAIT, failover};
+use super::super::{SEND_WAIT, failover};
 use super::{LinkGroup, Phase, Received};
 use crate::Instant;
 use crate::id::{BufferId, DeviceId};
@@ -57,7 +58,7 @@ impl LinkGroup {
         if entry.mr(slot) != Mr::Pending {
             return;
         }
-        entry.set_mr(slot, rtoken.map_or(Mr::Failed, Mr::Ready));
+        entry.set_mr(slot, rtoken.map_or(Mr::Failed, |rtoken| Mr::Ready(rtoken.into())));
         self.feed(now, &Event::Registered(link));
         self.settle(now);
     }
@@ -136,7 +137,7 @@ impl LinkGroup {
             return Some(ending.deadline);
         }
         let flow = self.flow.as_ref().map(Flow::deadline);
-        let requests = self.requests.iter().filter_map(|&buffer| self.request_deadline(buffer));
+        let requests = self.requests.iter().map(Request::deadline);
         let links = self.core.links().flat_map(|link| {
             [link.test.deadline(), link.outbox.full_since().map(|since| since.after(SEND_WAIT))]
         });
@@ -155,7 +156,7 @@ impl LinkGroup {
             self.feed(now, &Event::Deadline);
         }
         self.expire_requests(now);
-        let links: Vec<_> = self.core.links().map(|link| link.id).collect();
+        let links: LinkIds = self.core.links().map(|link| link.id).collect();
         links.into_iter().for_each(|link| self.check_link(now, link));
         self.settle(now);
     }
@@ -163,13 +164,5 @@ impl LinkGroup {
     /// The next thing to do; see [`Wish`].
     pub fn poll_wish(&mut self) -> Option<Wish> {
         self.core.poll_wish()
-    }
-
-    /// When a command that waits for other flows is given up.
-    pub(super) fn request_deadline(&self, buffer: BufferId) -> Option<Instant> {
-        match self.core.buffers.get(buffer)?.usage {
-            Usage::Entering { since } | Usage::Leaving { since } => Some(since.after(FLOW_WAIT)),
-            Usage::Idle | Usage::InUse => None,
-        }
     }
 }
