@@ -51,7 +51,6 @@ mod real;
 mod settings;
 mod signals;
 mod sock;
-#[path = "../../socket/src/spin.rs"]
 mod spin;
 mod table;
 mod upgrade;

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! How long a thread that waits for many connections looks at memory before it sleeps.
+//!
+//! Invariant: an instance or thread whose spins do not pay soon spins no more, but for a short try now and then.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// The first time, and the least after a success: 20 µs.
+const START: u32 = 20_000;
+/// Less than this is not worth it.
+const LEAST: u32 = 2_500;
+/// While spinning does not pay, one wait in so many tries it.
+const TRY_EVERY: u32 = 32;
+/// A pause of this length between two looks: somebody else needed the CPU.
+pub(crate) const PREEMPTED: Duration = Duration::from_micros(200);
+/// Looks between two readings of the clock.
+pub(crate) const LOOKS: u32 = 32;
+
+/// What one epoll instance, or one thread in poll, has learned.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    /// Nanoseconds; 0: it does not pay.
+    budget: AtomicU32,
+    /// Waits since it was tried last.
+    skipped: AtomicU32,
+    /// Nanoseconds at most.
+    cap: u32,
+}
+
+impl Spin {
+    pub(crate) fn new(cap: Duration) -> Self {
+        let cap = u32::try_from(cap.as_nanos()).unwrap_or(u32::MAX);
+        Self { budget: AtomicU32::new(START.min(cap)), skipped: AtomicU32::new(0), cap }
+    }
+
+    /// How long to spin now; zero: not at all.
+    pub(crate) fn budget(&self) -> Duration {
+        let budget = self.budget.load(Ordering::Relaxed);
+        if budget > 0 || self.cap == 0 {
+            return Duration::from_nanos(budget.into());
+        }
+        let skipped = self.skipped.load(Ordering::Relaxed).wrapping_add(1);
+        self.skipped.store(skipped, Ordering::Relaxed);
+        let spins = skipped.is_multiple_of(TRY_EVERY);
+        Duration::from_nanos(if spins { START.min(self.cap).into() } else { 0 })
+    }
+
+    /// Something came while it spun.
+    pub(crate) fn paid(&self) {
+        let budget = self.budget.load(Ordering::Relaxed);
+        if budget < self.cap {
+            let more = budget.saturating_add(budget / 8).max(START).min(self.cap);
+            self.budget.store(more, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing came, or the CPU was taken away.
+    pub(crate) fn failed(&self) {
+        let half = self.budget.load(Ordering::Relaxed) / 2;
+        self.budget.store(if half < LEAST { 0 } else { half }, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_pay_ends_and_is_tried_again() {
+        let spin = Spin::new(Duration::from_micros(50));
+        assert_eq!(spin.budget(), Duration::from_micros(20));
+        for _ in 0..4 {
+            spin.failed();
+        }
+        let tries = (0..100).filter(|_| !spin.budget().is_zero()).count();
+        assert_eq!(tries, 3);
+        spin.paid();
+        assert_eq!(spin.budget(), Duration::from_micros(20));
+        for _ in 0..100 {
+            spin.paid();
+        }
+        assert_eq!(spin.budget(), Duration::from_micros(50));
+    }
+
+    #[test]
+    fn a_cap_of_zero_never_spins() {
+        let spin = Spin::new(Duration::ZERO);
+        spin.paid();
+        assert!((0..100).all(|_| spin.budget().is_zero()));
+    }
+}
