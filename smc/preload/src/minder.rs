@@ -27,8 +27,10 @@ use crate::descriptor;
 use crate::sock::{Sock, Stage, lock};
 use crate::table::File;
 
-/// How long a handshake is left to the program.
+/// How long a client's handshake is left to the program.
 const GRACE: Duration = Duration::from_millis(5);
+/// How long a server's is: it may be about to fork.
+const SERVER_GRACE: Duration = Duration::from_millis(200);
 /// How often handshakes that go on are looked at without a reason.
 const TICK: Duration = Duration::from_millis(10);
 /// What the wake-up's events are known by; connections have larger numbers.
@@ -42,6 +44,11 @@ pub(crate) fn has_forked() {
     FORKS.store(true, Ordering::Relaxed);
 }
 
+/// Whether handshakes of accepted connections that nobody has begun are left to children.
+pub(crate) fn forks() -> bool {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// The way to the thread.
 #[derive(Debug)]
 pub(crate) struct Minder(Arc<Inbox>);
@@ -51,6 +58,8 @@ struct Inbox {
     wake: OwnedFd,
     /// The thread has something to look at soon anyway.
     busy: AtomicBool,
+    /// Nothing is left to the program any longer.
+    hurry: AtomicBool,
     /// Nobody can add any more.
     over: AtomicBool,
     new: Mutex<Vec<(Weak<File>, Instant)>>,
@@ -81,9 +90,9 @@ impl Minder {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
-        let (busy, over) = (AtomicBool::new(false), AtomicBool::new(false));
-        let inbox =
-            Arc::new(Inbox { wake, busy, over, new: Mutex::default(), closed: Mutex::default() });
+        let [busy, hurry, over] = [const { AtomicBool::new(false) }; 3];
+        let (new, closed) = (Mutex::default(), Mutex::default());
+        let inbox = Arc::new(Inbox { wake, busy, hurry, over, new, closed });
         let mut ward = Ward {
             inbox: Arc::clone(&inbox),
             stack,
@@ -101,7 +110,12 @@ impl Minder {
 
     /// Has the thread look after a connection.
     pub(crate) fn add(&self, file: &Arc<File>, now: bool) {
-        let grace = if now { Duration::ZERO } else { GRACE };
+        let is_server = matches!(&**file, File::Sock(sock) if sock.is_server());
+        let grace = match (now, is_server) {
+            (true, _) => Duration::ZERO,
+            (false, true) => SERVER_GRACE,
+            (false, false) => GRACE,
+        };
         lock(&self.0.new).push((Arc::downgrade(file), Instant::now() + grace));
         if now || !self.0.busy.swap(true, Ordering::AcqRel) {
             self.0.wake();
@@ -130,6 +144,12 @@ impl Inbox {
 }
 
 impl Minder {
+    /// A thread of the program waits for a handshake whose other end may be in this process.
+    pub(crate) fn hurry(&self) {
+        self.0.hurry.store(true, Ordering::Release);
+        self.0.wake();
+    }
+
     /// Has the thread finish the handshake of what the program has closed.
     pub(crate) fn keep(&self, file: &Arc<File>) {
         lock(&self.0.closed).push(Arc::clone(file));
@@ -200,7 +220,8 @@ impl Ward {
     fn take_new(&mut self) {
         let now = Instant::now();
         self.waiting.append(&mut lock(&self.inbox.new));
-        let due = self.waiting.extract_if(.., |(_, due)| *due <= now).collect::<Vec<_>>();
+        let hurry = self.inbox.hurry.swap(false, Ordering::AcqRel);
+        let due = self.waiting.extract_if(.., |(_, due)| hurry || *due <= now).collect::<Vec<_>>();
         for (file, _) in due {
             if let Some(file) = file.upgrade()
                 && let File::Sock(sock) = &*file

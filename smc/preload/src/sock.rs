@@ -24,6 +24,7 @@ pub(crate) use calls::Answer;
 pub(crate) use watch::Watcher;
 
 use crate::descriptor::{self, Number};
+use crate::minder;
 use crate::process;
 use crate::settings::SETTINGS;
 use crate::table::{self, File};
@@ -316,6 +317,9 @@ impl Sock {
         }
         let route = self.advance(file);
         if let (Route::Pending, Some(engine)) = (&route, self.engine.get()) {
+            if !self.is_server() && process::listens() {
+                process::hurry();
+            }
             self.settle(file, engine.finish_handshake(timeout)?);
         }
         match self.routed() {
@@ -355,7 +359,11 @@ impl Sock {
     fn close(&self, file: &Arc<File>) {
         self.forget_watchers();
         let linger = rustix::net::sockopt::socket_linger(&self.number).ok().flatten();
-        let begun = matches!(self.stage(), Stage::Fresh | Stage::Handshake);
+        // What nobody has begun may be a child's.
+        let begun = match self.stage() {
+            Stage::Fresh => !minder::forks(),
+            stage => stage == Stage::Handshake,
+        };
         if begun && linger != Some(Duration::ZERO) && !SETTINGS.forced_tcp && self.keep().is_ok() {
             return process::mind_closed(file);
         }

@@ -99,3 +99,26 @@ pub(crate) fn connect(
     process::mind(&file, stage == Stage::Connecting);
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_are_read_and_others_are_not() {
+        let mut v4 = [0; 16];
+        v4[..2].copy_from_slice(&2_u16.to_ne_bytes());
+        v4[2..8].copy_from_slice(&[0x1f, 0x90, 192, 0, 2, 1]);
+        assert_eq!(address(&v4), Some("192.0.2.1:8080".parse().unwrap()));
+        let mut v6 = [0; 28];
+        v6[..2].copy_from_slice(&10_u16.to_ne_bytes());
+        v6[2..4].copy_from_slice(&[0, 80]);
+        v6[23] = 1;
+        assert_eq!(address(&v6), Some("[::1]:80".parse().unwrap()));
+        v6[8..24].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+        assert_eq!(address(&v6), Some("192.0.2.1:80".parse().unwrap()));
+        assert_eq!(address(&v6[..20]), None);
+        assert_eq!(address(&[1, 0, b'/', b'x']), None);
+        assert_eq!(address(&[]), None);
+    }
+}

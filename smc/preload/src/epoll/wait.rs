@@ -64,7 +64,12 @@ impl Instance {
     fn go_on(&self) {
         let mut unsettled = std::mem::take(&mut lock(&self.shared.inner).unsettled);
         if !unsettled.is_empty() {
-            unsettled.retain(|interest| !interest.go_on());
+            // Both ends may be among them, and then the first can go on after the second.
+            let mut before = usize::MAX;
+            while unsettled.len() < before {
+                before = unsettled.len();
+                unsettled.retain(|interest| !interest.go_on());
+            }
             lock(&self.shared.inner).unsettled.append(&mut unsettled);
         }
     }
