@@ -50,7 +50,8 @@ pub fn compare<T: Debug + PartialEq>(test: impl Fn(Way<'_>) -> Result<T>) {
     let plain = run(Way::Plain);
     assert_eq!(run(Way::Fallback), plain, "with all connections falling back it differs");
     // A way that cannot be tried is no success.
-    let lab = Lab::start().unwrap_or_else(|error| panic!("over SMC-D, which needs root: {error:?}"));
+    let lab =
+        Lab::start().unwrap_or_else(|error| panic!("over SMC-D, which needs root: {error:?}"));
     let smc = test(Way::Smc(&lab));
     let log = lab.log();
     let smc = smc.unwrap_or_else(|error| panic!("over SMC-D: {error:?}\n{log}"));
