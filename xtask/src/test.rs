@@ -18,8 +18,8 @@ use crate::steps::{Steps, run};
 const CARGO_DENY: &str = "0.20.2";
 /// Packages whose tests boot VMs.
 const VM_TESTS: &str = "ism-vm-tests";
-/// Real programs under the preload, which is in the making: its tests over SMC-D are not steady yet.
-const UNSTEADY: &str = "ism-programs";
+/// Real programs under the preload, from Debian's packages.
+const PROGRAM_TESTS: &str = "ism-programs";
 /// The fuzz targets, each with its corpus in fuzz/corpus.
 const FUZZ_TARGETS: [&str; 6] = ["cdc", "clc", "control", "llc", "moves", "vhost_user_stream"];
 
@@ -50,6 +50,8 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         plan.push(("fuzzing", Box::new(|| fuzz(options.fuzz))));
         plan.push(("QEMU, guest kernel and userland", Box::new(guest)));
         plan.push(("discovery's BPF object is its source's", Box::new(bpf_object)));
+        plan.push(("discovery with the kernel's AF_SMC, in a VM", Box::new(discovery_in_vm)));
+        plan.push(("real programs, without SMC and with it", Box::new(program_tests)));
         plan.push(("tests in VMs", Box::new(vm_tests)));
         plan.push(("the demo, short", Box::new(demo)));
     }
@@ -58,9 +60,10 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         steps.step(name, work)?;
     }
     steps.summary();
-    eprintln!("Not run: {UNSTEADY}, real programs under the preload (cargo test -p {UNSTEADY}).");
     if options.fast {
-        eprintln!("Not run (--fast): licences, instructions, fuzzing, everything in VMs.");
+        eprintln!(
+            "Not run (--fast): licences, instructions, fuzzing, real programs, everything in VMs."
+        );
     }
     Ok(())
 }
@@ -71,7 +74,7 @@ fn lints() -> Result<()> {
 
 fn tests() -> Result<()> {
     run(&mut cargo(&["build", "--package", "vhost-user-ism"]))?;
-    run(&mut cargo(&["test", "--workspace", "--exclude", VM_TESTS, "--exclude", UNSTEADY]))
+    run(&mut cargo(&["test", "--workspace", "--exclude", VM_TESTS, "--exclude", PROGRAM_TESTS]))
 }
 
 /// In a target folder of its own: the flag would make cargo rebuild everything else each time.
@@ -118,6 +121,16 @@ fn guest() -> Result<()> {
 /// The object is checked in, so that a build needs no BPF compiler.
 fn bpf_object() -> Result<()> {
     run(Command::new(repo::root().join("smc/discovery/bpf/build")).arg("--check"))
+}
+
+fn discovery_in_vm() -> Result<()> {
+    run(&mut Command::new(repo::root().join("smc/discovery/helper/tests/in-guest")))
+}
+
+/// One after another: some of them fill both cores. Missing packages are installed.
+fn program_tests() -> Result<()> {
+    let arguments = ["test", "--package", PROGRAM_TESTS, "--", "--test-threads", "1"];
+    run(cargo(&arguments).env("ISM_INSTALL", "1"))
 }
 
 /// One after another: two VMs already fill two cores.
