@@ -6,6 +6,8 @@
 //! Invariant: an endpoint takes only a configuration that [`Config::check`] finds within Linux's
 //! bounds (`smc_sysctl.c`).
 
+use std::time::Duration;
+
 use smc_wire::clc::{self, HOSTNAME};
 use smc_wire::id::Eid;
 
@@ -55,6 +57,9 @@ pub struct Config {
     pub hostname: [u8; HOSTNAME],
     /// Two random bytes that tell this run from the host's last one (RFC 7609, A.2: instance id).
     pub instance: [u8; 2],
+    /// How long a client waits for the answer to its Proposal before it withdraws it and goes on as
+    /// TCP, which waits for no `accept`. `None`, as Linux: six seconds, and then there is no connection.
+    pub patience: Option<Duration>,
     /// The enterprise ids.
     pub eids: EidTable,
     /// The PNET table.
@@ -76,6 +81,7 @@ impl Default for Config {
             release: 1,
             hostname: clc::hostname(""),
             instance: [0; 2],
+            patience: None,
             eids: EidTable::new(None),
             pnet: PnetTable::default(),
         }

@@ -106,6 +106,9 @@ impl World {
     }
 
     fn receive_once(&mut self, conn: usize, side: usize, bytes: u32, peek: bool) {
+        if !self.take_late(conn, side) {
+            return;
+        }
         let pair = &mut self.pairs[conn];
         let (got, end) = match &mut pair.sides[side].phase {
             Phase::Plain(inbox) => {

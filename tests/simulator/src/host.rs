@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use smc_proto::Instant;
@@ -36,6 +37,8 @@ pub struct Setup {
     pub ports: u8,
     /// It speaks version 1 of SMC-R, and not version 2.
     pub v1: bool,
+    /// How long it waits for the answer to a Proposal, if not as long as Linux.
+    pub patience: Option<Duration>,
 }
 
 /// What the ends of a world have in common.
@@ -57,14 +60,17 @@ fn network() -> impl Strategy<Value = Network> {
 impl Setup {
     fn on(network: Network) -> impl Strategy<Value = Self> {
         let buffer = prop_oneof![Just(16 << 10), Just(64 << 10)];
-        let has = (any::<bool>(), buffer, any::<bool>(), 0..=2u8, any::<bool>());
-        has.prop_map(move |(mapped, buffer, ism, ports, v1)| {
+        // About what an answer takes, so that either may come first.
+        let patience =
+            prop::option::weighted(0.3, (5_000..60_000u64).prop_map(Duration::from_nanos));
+        let has = (any::<bool>(), buffer, any::<bool>(), 0..=2u8, any::<bool>(), patience);
+        has.prop_map(move |(mapped, buffer, ism, ports, v1, patience)| {
             let (ism, ports, v1) = match network {
                 Network::Ism => (true, 0, false),
                 Network::Roce { ports, v1 } => (false, ports, v1),
                 Network::Any => (ism, ports, v1),
             };
-            Self { mapped, buffer, ism, ports, v1 }
+            Self { mapped, buffer, ism, ports, v1, patience }
         })
     }
 
@@ -146,6 +152,7 @@ impl Host {
         let buffer = setup.buffer;
         let mut config = Config { wmem: buffer, rmem: buffer, ..Config::default() };
         config.instance = [0x51, n];
+        config.patience = setup.patience;
         config.smcr = Versions { v1: setup.v1, v2: !setup.v1 };
         config.set_hostname("simulated");
         let ueid = Ueid::new("SIMULATOR").map_err(|error| error.to_string())?;

@@ -5,9 +5,10 @@
 //! Invariant: has rings only while it is [`Phase::Smc`]; what the application is told is judged by
 //! the [`Stream`]s at once.
 
+use smc_proto::Instant;
 use smc_proto::conn::Connection;
 use smc_proto::conn::close::State;
-use smc_proto::endpoint::{Established, Path};
+use smc_proto::endpoint::{CLC_WAIT_SHORT, Established, Late, Path};
 use smc_proto::id::ConnId;
 use smc_proto::smcr::{Route, RtokenIndex};
 use smc_wire::id::DmbToken;
@@ -74,13 +75,14 @@ impl Smc {
 pub(crate) struct Socket {
     /// The end it is at.
     pub(crate) host: usize,
-    /// What its endpoint calls it.
+    /// What its endpoint calls it; 0 before it is accepted.
     pub(crate) id: ConnId,
     pub(crate) phase: Phase,
     /// What TCP brought and nobody has taken.
     pub(crate) tcp: Vec<u8>,
-    /// This side declined: the peer's Decline may have crossed its own.
-    pub(crate) declined: bool,
+    /// What of the handshake may still come before the data of a connection on TCP; and since when
+    /// something that may be its begin is there.
+    pub(crate) late: (Late, Option<Instant>),
     /// The application has closed.
     pub(crate) closed: bool,
     /// The application was told of the end of what it receives.
@@ -90,8 +92,29 @@ pub(crate) struct Socket {
 impl Socket {
     /// A side whose handshake begins.
     pub(crate) fn new(host: usize, id: ConnId) -> Self {
-        let (declined, closed, ended) = (false, false, false);
-        Self { host, id, phase: Phase::Handshake, tcp: Vec::new(), declined, closed, ended }
+        let (late, closed, ended) = ((Late::Nothing, None), false, false);
+        Self { host, id, phase: Phase::Handshake, tcp: Vec::new(), late, closed, ended }
+    }
+
+    /// On TCP: takes the peer's late word out of what has come. Whether the data may be read; what was
+    /// taken out.
+    pub(crate) fn take_late(&mut self, now: Instant) -> (bool, usize) {
+        let Phase::Plain(inbox) = &mut self.phase else { return (true, 0) };
+        let (late, since) = self.late;
+        if late == Late::Nothing || inbox.is_empty() {
+            return (late == Late::Nothing, 0);
+        }
+        let since = since.unwrap_or(now);
+        let len = match late.len_in(inbox) {
+            None if now.since(since) < CLC_WAIT_SHORT => {
+                self.late.1 = Some(since);
+                return (false, 0);
+            }
+            len => len.unwrap_or(0),
+        };
+        inbox.drain(..len);
+        self.late = (Late::Nothing, None);
+        (true, len)
     }
 
     /// The side on SMC, if it is.

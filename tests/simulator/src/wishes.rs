@@ -17,7 +17,7 @@ use smc_wire::id::{DmbToken, IsmGid, Mac};
 
 use crate::coverage::Kind;
 use crate::socket::{Pair, Phase, Smc};
-use crate::world::{Event, World};
+use crate::world::{Event, NOT_ACCEPTED, World};
 
 impl Pair {
     /// Whether one of its sides is at the end `host`.
@@ -65,9 +65,8 @@ impl World {
         let now = self.now();
         match wish {
             Wish::SendClc { conn, message } => {
-                let decline = self.saw_clc(&message);
+                self.saw_clc(&message);
                 if let Some((conn, side)) = self.find(host, conn) {
-                    self.pairs[conn].sides[side].declined |= decline;
                     self.tcp_send(conn, side, message.into());
                 }
             }
@@ -89,11 +88,12 @@ impl World {
                 let _ = self.ism.detach(self.hosts[host].gid, token);
             }
             Wish::Established(established) => self.established(host, *established),
-            Wish::Fallback { conn, reason, .. } => {
+            Wish::Fallback { conn, reason, late } => {
                 self.coverage.saw(Kind::Ending, format!("fallback: {reason}"));
                 if let Some((conn, side)) = self.find(host, conn) {
                     let socket = &mut self.pairs[conn].sides[side];
                     socket.phase = Phase::Plain(std::mem::take(&mut socket.tcp));
+                    socket.late = (late, None);
                 }
             }
             Wish::Failed { conn, failure } => {
@@ -392,12 +392,7 @@ impl World {
             }
             Phase::Plain(inbox) => {
                 inbox.extend(bytes);
-                // Both sides declined at once: the other one's word is not the application's.
-                if socket.declined && matches!(Message::parse(inbox), Ok(Message::Decline(_))) {
-                    inbox.clear();
-                    socket.declined = false;
-                    self.coverage.saw(Kind::Ending, "declines crossed");
-                }
+                self.take_late(conn, side);
             }
             // The peer declined after all: its answer in the first contact, or ours, was lost.
             Phase::Smc(_) if pair.streams[side].broken().is_some() => {
@@ -411,8 +406,20 @@ impl World {
         }
     }
 
+    /// Takes the peer's late word out of a TCP stream; whether the data may be read.
+    pub(crate) fn take_late(&mut self, conn: usize, side: usize) -> bool {
+        let now = self.now();
+        let socket = &mut self.pairs[conn].sides[side];
+        let late = socket.late.0;
+        let (clean, taken) = socket.take_late(now);
+        if taken > 0 {
+            self.coverage.saw(Kind::Ending, format!("{late:?} taken out of the data"));
+        }
+        clean
+    }
+
     /// Gives the endpoint what TCP brought, as long as it takes some.
-    fn feed(&mut self, conn: usize, side: usize) {
+    pub(crate) fn feed(&mut self, conn: usize, side: usize) {
         let now = self.now();
         loop {
             let socket = &mut self.pairs[conn].sides[side];
@@ -436,6 +443,9 @@ impl World {
         match &mut socket.phase {
             Phase::Handshake => {
                 let id = socket.id;
+                if id == NOT_ACCEPTED {
+                    socket.phase = Phase::Over;
+                }
                 self.hosts[socket.host].endpoint.handle_tcp_end(now, id);
             }
             Phase::Smc(_) => self.gone(conn, side, Gone::Unreachable),
@@ -443,8 +453,8 @@ impl World {
         }
     }
 
-    /// Notes a message; whether it is a Decline.
-    fn saw_clc(&mut self, message: &[u8]) -> bool {
+    /// Notes a message.
+    fn saw_clc(&mut self, message: &[u8]) {
         let name = match Message::parse(message) {
             Ok(Message::Proposal(_)) => "CLC: proposal".into(),
             Ok(Message::Accept(_)) => "CLC: accept".into(),
@@ -452,12 +462,10 @@ impl World {
             Ok(Message::Decline(decline)) => format!("CLC: decline, {}", decline.diagnosis),
             Err(error) => {
                 self.wrong.get_or_insert(format!("an endpoint sent what is no CLC: {error}"));
-                return false;
+                return;
             }
         };
-        let decline = name.starts_with("CLC: decline");
         self.coverage.saw(Kind::Message, name);
-        decline
     }
 
     /// Notes a change of a connection's state.

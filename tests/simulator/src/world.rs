@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use smc_proto::Instant;
 use smc_proto::handshake::inventory::RocePort;
+use smc_proto::id::ConnId;
 use smc_proto::smcd::event::DeviceEvent;
 use smc_wire::id::DmbToken;
 
@@ -25,9 +26,14 @@ const MAX_CONNS: usize = 48;
 /// How often a driver looks at all its DMBs, in case that a signal was lost.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What a connection is called before it is accepted.
+pub(crate) const NOT_ACCEPTED: ConnId = ConnId(0);
+
 /// Something that happens.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// A server that was late accepts.
+    Accept { conn: usize },
     /// TCP brings bytes.
     Tcp { conn: usize, side: usize, bytes: Vec<u8> },
     /// TCP brings a reset.
@@ -173,7 +179,12 @@ impl World {
         let now = self.now();
         let [mut client, mut server] = [from, to].map(|host| self.hosts[host].route);
         (client.peer, server.peer) = (server.local, client.local);
-        let server = self.hosts[to].endpoint.accept(now, &server);
+        // A server may be late for a client that does not wait for long.
+        let patient = self.hosts[from].endpoint.config().patience.is_none();
+        let server = match patient || self.random.bool() {
+            true => self.hosts[to].endpoint.accept(now, &server),
+            false => self.accept_later(),
+        };
         let client = self.hosts[from].endpoint.connect(now, &client);
         let seed = self.pairs.len() as u64 * 2000;
         self.pairs.push(Pair {
@@ -181,6 +192,25 @@ impl World {
             streams: [Stream::new(seed), Stream::new(seed + 1000)],
         });
         self.tcp_free.push([now; 2]);
+    }
+
+    /// The next connection is accepted when its Proposal may have come, or has been withdrawn.
+    fn accept_later(&mut self) -> ConnId {
+        let conn = self.pairs.len();
+        let delay = Duration::from_nanos(self.random.u64(..150_000));
+        self.schedule.after(delay, Event::Accept { conn });
+        NOT_ACCEPTED
+    }
+
+    fn accept(&mut self, conn: usize) {
+        let now = self.now();
+        let [client, server] = [0, 1].map(|side| self.pairs[conn].sides[side].host);
+        if self.hosts[server].alive && matches!(self.pairs[conn].sides[1].phase, Phase::Handshake) {
+            let mut route = self.hosts[server].route;
+            route.peer = self.hosts[client].route.local;
+            self.pairs[conn].sides[1].id = self.hosts[server].endpoint.accept(now, &route);
+            self.feed(conn, 1);
+        }
     }
 
     fn fault(&mut self, host: usize, fault: Fault) {
@@ -313,6 +343,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         self.note(|| format!("{event:?}"));
         match event {
+            Event::Accept { conn } => self.accept(conn),
             Event::Tcp { conn, side, bytes } => self.tcp_came(conn, side, &bytes),
             Event::TcpReset { conn, side } => self.tcp_reset(conn, side),
             Event::Signal { host, token } => self.signal(host, token),

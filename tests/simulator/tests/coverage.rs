@@ -60,7 +60,7 @@ const MESSAGES: [&str; 25] = [
     "CLC: decline, no SMC-R device (0x03030002)",
 ];
 
-const ENDINGS: [&str; 10] = [
+const ENDINGS: [&str; 11] = [
     "established: SMC-D copied, V2, first contact",
     "established: SMC-D copied, V2, later",
     "established: SMC-D mapped, V2, first contact",
@@ -71,6 +71,7 @@ const ENDINGS: [&str; 10] = [
     "established: SMC-R, V2, later",
     "moved to another link",
     "a link was lost that nobody may notice",
+    "Answer taken out of the data",
 ];
 
 fn missing(coverage: &Coverage, kind: Kind, names: &[&'static str]) -> Vec<&'static str> {

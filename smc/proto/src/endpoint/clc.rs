@@ -37,6 +37,14 @@ impl Endpoint {
         };
         let message = Message::parse(whole);
         if let Some(hs) = self.take(conn) {
+            // A client that waits no more is not answered: it may have closed, and an answer would be
+            // a reset to those of its bytes that nobody has read.
+            if matches!((&hs.state, &message), (State::Listening, Ok(Message::Proposal(_))))
+                && let Some((decline, len)) = peeked.get(whole.len()..).and_then(withdrawal)
+            {
+                self.declined(hs, &decline);
+                return whole.len() + len;
+            }
             match message {
                 Ok(message) => self.message(hs, message),
                 Err(error) => self.end(hs, Failure::from(error).into()),
@@ -90,18 +98,11 @@ impl Endpoint {
     }
 }
 
-/// Bytes to take out of the TCP stream before the data of a [`Wish::Fallback`](super::Wish::Fallback)
-/// with `skip_decline`: those of a Decline with which the peer crossed ours, or 0. `peeked` begins
-/// with the stream's next bytes and is not empty.
-///
-/// `None` if they are the begin of a Decline: look again when there are more. The peer sends it in
-/// one piece, so what is not whole after [`CLC_WAIT_SHORT`](super::CLC_WAIT_SHORT) is data.
-pub fn late_decline(peeked: &[u8]) -> Option<usize> {
-    let len = match frame(peeked) {
-        Ok(Frame::More { .. }) => return None,
-        Ok(Frame::Message { len }) => len,
-        Err(_) => return Some(0),
-    };
-    let message = peeked.get(..len).map(Message::parse);
-    Some(if let Some(Ok(Message::Decline(_))) = message { len } else { 0 })
+/// The Decline with which a client has withdrawn the Proposal before it, if it is there, and its length.
+fn withdrawal(behind: &[u8]) -> Option<(Decline, usize)> {
+    let Ok(Frame::Message { len }) = frame(behind) else { return None };
+    match Message::parse(behind.get(..len)?) {
+        Ok(Message::Decline(decline)) => Some((decline, len)),
+        _ => None,
+    }
 }

@@ -8,9 +8,11 @@
 use smc_wire::clc::{AcceptConfirm, Confirm, Contact, Diagnosis, Smcr};
 use smc_wire::id::Mac;
 
+use super::late::Late;
 use super::state::{Agreed, Handshake, Over, Purpose, State, Wants};
 use super::wish::Wish;
 use super::{CLC_WAIT, Endpoint};
+use crate::Instant;
 use crate::group::{Ask, LinkPeer, Peer, Role, SmcdPeer, SmcrPeer, Version, VlanState};
 use crate::handshake::client::{Chosen, Means, look};
 use crate::handshake::offer::{Offer, gid_to_ipv4};
@@ -24,7 +26,7 @@ impl Endpoint {
     pub(super) fn begin_client(&mut self, conn: ConnId, route: &Route) {
         if !route.smc {
             let reason = Reason::from(Diagnosis::PEERNOSMC);
-            return self.fall_back(conn, Role::Client, reason, false);
+            return self.fall_back(conn, Role::Client, reason, Late::Nothing);
         }
         let mut hs = Box::new(Handshake::new(conn, Role::Client, route, State::TAKEN));
         hs.v2 = self.inventory.v2_capable();
@@ -67,10 +69,30 @@ impl Endpoint {
         }
     }
 
-    fn propose(&mut self, hs: Box<Handshake>, offer: Box<Offer>) {
+    fn propose(&mut self, mut hs: Box<Handshake>, offer: Box<Offer>) {
         let proposal = offer.proposal(&self.host());
         self.send(hs.conn, |bytes| proposal.emit(bytes));
-        self.park(hs, State::Proposed(offer), Some(CLC_WAIT));
+        let patience = self.config.patience.filter(|patience| *patience < CLC_WAIT);
+        hs.impatient = patience.is_some();
+        self.park(hs, State::Proposed(offer), Some(patience.unwrap_or(CLC_WAIT)));
+    }
+
+    /// Nobody can answer this client's Proposal soon, the caller knows: it is withdrawn, and the
+    /// connection goes on as TCP. Without an effect on any other handshake.
+    pub fn withdraw(&mut self, now: Instant, conn: ConnId) {
+        self.now = now;
+        if let Some(hs) = self.take_if(conn, |state| matches!(state, State::Proposed(_))) {
+            self.withdrawn(hs);
+        }
+    }
+
+    /// The Proposal was not answered in time. A Decline follows it, so that a server which sees both has
+    /// nothing to do, and one that has answered meanwhile is declined.
+    pub(super) fn withdrawn(&mut self, hs: Box<Handshake>) {
+        let (conn, role, v2, why) = (hs.conn, hs.role, hs.v2, Diagnosis::TIMEOUT_CL);
+        self.abandon(*hs);
+        self.decline(conn, v2, why);
+        self.fall_back(conn, role, why.into(), Late::Answer);
     }
 
     /// The Accept came.

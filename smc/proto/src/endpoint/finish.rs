@@ -8,6 +8,7 @@
 use smc_wire::clc::{Decline, Diagnosis};
 
 use super::Endpoint;
+use super::late::Late;
 use super::state::{Agreed, Handshake, Held, State};
 use super::wish::{Established, Path, Wish};
 use crate::group::{Cause, Fate, Role};
@@ -23,9 +24,9 @@ impl Endpoint {
         match end {
             End::Decline(diagnosis) => {
                 self.decline(conn, v2, diagnosis);
-                self.fall_back(conn, role, diagnosis.into(), true);
+                self.fall_back(conn, role, diagnosis.into(), Late::Decline);
             }
-            End::Fallback(reason) => self.fall_back(conn, role, reason, false),
+            End::Fallback(reason) => self.fall_back(conn, role, reason, Late::Nothing),
             End::Fail(failure) => self.fail(conn, role, failure),
         }
     }
@@ -35,15 +36,9 @@ impl Endpoint {
         self.send(conn, |bytes| decline.emit(bytes));
     }
 
-    pub(super) fn fall_back(
-        &mut self,
-        conn: ConnId,
-        role: Role,
-        reason: Reason,
-        skip_decline: bool,
-    ) {
+    pub(super) fn fall_back(&mut self, conn: ConnId, role: Role, reason: Reason, late: Late) {
         self.stats.fallbacks.record(role, reason.diagnosis.0);
-        self.wishes.push_back(Wish::Fallback { conn, reason, skip_decline });
+        self.wishes.push_back(Wish::Fallback { conn, reason, late });
     }
 
     pub(super) fn fail(&mut self, conn: ConnId, role: Role, failure: Failure) {
@@ -114,6 +109,7 @@ impl Endpoint {
         match std::mem::replace(&mut hs.state, State::TAKEN) {
             State::Getting(purpose, ..) => self.not_had(hs, purpose, Diagnosis::ERR_REGBUF),
             State::LastWord(diagnosis) => self.end(hs, diagnosis.into()),
+            State::Proposed(_) if hs.impatient => self.withdrawn(hs),
             State::Linked(agreed, remote) => self.establish_rdma(hs, &agreed, remote),
             _ => self.end(hs, Failure::Timeout(kind).into()),
         }

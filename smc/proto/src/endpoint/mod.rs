@@ -10,9 +10,8 @@
 //! When TCP has connected, call [`Endpoint::connect`] or [`Endpoint::accept`] and feed it what comes
 //! in over TCP ([`Endpoint::handle_clc`]). Carry out its wishes. [`Wish::Established`] has what
 //! [`crate::conn::Connection`] needs, [`Wish::Fallback`] gives the TCP connection back, with every
-//! byte after the last CLC message still in it, or before them a Decline that crossed ours
-//! ([`late_decline`]). An established connection must be
-//! [released](Endpoint::release) at its end.
+//! byte after the last CLC message still in it, and perhaps the peer's [late](Late) answer before them.
+//! An established connection must be [released](Endpoint::release) at its end.
 //!
 //! | File | What |
 //! |---|---|
@@ -22,11 +21,13 @@
 //! | `resources` | link group, VLAN, buffers, attached DMB |
 //! | `links`, `ports`, `rdma` | SMC-R: queue pairs, RoCE ports, and their part in a handshake |
 //! | `finish` | how it ends |
+//! | `late` | what the peer says after that |
 //! | `wish` | what shall be done |
 
 mod clc;
 mod client;
 mod finish;
+mod late;
 mod links;
 mod ports;
 mod rdma;
@@ -43,7 +44,7 @@ use std::time::Duration;
 use smc_wire::clc::Diagnosis;
 use smc_wire::id::PeerId;
 
-pub use self::clc::late_decline;
+pub use self::late::Late;
 use self::links::{Event, Links};
 use self::state::{Handshake, State};
 pub use self::wish::{Established, Path, Wish};
@@ -254,6 +255,12 @@ impl Endpoint {
         let links = self.links.values().filter_map(|links| links.poll_timeout());
         let others = [handshakes, self.groups.poll_timeout()];
         others.into_iter().flatten().chain(links).min()
+    }
+
+    /// The handshakes whose time is over: what has come for them should be
+    /// [handled](Self::handle_clc) before [`Self::handle_timeout`] ends them.
+    pub fn overdue(&self, now: Instant) -> impl Iterator<Item = ConnId> {
+        self.timers.range(..=(now, ConnId(u32::MAX))).map(|(_, conn)| *conn)
     }
 
     // Getters

@@ -7,6 +7,7 @@
 
 use smc_wire::clc::{Accept, Body, Confirm, Diagnosis, Proposal, Version as ClcVersion};
 
+use super::late::Late;
 use super::state::{Agreed, Handshake, Over, Purpose, State, Wants};
 use super::wish::Wish;
 use super::{CLC_WAIT, Endpoint};
@@ -24,7 +25,7 @@ impl Endpoint {
     pub(super) fn begin_server(&mut self, conn: ConnId, route: &Route) {
         if !route.smc {
             let reason = Reason::from(Diagnosis::PEERNOSMC);
-            return self.fall_back(conn, Role::Server, reason, false);
+            return self.fall_back(conn, Role::Server, reason, Late::Nothing);
         }
         let hs = Box::new(Handshake::new(conn, Role::Server, route, State::TAKEN));
         self.park(hs, State::Listening, Some(CLC_WAIT));

@@ -51,6 +51,8 @@ pub(super) struct Handshake {
     pub(super) deadline: Option<Instant>,
     /// Whether a Decline would be one of version 2.
     pub(super) v2: bool,
+    /// A client that goes on as TCP when its time is over.
+    pub(super) impatient: bool,
     /// What it holds of a link group.
     pub(super) held: Option<Held>,
     /// VLANs in which it keeps devices.
@@ -183,6 +185,7 @@ impl Handshake {
             state,
             deadline: None,
             v2: false,
+            impatient: false,
             held: None,
             vlans: ArrayVec::new(),
             early: Vec::new(),

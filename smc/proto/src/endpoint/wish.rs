@@ -11,6 +11,7 @@ use smc_wire::cdc;
 use smc_wire::id::{AlertToken, DmbToken, Eid, IsmGid};
 use smc_wire::size::BufferSize;
 
+use super::late::Late;
 use crate::conn::{AUTOCORK, Params, Ring, Sender};
 use crate::group::{self, Buffer, Role, Version};
 use crate::handshake::reason::{Failure, Reason};
@@ -83,9 +84,8 @@ pub enum Wish {
         conn: ConnId,
         /// Why.
         reason: Reason,
-        /// This side has declined, and the peer may have done so at the same time: a Decline that
-        /// lies before the data belongs to the handshake, see [`late_decline`](super::late_decline).
-        skip_decline: bool,
+        /// What of the handshake may still come before the data.
+        late: Late,
     },
     /// The connection must be reset.
     Failed {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use smc_proto::endpoint::{Wish, late_decline};
+use smc_proto::endpoint::{Late, Wish};
 use smc_proto::group::{self, RegisterError};
 use smc_proto::handshake::inventory::{Interface, IsmDevice};
 use smc_proto::handshake::reason::{Failure, Kind};
@@ -366,7 +366,7 @@ fn declines_that_cross_are_not_taken_for_data() {
         pair.pass(SECOND);
     }
     for n in [0, 1] {
-        let skips = |wish: &Wish| matches!(wish, Wish::Fallback { skip_decline: true, .. });
+        let skips = |wish: &Wish| matches!(wish, Wish::Fallback { late: Late::Decline, .. });
         assert!(pair.ends[n].log.iter().any(skips), "end {n}: {:?}", pair.outcome(n, stream));
         let crossing = pair.ends[1 - n].log.iter().rev().find_map(|wish| match wish {
             Wish::SendClc { message, .. } => Some(message.to_vec()),
@@ -375,10 +375,12 @@ fn declines_that_cross_are_not_taken_for_data() {
         let mut bytes = crossing.unwrap();
         assert!(matches!(Message::parse(&bytes), Ok(Message::Decline(_))));
         let len = bytes.len();
-        assert!((1..len).all(|some| late_decline(&bytes[..some]).is_none()));
+        let late = Late::Decline;
+        assert!((1..len).all(|some| late.len_in(&bytes[..some]).is_none()));
         bytes.extend(b"data");
-        assert_eq!(late_decline(&bytes), Some(len));
-        assert_eq!(late_decline(&bytes[len..]), Some(0));
+        assert_eq!(late.len_in(&bytes), Some(len));
+        assert_eq!(late.len_in(&bytes[len..]), Some(0));
+        assert_eq!(Late::Nothing.len_in(&bytes), Some(0));
     }
     // A side that was declined skips nothing.
     let mut pair = Pair::ism();
@@ -386,9 +388,9 @@ fn declines_that_cross_are_not_taken_for_data() {
     pair.connect();
     let skips = |n: usize| {
         pair.ends[n].log.iter().find_map(|wish| match wish {
-            Wish::Fallback { skip_decline, .. } => Some(*skip_decline),
+            Wish::Fallback { late, .. } => Some(*late),
             _ => None,
         })
     };
-    assert_eq!([0, 1].map(skips), [Some(false), Some(true)]);
+    assert_eq!([0, 1].map(skips), [Some(Late::Nothing), Some(Late::Decline)]);
 }

@@ -23,3 +23,4 @@ mod smcr;
 mod stand_in;
 mod strangers;
 mod tables;
+mod withdrawn;

@@ -228,7 +228,11 @@ impl Pair {
     }
 
     pub(crate) fn outcome(&self, n: usize, stream: usize) -> Option<Outcome> {
-        self.ends[n].outcomes.get(&self.streams[stream].conns[n].unwrap()).cloned()
+        self.outcome_of(n, self.streams[stream].conns[n].unwrap())
+    }
+
+    pub(crate) fn outcome_of(&self, n: usize, conn: ConnId) -> Option<Outcome> {
+        self.ends[n].outcomes.get(&conn).cloned()
     }
 
     /// Time passes.
