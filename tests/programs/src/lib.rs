@@ -9,10 +9,12 @@
 
 mod build;
 mod lab;
+mod network;
 mod process;
 mod way;
 
 pub use build::programs;
 pub use lab::Lab;
+pub use network::Network;
 pub use process::{Running, need, output, run, unused_port, wait_for_port};
-pub use way::{Way, compare};
+pub use way::{Way, compare, compare_strictly};

@@ -14,26 +14,33 @@ use anyhow::{Context, Result, bail, ensure};
 /// Longest time that a program of a test takes.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Whether `program` is here. With `ISM_INSTALL` set, Debian's `package` is installed if it is not.
+/// Sockets of the network namespace that the calling thread is in.
+const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+
+/// Sees to it that `program` is here. With `ISM_INSTALL` set, Debian's `package` is installed if it is
+/// not.
 ///
 /// # Panics
-/// It cannot be installed.
-pub fn need(program: &str, package: &str) -> bool {
+/// It is not, or cannot be installed: nothing is skipped.
+pub fn need(program: &str, package: &str) {
     let is_here = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        let mut folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+        folders.any(|folder| folder.join(program).is_file())
     };
     if !is_here() && std::env::var_os("ISM_INSTALL").is_some() {
-        let mut install = Command::new("apt-get");
-        install.args(["install", "--yes", "--no-install-recommends", package]);
-        let status = install.env("DEBIAN_FRONTEND", "noninteractive").status();
-        assert!(status.is_ok_and(|status| status.success()), "{package} cannot be installed");
+        apt_get(&["update"]);
+        apt_get(&["install", "--yes", "--no-install-recommends", package]);
     }
-    let found = is_here();
-    if !found {
-        eprintln!("not tested: {program} is not installed (ISM_INSTALL=1 installs {package})");
-    }
-    found
+    assert!(is_here(), "{program} is not installed; ISM_INSTALL=1 installs {package}");
+}
+
+fn apt_get(arguments: &[&str]) {
+    let mut command = Command::new("apt-get");
+    // Other tests may be installing.
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
+    let status = command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "{command:?} failed");
 }
 
 /// A TCP port that nobody listens on.
@@ -57,7 +64,7 @@ pub fn wait_for_port(port: u16) -> Result<()> {
     };
     let end = Instant::now() + LONGEST;
     while Instant::now() < end {
-        for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for table in TABLES {
             if std::fs::read_to_string(table).unwrap_or_default().lines().any(listens) {
                 return Ok(());
             }

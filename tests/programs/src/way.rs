@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use crate::build::programs;
 use crate::lab::Lab;
+use crate::network::Network;
 
 /// How the connections of a test's programs go.
 #[derive(Debug, Clone, Copy)]
@@ -40,21 +41,47 @@ impl Way<'_> {
 
 /// What the preload says of each end of an SMC connection.
 const PROOF: &str = ": SMC-D\n";
+/// What it says of an end that became TCP, or was reset.
+const OTHERS: [&str; 2] = [": TCP: ", ": reset: "];
 
-/// Runs `test` each way. Over SMC-D both ends of at least one connection must have been SMC's.
+/// Runs `test` each way, in a network namespace of its own. Over SMC-D both ends of at least one
+/// connection must have been SMC's.
 ///
 /// # Panics
-/// It fails one way, its results differ, or the third way cannot be tried.
+/// It fails one way, its results differ, or a way cannot be tried.
 pub fn compare<T: Debug + PartialEq>(test: impl Fn(Way<'_>) -> Result<T>) {
-    let run = |way| test(way).unwrap_or_else(|error| panic!("{way:?}: {error:?}"));
-    let plain = run(Way::Plain);
-    assert_eq!(run(Way::Fallback), plain, "with all connections falling back it differs");
-    // A way that cannot be tried is no success.
-    let lab =
-        Lab::start().unwrap_or_else(|error| panic!("over SMC-D, which needs root: {error:?}"));
-    let smc = test(Way::Smc(&lab));
-    let log = lab.log();
-    let smc = smc.unwrap_or_else(|error| panic!("over SMC-D: {error:?}\n{log}"));
-    assert_eq!(smc, plain, "over SMC-D it differs\n{log}");
-    assert!(log.matches(PROOF).count() >= 2, "no connection was one of SMC\n{log}");
+    run_each_way(test);
+}
+
+/// The same, and no end of a connection whose other end speaks SMC may have been anything else.
+///
+/// # Panics
+/// As [`compare`].
+pub fn compare_strictly<T: Debug + PartialEq>(test: impl Fn(Way<'_>) -> Result<T>) {
+    let log = run_each_way(test);
+    let others: Vec<&str> =
+        log.lines().filter(|line| OTHERS.iter().any(|it| line.contains(it))).collect();
+    assert!(others.is_empty(), "{} ends were not SMC's: {others:#?}", others.len());
+}
+
+/// What the programs over SMC-D have said.
+fn run_each_way<T: Debug + PartialEq>(test: impl Fn(Way<'_>) -> Result<T>) -> String {
+    // Cargo may need the machine's network.
+    programs();
+    let network = Network::new().unwrap_or_else(|error| panic!("{error:?}"));
+    let log = network.inside(|| {
+        let run = |way| test(way).unwrap_or_else(|error| panic!("{way:?}: {error:?}"));
+        let plain = run(Way::Plain);
+        assert_eq!(run(Way::Fallback), plain, "with all connections falling back it differs");
+        // A way that cannot be tried is no success.
+        let lab =
+            Lab::start().unwrap_or_else(|error| panic!("over SMC-D, which needs root: {error:?}"));
+        let smc = test(Way::Smc(&lab));
+        let log = lab.log();
+        let smc = smc.unwrap_or_else(|error| panic!("over SMC-D: {error:?}\n{log}"));
+        assert_eq!(smc, plain, "over SMC-D it differs\n{log}");
+        assert!(log.matches(PROOF).count() >= 2, "no connection was one of SMC\n{log}");
+        log
+    });
+    log.unwrap_or_else(|error| panic!("the namespace cannot be entered: {error:?}"))
 }

@@ -3,15 +3,13 @@
 //! Benchmarking tools: they run to their end and find nothing wrong with what they received.
 
 use anyhow::{Context, Result, ensure};
-use ism_programs::{Running, Way, compare, need, output, unused_port, wait_for_port};
+use ism_programs::{Running, Way, compare_strictly, need, output, unused_port, wait_for_port};
 use serde_json::Value;
 
 #[test]
 fn sockperf_loses_and_reorders_nothing() {
-    if !need("sockperf", "sockperf") {
-        return;
-    }
-    compare(|way| {
+    need("sockperf", "sockperf");
+    compare_strictly(|way| {
         let port = unused_port()?.to_string();
         let address = ["--tcp", "-i", "127.0.0.1", "-p", &port];
         let _server = Running::start(way.command("sockperf").arg("server").args(address))?;
@@ -45,16 +43,14 @@ fn iperf3(way: Way<'_>, arguments: &[&str]) -> Result<Vec<bool>> {
 
 #[test]
 fn iperf3_sends_and_receives() {
-    if need("iperf3", "iperf3") {
-        compare(|way| iperf3(way, &[]));
-        compare(|way| iperf3(way, &["-R"]));
-    }
+    need("iperf3", "iperf3");
+    compare_strictly(|way| iperf3(way, &[]));
+    compare_strictly(|way| iperf3(way, &["-R"]));
 }
 
 #[test]
 fn iperf3_sends_over_eight_connections_and_both_ways() {
-    if need("iperf3", "iperf3") {
-        compare(|way| iperf3(way, &["-P", "8"]));
-        compare(|way| iperf3(way, &["--bidir"]));
-    }
+    need("iperf3", "iperf3");
+    compare_strictly(|way| iperf3(way, &["-P", "8"]));
+    compare_strictly(|way| iperf3(way, &["--bidir"]));
 }

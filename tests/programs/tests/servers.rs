@@ -6,14 +6,13 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use ism_programs::{Running, Way, compare, need, output, unused_port, wait_for_port};
+use ism_programs::{Running, Way, compare_strictly, need, output, unused_port, wait_for_port};
 
 #[test]
 fn redis_answers_fifty_and_five_hundred_clients() {
-    if !need("redis-server", "redis-server") || !need("redis-benchmark", "redis-tools") {
-        return;
-    }
-    compare(|way| {
+    need("redis-server", "redis-server");
+    need("redis-benchmark", "redis-tools");
+    compare_strictly(|way| {
         let port = unused_port()?.to_string();
         let mut server = way.command("redis-server");
         server.args(["--port", &port, "--save", "", "--appendonly", "no"]);
@@ -52,10 +51,10 @@ fn nginx(way: Way<'_>, folder: &Path, port: u16) -> Result<Running> {
 
 #[test]
 fn nginx_answers_wrk_and_sends_files() {
-    if !need("nginx", "nginx-light") || !need("wrk", "wrk") || !need("curl", "curl") {
-        return;
-    }
-    compare(|way| {
+    need("nginx", "nginx-light");
+    need("wrk", "wrk");
+    need("curl", "curl");
+    compare_strictly(|way| {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("index.html"), "hello\n")?;
         let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();

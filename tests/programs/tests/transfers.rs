@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use ism_programs::{Running, Way, compare, need, output, run, unused_port, wait_for_port};
+use ism_programs::{Running, Way, compare_strictly, need, output, run, unused_port, wait_for_port};
 
 /// Bytes of the file: more than all buffers on the way.
 const SIZE: usize = 8 << 20;
@@ -27,10 +27,9 @@ fn make_file(path: &Path) -> Result<Vec<u8>> {
 
 #[test]
 fn curl_fetches_from_pythons_http_server() {
-    if !need("curl", "curl") || !need("python3", "python3") {
-        return;
-    }
-    compare(|way| {
+    need("curl", "curl");
+    need("python3", "python3");
+    compare_strictly(|way| {
         let folder = tempfile::tempdir()?;
         let bytes = make_file(&folder.path().join("file"))?;
         let port = unused_port()?;
@@ -67,22 +66,19 @@ fn socat(way: Way<'_>, listen: &str, connect: &str) -> Result<bool> {
 
 #[test]
 fn socat_sends_a_file_over_ipv4_and_ipv6() {
-    if need("socat", "socat") {
-        compare(|way| {
-            let v4 = socat(way, "TCP4-LISTEN", "TCP4:127.0.0.1")?;
-            let v6 = socat(way, "TCP6-LISTEN", "TCP6:[::1]")?;
-            ensure!(v4 && v6, "the file arrived changed: IPv4 {}, IPv6 {}", !v4, !v6);
-            Ok(())
-        });
-    }
+    need("socat", "socat");
+    compare_strictly(|way| {
+        let v4 = socat(way, "TCP4-LISTEN", "TCP4:127.0.0.1")?;
+        let v6 = socat(way, "TCP6-LISTEN", "TCP6:[::1]")?;
+        ensure!(v4 && v6, "the file arrived changed: IPv4 {}, IPv6 {}", !v4, !v6);
+        Ok(())
+    });
 }
 
 #[test]
 fn socat_answers_after_the_clients_half_close() {
-    if !need("socat", "socat") {
-        return;
-    }
-    compare(|way| {
+    need("socat", "socat");
+    compare_strictly(|way| {
         let folder = tempfile::tempdir()?;
         let from = folder.path().join("from");
         let bytes = make_file(&from)?;
