@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::net::{SocketType, getsockname, ipproto, sockopt};
+use rustix::net::{getsockname, ipproto, sockopt};
 use smc_socket::Role;
 
 use crate::descriptor::borrow;
@@ -20,7 +20,6 @@ use crate::table::{self, File};
 
 fn is_tcp(fd: c_int) -> bool {
     sockopt::socket_protocol(borrow(fd)).is_ok_and(|it| it == Some(ipproto::TCP))
-        && sockopt::socket_type(borrow(fd)).is_ok_and(|it| it == SocketType::STREAM)
 }
 
 /// The address in the bytes of a `sockaddr_in` or `sockaddr_in6`.

@@ -209,6 +209,9 @@ impl Shared {
         let Some(tcp) = self.tcp() else { return false };
         let mut outbox = self.outbox();
         outbox.extend_from_slice(bytes);
+        if outbox.is_empty() {
+            return true;
+        }
         match tcp::write(&*tcp, &outbox) {
             Ok(n) => {
                 outbox.drain(..n);

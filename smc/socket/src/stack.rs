@@ -5,6 +5,7 @@
 //! Invariant: cheap to clone, all clones are one; it has no thread of its own.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,8 @@ impl Stack {
         let tcp: Arc<dyn Tcp> = Arc::from(tcp);
         let route = Route {
             interface: None,
-            local: tcp::local_address(&*tcp),
+            // Who looks at it has RoCE adapters, or version 1; a process has neither.
+            local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             peer: tcp::peer_address(&*tcp),
             smc: peer_speaks_smc,
             ipsec: false,

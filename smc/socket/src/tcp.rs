@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, recv, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use crate::clock;
 use crate::types::Tcp;
@@ -105,17 +105,9 @@ impl Standing {
     }
 }
 
-/// The local address; unspecified if it cannot be had.
-pub(crate) fn local_address(tcp: &dyn Tcp) -> IpAddr {
-    ip(rustix::net::getsockname(tcp).ok())
-}
-
 /// The remote address; unspecified if it cannot be had.
 pub(crate) fn peer_address(tcp: &dyn Tcp) -> IpAddr {
-    ip(rustix::net::getpeername(tcp).ok().flatten())
-}
-
-fn ip(address: Option<SocketAddrAny>) -> IpAddr {
+    let address = rustix::net::getpeername(tcp).ok().flatten();
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());
     address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
 }
