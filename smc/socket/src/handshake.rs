@@ -5,6 +5,7 @@
 //! Invariant: takes CLC messages and nothing else out of the TCP stream.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,6 +14,8 @@ use rustix::io::Errno;
 use crate::clock::{self, Deadline, timespec};
 use crate::socket::{Handshake, Socket};
 use crate::tcp::{self, Front};
+use crate::types::Tcp;
+use crate::wakeup::Wakeup;
 
 /// While a handshake waits for another one of the same stack, nothing on TCP tells of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -62,18 +65,49 @@ impl Socket {
         false
     }
 
+    /// Sleeps until TCP says something, the handshake's end, or `left`.
     fn wait_for_tcp(&self, left: Option<Duration>) -> io::Result<()> {
         let Some(tcp) = self.shared.tcp() else { return Ok(()) };
+        let own = Wakeup::own();
+        if let Some(own) = &own {
+            own.prepare();
+            self.shared.waiting().push(Arc::clone(own));
+        }
+        // Whoever settles it after this look wakes.
+        let said = match self.shared.outcome() {
+            None => self.poll_tcp(&*tcp, own.as_deref(), left),
+            Some(_) => Ok(()),
+        };
+        if let Some(own) = &own {
+            own.awake();
+            self.shared.waiting().retain(|it| !Arc::ptr_eq(it, own));
+        }
+        said
+    }
+
+    fn poll_tcp(
+        &self,
+        tcp: &dyn Tcp,
+        own: Option<&Wakeup>,
+        left: Option<Duration>,
+    ) -> io::Result<()> {
         let expects = self.core.control(|control, _| control.endpoint.expects_clc(self.shared.id));
-        let soon = (!expects).then_some(LOOK_AGAIN);
+        let soon = (!expects || own.is_none()).then_some(LOOK_AGAIN);
         let timer = self.core.next_timeout().map(|at| at.since(clock::now()));
         let wait = [left, soon, timer].into_iter().flatten().min().map(timespec);
         let mut events = PollFlags::IN | PollFlags::RDHUP;
         events.set(PollFlags::OUT, self.handshake_writes());
-        let mut fds = [PollFd::from_borrowed_fd(tcp.as_fd(), events)];
-        match poll(&mut fds, wait.as_ref()) {
+        let bell = own.map_or(tcp.as_fd(), Wakeup::fd);
+        let tcp = PollFd::from_borrowed_fd(tcp.as_fd(), events);
+        let mut fds = [tcp, PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+        let said = match poll(&mut fds, wait.as_ref()) {
             Err(error) if error != Errno::AGAIN => Err(error.into()),
             _ => Ok(()),
+        };
+        let [_, bell] = fds;
+        if bell.revents().contains(PollFlags::IN) {
+            own.into_iter().for_each(Wakeup::drain);
         }
+        said
     }
 }

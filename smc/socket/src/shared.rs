@@ -17,6 +17,7 @@ use smc_proto::id::ConnId;
 use crate::channel::{Channel, Effects, Inner};
 use crate::tcp::{self, Standing};
 use crate::types::{Observe, Role, Tcp};
+use crate::wakeup::Wakeup;
 
 /// A socket as the tables know it.
 pub(crate) struct Shared {
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) role: Role,
     tcp: RwLock<Option<Arc<dyn Tcp>>>,
     outcome: OnceLock<Outcome>,
+    /// Threads that sleep until there is an outcome: another one may take the message that they wait for.
+    waiting: Mutex<Vec<Arc<Wakeup>>>,
     observer: RwLock<Option<Arc<dyn Observe>>>,
     /// CLC bytes that TCP has not taken yet.
     outbox: Mutex<Vec<u8>>,
@@ -47,6 +50,7 @@ impl Shared {
             role,
             tcp: RwLock::new(Some(tcp)),
             outcome: OnceLock::new(),
+            waiting: Mutex::default(),
             observer: RwLock::new(None),
             outbox: Mutex::default(),
             tcp_over: AtomicBool::new(false),
@@ -92,6 +96,12 @@ impl Shared {
     pub(crate) fn settle(&self, outcome: Outcome) {
         // A handshake ends once; a second outcome would change nothing.
         let _ = self.outcome.set(outcome);
+        self.waiting().iter().for_each(|waiting| waiting.wake());
+    }
+
+    /// Threads that [`Shared::settle`] wakes.
+    pub(crate) fn waiting(&self) -> MutexGuard<'_, Vec<Arc<Wakeup>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn outbox(&self) -> MutexGuard<'_, Vec<u8>> {
