@@ -156,11 +156,13 @@ impl Interest {
         self.put(Place::Taken);
     }
 
-    /// It was delivered, `again` if it stays ready; true: the caller puts it on the ready list.
-    pub(super) fn delivered(&self, again: bool) -> bool {
-        let again = again || self.place() == Place::TakenAgain;
+    /// It was delivered, `again` if it stays ready. Whether the caller puts it on the ready list, and
+    /// whether something has happened meanwhile.
+    pub(super) fn delivered(&self, again: bool) -> (bool, bool) {
+        let meanwhile = self.place() == Place::TakenAgain;
         self.put(Place::Aside);
-        again && self.begin_listed()
+        let listed = (again || meanwhile) && self.begin_listed();
+        (listed, listed && meanwhile)
     }
 
     /// What is delivered now, and whether it goes back on the list.

@@ -6,9 +6,10 @@
 //! while nothing is slept on is seen by the kernel's next wait, which has the caller's mask.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Instance, lock};
+use super::{Instance, Interest, Shared, lock};
 use smc_socket::spin::{LOOKS, PREEMPTED};
 
 /// How often the kernel is asked while this thread spins.
@@ -20,6 +21,30 @@ pub(crate) type Event = (u32, u64);
 /// The kernel's wait for this instance: into how many events, for how long (for ever: none).
 pub(crate) type Kernel<'a> =
     &'a mut dyn FnMut(&mut Vec<Event>, usize, Option<Duration>) -> io::Result<()>;
+
+/// An entry that was delivered, and whether it stays ready.
+type Taken = (Arc<Interest>, bool);
+
+impl Shared {
+    /// Puts back on the ready list what belongs there. Rings for what this wait does not deliver: what was
+    /// left on the list, and what has happened to an entry that was being looked at.
+    fn put_back(&self, taken: Vec<Taken>) {
+        let mut inner = lock(&self.inner);
+        let mut left = !inner.ready.is_empty();
+        for (interest, again) in taken {
+            let (listed, meanwhile) = interest.delivered(again);
+            if listed {
+                inner.ready.push_back(interest);
+            }
+            left |= meanwhile;
+        }
+        let left = left || (self.bell.is_always() && !inner.ready.is_empty());
+        drop(inner);
+        if left {
+            self.bell.ring();
+        }
+    }
+}
 
 impl Instance {
     /// Waits for at most `room` events, for `timeout`.
@@ -92,18 +117,7 @@ impl Instance {
             events.extend(found.map(|(bits, data, _)| (bits, data)));
             taken.push((interest, found.is_some_and(|(_, _, again)| again)));
         }
-        let mut inner = lock(&shared.inner);
-        let left = !inner.ready.is_empty();
-        for (interest, again) in taken {
-            if interest.delivered(again) {
-                inner.ready.push_back(interest);
-            }
-        }
-        let left = left || (shared.bell.is_always() && !inner.ready.is_empty());
-        drop(inner);
-        if left {
-            shared.bell.ring();
-        }
+        shared.put_back(taken);
     }
 
     /// Asks the kernel; true: it was one of our own entries that woke it.
@@ -200,5 +214,40 @@ impl Instance {
             stack.wake_up(*rung.as_ref().unwrap_or(&false));
         }
         rung.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process;
+    use crate::sock::{Sock, Stage};
+    use crate::table::File;
+    use rustix::event::epoll;
+    use smc_socket::Role;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn what_happens_while_an_entry_is_looked_at_keeps_the_thread_awake() {
+        let kernel = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let instance = Instance::new(kernel.as_raw_fd(), process::current().unwrap()).unwrap();
+        let shared = &instance.shared;
+        let sock = Sock::new(kernel.as_raw_fd(), Role::Server, Stage::Handshake, true);
+        let file = Arc::new(File::Sock(sock));
+        let interest = Interest::new(9, &file, 1, 9, Arc::downgrade(shared));
+        for (meanwhile, rings) in [(false, false), (true, true)] {
+            shared.enqueue(&interest);
+            shared.bell.clear();
+            let taken = lock(&shared.inner).ready.pop_front().inspect(|it| it.take()).unwrap();
+            assert!(taken.deliver().is_none());
+            if meanwhile {
+                shared.enqueue(&interest);
+            }
+            shared.put_back(vec![(taken, false)]);
+            assert_eq!(
+                (shared.bell.has_rung(), lock(&shared.inner).ready.len()),
+                (rings, usize::from(rings))
+            );
+        }
     }
 }
