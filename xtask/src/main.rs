@@ -6,6 +6,8 @@
 
 mod bench;
 mod demo;
+mod figure;
+mod host;
 mod repo;
 mod steps;
 mod test;

@@ -8,6 +8,7 @@
 pub mod at_rest;
 pub mod bare;
 pub mod heap;
+pub mod limit;
 pub mod operations;
 pub mod process;
 pub mod proto;

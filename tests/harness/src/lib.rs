@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Boots fabrics, networks and VMs for tests, the demo and the benchmarks.
+//! Boots fabrics, networks and VMs, and labs for processes, for tests, the demo and the benchmarks.
 //!
 //! Invariant: what a value of this crate started ends with it: processes, sockets, folders, network
 //! namespaces, also after a panic or the death of this program.
@@ -19,6 +19,7 @@
 //! ```
 
 mod fabric;
+mod lab;
 mod net;
 mod process;
 mod repo;
@@ -26,6 +27,7 @@ mod running;
 mod vm;
 
 pub use fabric::{Fabric, FabricSpec, Mode};
+pub use lab::{Lab, Way};
 pub use net::Net;
 pub use process::Process;
 pub use running::{Output, Running};

@@ -52,6 +52,43 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Sends it a signal by its name for kill(1): `INT`, `TERM`.
+    ///
+    /// # Errors
+    /// It has ended and was waited for.
+    pub fn signal(&mut self, name: &str) -> Result<()> {
+        // Not waited for, it keeps its number, so the signal reaches nobody else.
+        if let Some(status) = self.ended() {
+            bail!("{} ended with {status}:\n{}", self.name, self.last_words());
+        }
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status()?;
+        if !status.success() {
+            bail!("{} cannot be sent SIG{name}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Waits until it ends by itself, and well; its output.
+    ///
+    /// # Errors
+    /// It fails, or does not end within `patience`.
+    pub fn finish(mut self, patience: Duration) -> Result<String> {
+        let deadline = Instant::now() + patience;
+        let status = loop {
+            if let Some(status) = self.ended() {
+                break status;
+            }
+            if Instant::now() >= deadline {
+                bail!("{} has not ended in {patience:?}:\n{}", self.name, self.last_words());
+            }
+            std::thread::sleep(LOOK);
+        };
+        if !status.success() {
+            bail!("{} ended with {status}:\n{}", self.name, self.last_words());
+        }
+        Ok(self.output())
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

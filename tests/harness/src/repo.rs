@@ -48,16 +48,34 @@ fn build_daemon() -> Result<PathBuf> {
     if let Some(path) = env::var_os("ISM_DAEMON") {
         return Ok(path.into());
     }
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     eprintln!("building the daemon (release), if it is not built yet");
+    Ok(build(&["vhost-user-ism"])?.join("vhost-user-ism"))
+}
+
+/// The folder with `smc-run`, the library beside it, the daemon and `smc-discovery`, built from this
+/// checkout in release mode.
+pub(crate) fn programs() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let packages = ["smc-preload", "vhost-user-ism", "smc-discovery-helper"];
+    let built = BUILT.get_or_init(|| {
+        eprintln!("building {} (minutes the first time)", packages.join(", "));
+        build(&packages).map_err(|error| format!("{error:#}"))
+    });
+    built.clone().map_err(anyhow::Error::msg)
+}
+
+/// Builds packages in release mode; the folder of their programs.
+fn build(packages: &[&str]) -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "vhost-user-ism"])
+        .args(["build", "--quiet", "--release"])
+        .args(packages.iter().map(|name| format!("-p{name}")))
         .current_dir(root())
         .status()
         .context("cannot start cargo")?;
     if !status.success() {
-        bail!("the daemon does not build: cargo build ended with {status}");
+        bail!("{} do not build: cargo build ended with {status}", packages.join(", "));
     }
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    Ok(target.join("release/vhost-user-ism"))
+    Ok(target.join("release"))
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ism_harness::Vm;
 
-use super::parse;
-use super::report::{Row, Transport};
+use crate::figure::{Row, Transport};
+use crate::host::parse;
 
 /// Bytes of the stream whose hash is compared.
 const STREAM_BYTES: u32 = 32 << 20;

@@ -6,39 +6,55 @@
 //! Invariant: it succeeds only if every case ran both ways, SMC-D carried what it should have, and no
 //! connection fell back.
 
-mod cases;
-mod lab;
-mod proof;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
+use ism_harness::Lab;
 
-use super::report::{Report, Row, Transport};
-use cases::{Case, Pair};
-use lab::Lab;
-use proof::Proof;
+use super::report::Report;
+use crate::figure::{Row, Transport};
+use crate::host::proof::{Proof, Traffic};
+use crate::host::{GRACE, Measured, Run, install, programs};
+
+/// Bytes of the stream whose hash is compared.
+const STREAM_BYTES: u32 = 32 << 20;
+/// The case that has no figure.
+const STREAM: &str = "stream";
+
+type Case = (&'static str, &'static str, fn(&Run<'_>) -> Result<Measured>);
+
+/// By name, with the unit.
+const CASES: [Case; 4] = [
+    ("sockperf-pp-14", "us", |run| programs::ping_pong(run, 14)),
+    ("sockperf-tp-64000", "MB/s", |run| programs::throughput(run, 64_000)),
+    ("iperf3", "Gbit/s", programs::iperf3),
+    (STREAM, "", stream),
+];
 
 /// Measures, and what failed; the report has what did not.
 pub(super) fn measure(seconds: u32) -> Result<(Report, Vec<Error>)> {
+    install("sockperf=sockperf iperf3=iperf3 socat=socat")?;
     let lab = Lab::start()?;
     eprintln!("a daemon, discovery and a network namespace are up; TCP over its lo");
     let (mut rows, mut failures): (Vec<Row>, Vec<Error>) = (Vec::new(), Vec::new());
     let (mut all, mut intact) = (Proof::default(), true);
     for transport in [Transport::Tcp, Transport::SmcdUser] {
-        let pair = Pair { lab: &lab, transport, seconds };
-        for case in Case::ALL {
-            let (proof, outcome) = proved(&lab, transport, case, || pair.run(case));
+        for (case, unit, run) in CASES {
+            let (proof, outcome) = Run::new(&lab, case, transport, seconds).proved(run);
             all.add(&proof);
             match outcome {
-                Ok(Some(row)) => {
-                    let Row { case, transport, value, unit } = row;
+                Ok(_) if case == STREAM => {}
+                Ok(value) => {
                     eprintln!("  {case:<20} {transport:<12} {value:>10.1} {unit}");
-                    rows.push(row);
+                    rows.push(Row { case, transport, value, unit });
                 }
-                Ok(None) => {}
                 Err(error) => {
-                    intact &= case != Case::Stream;
-                    eprintln!("  {:<20} {transport:<12} {:>10}", case.name(), "FAILED");
-                    failures.push(error.context(format!("{} over {transport}", case.name())));
+                    intact &= case != STREAM;
+                    eprintln!("  {case:<20} {transport:<12} {:>10}", "FAILED");
+                    failures.push(error.context(format!("{case} over {transport}")));
                 }
             }
         }
@@ -57,30 +73,27 @@ pub(super) fn measure(seconds: u32) -> Result<(Report, Vec<Error>)> {
     Ok((report, failures))
 }
 
-/// Runs a case and judges what carried it; what SMC-D's part was, and the figure.
-fn proved(
-    lab: &Lab,
-    transport: Transport,
-    case: Case,
-    run: impl FnOnce() -> Result<cases::Measured>,
-) -> (Proof, Result<Option<Row>>) {
-    let before = lab.lo_bytes();
-    let measured = run();
-    let said = lab.said(transport, case.name());
-    let lo = before.and_then(|before| Ok(lab.lo_bytes()?.saturating_sub(before)));
-    let payload = measured.as_ref().map_or(0, |measured| measured.bytes);
-    let proof = Proof::new(&said, payload, *lo.as_ref().unwrap_or(&0));
-    let outcome = measured.and_then(|measured| {
-        lo?;
-        match transport {
-            Transport::Tcp => proof.expect_tcp()?,
-            _ => proof.expect_smcd()?,
-        }
-        Ok(measured.row)
-    });
-    let outcome = outcome.map_err(|error| proof.explain(error));
-    // What TCP carried is no part of the proof.
-    (if transport == Transport::Tcp { Proof::default() } else { proof }, outcome)
+/// Random bytes through socat, whose SHA-256 is compared.
+fn stream(run: &Run<'_>) -> Result<Measured> {
+    let (port, sent, received) = (run.port, run.file("sent"), run.file("received"));
+    let mut random = File::open("/dev/urandom")?.take(STREAM_BYTES.into());
+    io::copy(&mut random, &mut File::create(&sent)?)?;
+    let listen = format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr");
+    let receiver = run.server(&format!("socat -u {listen} CREATE:{}", received.display()))?;
+    run.client(&format!("socat -u FILE:{} TCP:127.0.0.1:{port}", sent.display()))?;
+    receiver.finish(GRACE).context("socat's receiver")?;
+    ensure!(
+        sha256(&sent)? == sha256(&received)?,
+        "the stream arrived with another SHA-256 than it was sent with"
+    );
+    Ok(Measured { value: 0.0, traffic: Traffic::of(STREAM_BYTES.into()) })
+}
+
+fn sha256(file: &Path) -> Result<String> {
+    let output = Command::new("sha256sum").stdin(File::open(file)?).output()?;
+    let sum = String::from_utf8(output.stdout)?;
+    ensure!(sum.len() > 64, "sha256sum printed «{sum}»");
+    Ok(sum)
 }
 
 /// Fails with every failure in words.

@@ -8,7 +8,6 @@
 mod cases;
 mod host;
 mod keep;
-mod parse;
 mod proof;
 mod report;
 
@@ -19,9 +18,10 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use ism_harness::{Fabric, Mode, Net, Vm, VmSpec};
 
+use crate::figure::{Row, Transport};
 use cases::Pair;
 use proof::Proof;
-use report::{Report, Row, Transport};
+use report::Report;
 
 /// Socket buffers of SMC in the guests, in bytes. Linux's default of 64 KiB holds one message of
 /// the throughput case; TCP's buffers grow by themselves to more than this.
@@ -30,7 +30,7 @@ const SMC_BUFFER: &str = "1048576";
 /// What to show.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Two processes of this host instead of VMs, under smc-run: seconds, as root. Experimental.
+    /// Two processes of this host instead of VMs, under smc-run: a minute, as root. Experimental.
     #[arg(long, conflicts_with_all = ["mode", "nocopy", "keep"])]
     host: bool,
     /// How the VMs exchange data.

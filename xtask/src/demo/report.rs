@@ -4,42 +4,9 @@
 //!
 //! Invariant: every value was measured in this run.
 
-use std::fmt;
-
 use serde::Serialize;
 
-/// The name of a transport in the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) enum Transport {
-    /// TCP, over virtio-net or lo.
-    #[serde(rename = "tcp")]
-    Tcp,
-    /// The guest kernel's SMC over our device.
-    #[serde(rename = "smcd-kernel")]
-    SmcdKernel,
-    /// Host processes' SMC, below unmodified programs, over our device.
-    #[serde(rename = "smcd-user")]
-    SmcdUser,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Transport::Tcp => "tcp",
-            Transport::SmcdKernel => "smcd-kernel",
-            Transport::SmcdUser => "smcd-user",
-        })
-    }
-}
-
-/// One measured figure.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) case: &'static str,
-    pub(crate) transport: Transport,
-    pub(crate) value: f64,
-    pub(crate) unit: &'static str,
-}
+use crate::figure::{Row, Transport};
 
 /// Everything the demo shows.
 #[derive(Clone, Debug, Serialize)]
@@ -71,7 +38,9 @@ impl Report {
                 .rows
                 .iter()
                 .find(|row| row.case == tcp.case && row.transport != Transport::Tcp);
-            let figure = |row: &Row| format!("{:.1} {}", row.value, row.unit);
+            // Microseconds may be fractions.
+            let places = |row: &Row| if row.value < 10.0 { 3 } else { 1 };
+            let figure = |row: &Row| format!("{:.*} {}", places(row), row.value, row.unit);
             let (ours, ratio) = match smcd {
                 Some(row) => (figure(row), format!("{:.2} x", row.value / tcp.value)),
                 None => ("not measured".to_owned(), "-".to_owned()),

@@ -4,6 +4,8 @@
 //!
 //! Invariant: the daemon that is measured is built from this checkout.
 
+mod host;
+
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -35,6 +37,9 @@ enum Part {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Programs between two processes: TCP, AF_UNIX, under smc-run, iceoryx2 and the machine's limit,
+    /// on two cores, as root.
+    Host(host::Options),
 }
 
 /// Builds and runs a benchmark.
@@ -42,6 +47,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     match &options.part {
         Part::Device { options } => device(options),
         Part::Proto { options } => proto(options),
+        Part::Host(options) => host::host(options),
     }
 }
 

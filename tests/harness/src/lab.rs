@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What SMC-D between two processes takes: the daemon, discovery in a cgroup, and for the proof a
-//! network namespace, whose lo nobody else uses.
+//! What SMC-D between two processes takes: the daemon, discovery in a cgroup, and for proofs a network
+//! namespace, whose lo nobody else uses.
 //!
-//! Invariant: all of it is gone after this program, however this program ends.
+//! Invariant: all of it, and what was started in it, is gone after this program, however this program
+//! ends.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -11,23 +12,24 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ism_harness::Process;
 
-use crate::demo::report::Transport;
-use crate::repo::{self, cargo};
-use crate::steps::run;
+use crate::process::Process;
+use crate::repo;
 
 /// Longest time that something takes to start.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Waits for the end of its input, which is that of this program, and removes the cgroup `$0` once
-/// its last process is gone, and the folder `$1`.
+/// Waits for the end of its input, which is that of this program; ends what is still in the cgroup
+/// `$0`, removes it, and the folder `$1`.
 const JANITOR: &str = r#"cat >/dev/null
 i=0
-until rmdir "$0" || [ $i -ge 100 ]; do i=$((i + 1)); sleep 0.1; done
+until rmdir "$0" || [ $i -ge 100 ]; do
+    echo 1 > "$0/cgroup.kill"; i=$((i + 1)); sleep 0.1
+done
 rm -rf -- "$1""#;
 
 /// Joins the cgroup `$0`, appends stderr to `$1`, and becomes the rest.
@@ -36,12 +38,21 @@ const JOIN: &str = r#"echo $$ > "$0/cgroup.procs" && exec 2>> "$1" && shift && e
 /// Makes lo usable, says so, and keeps the namespace.
 const NAMESPACE: &str = "ip link set lo up && echo up && exec sleep infinity";
 
+/// How a program's TCP connections go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Without the preload.
+    Plain,
+    /// Over SMC-D, if the other end does so too.
+    Smc,
+}
+
 /// A daemon with a door for processes, discovery, and a network namespace.
-pub(super) struct Lab {
+pub struct Lab {
     programs: PathBuf,
     folder: PathBuf,
     cgroup: PathBuf,
-    /// The namespace's owner first.
+    /// The namespace's owner first, then the daemon.
     running: Vec<Process>,
     janitor: Child,
 }
@@ -51,24 +62,19 @@ impl Lab {
     ///
     /// # Errors
     /// They cannot be built or started: they need root.
-    pub(super) fn start() -> Result<Self> {
-        install()?;
-        let crates = ["smc-preload", "vhost-user-ism", "smc-discovery-helper"];
-        eprintln!("building {} (minutes the first time)", crates.join(", "));
-        let mut build = cargo(&["build", "--release", "--quiet"]);
-        run(build.args(crates.map(|name| format!("-p{name}"))))?;
-
-        let name = format!("vhost-user-ism-demo-{}", std::process::id());
+    pub fn start() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let programs = repo::programs()?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("vhost-user-ism-lab-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
         let cgroup = cgroups()?.join(&name);
         let new = || DirBuilder::new().mode(0o700).create(&folder);
         new().with_context(|| format!("cannot make {}", folder.display()))?;
         let janitor = janitor(&cgroup, &folder)?;
-        let programs = repo::target().join("release");
         let mut lab = Self { programs, folder, cgroup, running: Vec::new(), janitor };
-        fs::create_dir(&lab.cgroup).with_context(|| {
-            format!("cannot make {}; the demo needs root", lab.cgroup.display())
-        })?;
+        fs::create_dir(&lab.cgroup)
+            .with_context(|| format!("cannot make {}; it needs root", lab.cgroup.display()))?;
         lab.start_namespace()?;
         lab.start_daemon()?;
         lab.start_discovery()?;
@@ -110,46 +116,42 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts a program of `case`; its standard output goes to a file.
-    pub(super) fn spawn(
-        &self,
-        case: &str,
-        end: &str,
-        transport: Transport,
-        command: &str,
-    ) -> Result<Process> {
+    /// What stands before a program's own name and arguments, to start it in here. What it and the
+    /// preload write to stderr is appended to `log`.
+    ///
+    /// # Errors
+    /// The lab did not start.
+    pub fn prefix(&self, way: Way, log: &Path) -> Result<Vec<String>> {
         let network = format!("--net=/proc/{}/ns/net", self.owner()?);
         let mut argv = ["nsenter", &network, "--", "sh", "-c", JOIN].map(str::to_owned).to_vec();
-        argv.extend([text(&self.cgroup), text(&self.log(transport, case))]);
-        if transport != Transport::Tcp {
+        argv.extend([text(&self.cgroup), text(log)]);
+        if way == Way::Smc {
             argv.extend([self.program("smc-run"), "-ds".to_owned(), text(&self.door())]);
         }
-        argv.extend(command.split(' ').map(str::to_owned));
-        let output = self.folder.join(format!("{case}-{transport}-{end}"));
-        Process::start(&format!("«{command}»"), &argv, output)
+        Ok(argv)
     }
 
-    /// A file of the demo's own.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    /// A file of the lab's own.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// What the programs of a case and the preload have written to stderr.
-    pub(super) fn said(&self, transport: Transport, case: &str) -> String {
-        let said = fs::read(self.log(transport, case)).unwrap_or_default();
-        String::from_utf8_lossy(&said).into_owned()
-    }
-
     /// Bytes that the namespace's lo has carried, headers included.
-    pub(super) fn lo_bytes(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn lo_bytes(&self) -> Result<u64> {
         let devices = fs::read_to_string(format!("/proc/{}/net/dev", self.owner()?))?;
         let lo = devices.lines().find_map(|line| line.trim().strip_prefix("lo:"));
         let bytes = lo.and_then(|lo| lo.split_whitespace().next());
         bytes.and_then(|bytes| bytes.parse().ok()).context("no counter of the namespace's lo")
     }
 
-    /// Waits until somebody in the namespace listens on a port; `server` is to.
-    pub(super) fn wait_listening(&self, server: &mut Process, port: u16) -> Result<()> {
+    /// Waits until somebody in the namespace listens on a TCP port of IPv4; `server` is to.
+    ///
+    /// # Errors
+    /// It ends before, or does not in time.
+    pub fn wait_listening(&self, server: &mut Process, port: u16) -> Result<()> {
         let table = format!("/proc/{}/net/tcp", self.owner()?);
         let entry = format!(":{port:04X}");
         let listens = |line: &str| {
@@ -168,10 +170,6 @@ impl Lab {
 
     fn door(&self) -> PathBuf {
         self.folder.join("apps.sock")
-    }
-
-    fn log(&self, transport: Transport, case: &str) -> PathBuf {
-        self.folder.join(format!("{case}-{transport}-stderr"))
     }
 
     fn program(&self, name: &str) -> String {
@@ -197,14 +195,6 @@ fn janitor(cgroup: &Path, folder: &Path) -> io::Result<Child> {
     let mut janitor = Command::new("sh");
     janitor.args(["-c", JANITOR]).args([cgroup, folder]).process_group(0);
     janitor.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
-}
-
-/// Installs the programs if they are not there and may be, else says how.
-fn install() -> Result<()> {
-    let script = "set -euo pipefail; . qemu-scripts/lib.sh; host_tools sockperf=sockperf \
-                  iperf3=iperf3 socat=socat nsenter=util-linux setpriv=util-linux ip=iproute2";
-    run(Command::new("bash").args(["-c", script]).current_dir(repo::root()))
-        .context("the demo's programs are Debian's")
 }
 
 /// The cgroups' file system of version 2.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What sockperf and iperf3 print, as numbers.
+//! What sockperf, iperf3, wrk, redis-benchmark and programs of our own print, as numbers.
 //!
 //! Invariant: a figure is taken from the program's own summary or it is an error; never guessed.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The median latency (half a round trip) in µs of `sockperf ping-pong`.
 pub(crate) fn sockperf_p50(output: &str) -> Result<f64> {
@@ -39,6 +39,41 @@ pub(crate) fn iperf3_bytes(output: &str) -> Result<u64> {
     let json: serde_json::Value = serde_json::from_str(output).context("iperf3 printed no JSON")?;
     let bytes = json.pointer("/end/sum_received/bytes").and_then(serde_json::Value::as_u64);
     bytes.context("iperf3: no bytes in its summary")
+}
+
+/// Requests, and requests a second, of `wrk`'s summary; an error if it counts any.
+pub(crate) fn wrk_requests(output: &str) -> Result<(u64, f64)> {
+    for bad in ["Socket errors", "Non-2xx"] {
+        ensure!(!output.contains(bad), "wrk counts errors:\n{output}");
+    }
+    let line = output.lines().find(|line| line.contains(" requests in "));
+    let line = line.with_context(|| format!("no summary of wrk's:\n{output}"))?;
+    let requests = line.split_whitespace().next().unwrap_or_default().parse()?;
+    Ok((requests, number_after(output, "Requests/sec:")?))
+}
+
+/// Requests a second of GET in `redis-benchmark --csv`.
+pub(crate) fn redis_get(output: &str) -> Result<f64> {
+    let line = output.lines().find_map(|line| line.strip_prefix("\"GET\",\""));
+    let number = line.and_then(|rest| rest.split('"').next());
+    let number =
+        number.with_context(|| format!("no GET in what redis-benchmark printed:\n{output}"))?;
+    Ok(number.parse()?)
+}
+
+/// `WHAT COUNT seconds SECONDS`, as the plain program of ours prints it.
+pub(crate) fn plain(output: &str, what: &str) -> Result<(u64, f64)> {
+    Ok((count_after(output, &format!("{what} "))?, number_after(output, " seconds ")?))
+}
+
+/// How often the plain program's client slept.
+pub(crate) fn plain_sleeps(output: &str) -> Result<u64> {
+    count_after(output, " sleeps ")
+}
+
+/// Half a round trip in µs, as the program with iceoryx2 prints it.
+pub(crate) fn iceoryx2(output: &str) -> Result<f64> {
+    number_after(output, "half a round trip:")
 }
 
 /// The whole number that follows `label` at its first occurrence.
@@ -91,6 +126,25 @@ mod tests {
                          "sum_received":{"bits_per_second":1.5e9,"bytes":9}}}"#;
         assert_eq!(iperf3_gbit_per_s(output).unwrap(), 1.5);
         assert_eq!(iperf3_bytes(output).unwrap(), 9);
+    }
+
+    #[test]
+    fn wrk_is_taken_without_errors_only() {
+        let output = "  1208 requests in 1.00s, 1.01MB read\nRequests/sec:   1207.50\n";
+        assert_eq!(wrk_requests(output).unwrap(), (1208, 1207.5));
+        let error = format!("{output}  Socket errors: connect 0, read 1, write 0, timeout 0\n");
+        assert!(wrk_requests(&error).is_err());
+        assert!(wrk_requests("unable to connect").is_err());
+    }
+
+    #[test]
+    fn redis_and_our_programs_say_what_they_counted() {
+        let output = "\"test\",\"rps\",\"avg\"\n\"GET\",\"81300.81\",\"0.3\"\n";
+        assert_eq!(redis_get(output).unwrap(), 81300.81);
+        assert!(redis_get("Error: connection refused").is_err());
+        assert_eq!(plain("messages 400 seconds 0.5\n", "messages").unwrap(), (400, 0.5));
+        assert_eq!(plain_sleeps("messages 400 seconds 0.5 sleeps 17\n").unwrap(), 17);
+        assert_eq!(iceoryx2("half a round trip: 0.25 us\n").unwrap(), 0.25);
     }
 
     #[test]

@@ -16,23 +16,45 @@ const NOT_SMCD: [&str; 4] = [": TCP: ", "so TCP: ", "are TCP: ", ": reset: "];
 /// lo carries handshakes alone: at least so many times fewer bytes than the programs exchange.
 const MUCH_FEWER: u64 = 20;
 
+/// What the programs exchanged.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    /// Bytes of user data, at least.
+    pub(crate) bytes: u64,
+    /// Connections, at least.
+    pub(crate) connections: u64,
+    /// Whether the connections' handshakes are much less than these bytes.
+    pub(crate) bulk: bool,
+}
+
+impl Traffic {
+    /// Over few connections.
+    pub(crate) fn of(bytes: u64) -> Self {
+        Self { bytes, connections: 1, bulk: true }
+    }
+
+    /// Over so many connections that their handshakes weigh more than the bytes.
+    pub(crate) fn of_connections(bytes: u64, connections: u64) -> Self {
+        Self { bytes, connections, bulk: false }
+    }
+}
+
 /// What carried a case, or several.
 #[derive(Debug, Default)]
-pub(super) struct Proof {
+pub(crate) struct Proof {
     /// Ends of connections over SMC-D.
     ends: u64,
     /// The preload's lines about others.
     fallbacks: Vec<String>,
-    /// Bytes of user data that the programs exchanged.
-    payload: u64,
+    traffic: Traffic,
     /// Bytes that lo carried.
     lo: u64,
 }
 
 impl Proof {
     /// From what was written to stderr, and bytes.
-    pub(super) fn new(said: &str, payload: u64, lo: u64) -> Self {
-        let mut proof = Self { payload, lo, ..Self::default() };
+    pub(crate) fn new(said: &str, traffic: Traffic, lo: u64) -> Self {
+        let mut proof = Self { traffic, lo, ..Self::default() };
         for line in said.lines().filter(|line| line.starts_with(PRELOAD)) {
             if line.ends_with(SMCD) {
                 proof.ends += 1;
@@ -44,58 +66,63 @@ impl Proof {
     }
 
     /// Adds another case's.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.ends += other.ends;
         self.fallbacks.extend(other.fallbacks.iter().cloned());
-        self.payload += other.payload;
+        self.traffic.bytes += other.traffic.bytes;
         self.lo += other.lo;
     }
 
     /// Connections over SMC-D; both ends say so of each.
-    pub(super) fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.ends / 2
     }
 
     /// Ends that fell back or were reset.
-    pub(super) fn fallbacks(&self) -> u64 {
+    pub(crate) fn fallbacks(&self) -> u64 {
         self.fallbacks.len() as u64
     }
 
     /// Fails unless SMC-D carried everything.
-    pub(super) fn expect_smcd(&self) -> Result<()> {
+    pub(crate) fn expect_smcd(&self) -> Result<()> {
         ensure!(self.fallbacks.is_empty(), "connections fell back to TCP");
         ensure!(self.ends > 0, "no connection used SMC-D");
         ensure!(self.ends.is_multiple_of(2), "a connection used SMC-D at one end alone");
         ensure!(
-            self.payload > self.lo.saturating_mul(MUCH_FEWER),
+            self.connections() >= self.traffic.connections,
+            "the programs had {} connections",
+            self.traffic.connections
+        );
+        ensure!(
+            !self.traffic.bulk || self.traffic.bytes > self.lo.saturating_mul(MUCH_FEWER),
             "TCP carried the data although the preload says SMC-D"
         );
         Ok(())
     }
 
     /// Fails unless TCP did, which shows too that lo's counter sees it.
-    pub(super) fn expect_tcp(&self) -> Result<()> {
+    pub(crate) fn expect_tcp(&self) -> Result<()> {
         ensure!(self.ends == 0, "TCP traffic used SMC-D");
         ensure!(
-            self.payload > 0 && self.lo >= self.payload,
+            self.traffic.bytes > 0 && self.lo >= self.traffic.bytes,
             "lo did not carry the traffic of plain programs"
         );
         Ok(())
     }
 
     /// The error with the preload's reasons and the counters.
-    pub(super) fn explain(&self, error: Error) -> Error {
+    pub(crate) fn explain(&self, error: Error) -> Error {
         let reasons: String = self.fallbacks.iter().map(|line| format!("\n  | {line}")).collect();
         anyhow::anyhow!("{error:#} ({}){reasons}", self.words())
     }
 
     /// For people.
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         format!(
             "{} connections and {} fallbacks; the programs exchanged {} bytes, lo carried {}",
             self.connections(),
             self.fallbacks(),
-            self.payload,
+            self.traffic.bytes,
             self.lo
         )
     }
@@ -109,7 +136,7 @@ mod tests {
 
     #[test]
     fn both_ends_and_a_quiet_lo_prove_it() {
-        let proof = Proof::new(BOTH, 1_000_000, 1000);
+        let proof = Proof::new(BOTH, Traffic::of(1_000_000), 1000);
         proof.expect_smcd().unwrap();
         assert_eq!((proof.connections(), proof.fallbacks()), (1, 0));
         assert!(proof.expect_tcp().is_err());
@@ -117,14 +144,20 @@ mod tests {
 
     #[test]
     fn words_do_not_prove_it_when_lo_carried_the_data() {
-        assert!(Proof::new(BOTH, 1_000_000, 1_100_000).expect_smcd().is_err());
+        assert!(Proof::new(BOTH, Traffic::of(1_000_000), 1_100_000).expect_smcd().is_err());
+    }
+
+    #[test]
+    fn many_short_connections_are_proved_one_by_one() {
+        Proof::new(BOTH, Traffic::of_connections(2, 1), 1000).expect_smcd().unwrap();
+        assert!(Proof::new(BOTH, Traffic::of_connections(2, 2), 1000).expect_smcd().is_err());
     }
 
     #[test]
     fn silence_and_one_end_alone_prove_nothing() {
-        assert!(Proof::new("", 1_000_000, 0).expect_smcd().is_err());
+        assert!(Proof::new("", Traffic::of(1_000_000), 0).expect_smcd().is_err());
         let one = BOTH.lines().next().unwrap();
-        assert!(Proof::new(one, 1_000_000, 0).expect_smcd().is_err());
+        assert!(Proof::new(one, Traffic::of(1_000_000), 0).expect_smcd().is_err());
     }
 
     #[test]
@@ -136,7 +169,11 @@ mod tests {
             "TCP: too many open files",
             "socket 3: reset: timed out",
         ] {
-            let proof = Proof::new(&format!("{BOTH}libsmc_preload[1]: {line}\n"), 1_000_000, 0);
+            let proof = Proof::new(
+                &format!("{BOTH}libsmc_preload[1]: {line}\n"),
+                Traffic::of(1_000_000),
+                0,
+            );
             assert_eq!(proof.fallbacks(), 1, "{line}");
             let error = proof.explain(proof.expect_smcd().unwrap_err()).to_string();
             assert!(error.contains(line), "{error}");
@@ -145,7 +182,7 @@ mod tests {
 
     #[test]
     fn tcp_is_seen_on_lo() {
-        Proof::new("", 1000, 1100).expect_tcp().unwrap();
-        assert!(Proof::new("", 1000, 10).expect_tcp().is_err());
+        Proof::new("", Traffic::of(1000), 1100).expect_tcp().unwrap();
+        assert!(Proof::new("", Traffic::of(1000), 10).expect_tcp().is_err());
     }
 }
