@@ -20,6 +20,9 @@ pub struct Config {
     pub hostname: String,
     /// Bytes of a connection's receive buffer: 16 KiB to 1 MiB, rounded up to a power of two.
     pub receive_buffer: u32,
+    /// How long a client waits for the server to accept before it goes on as TCP; `None`: six seconds, as
+    /// Linux, and then there is no connection.
+    pub patience: Option<Duration>,
     /// Longest time that a waiting thread looks by itself before it sleeps; zero: it sleeps at once.
     /// How long it is within that follows from how often it paid.
     pub spin: Duration,
@@ -28,12 +31,17 @@ pub struct Config {
 /// The longest that spinning may pay: about what two sleeps and two wakes cost.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// What a server needs to accept, and more than the time for which the preload leaves an accepted
+/// connection to a program that may fork.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             eid: "VHOST-USER-ISM".into(),
             hostname: String::new(),
             receive_buffer: 256 << 10,
+            patience: Some(PATIENCE),
             spin: SPIN,
         }
     }
@@ -46,6 +54,7 @@ impl Config {
         let mut proto = Proto {
             rmem: self.receive_buffer,
             wmem: self.receive_buffer,
+            patience: self.patience,
             smcd: Versions { v1: false, v2: true },
             smcr: Versions::NONE,
             ..Proto::default()

@@ -22,6 +22,7 @@ use smc_wire::cdc::{Cursor, Smcd};
 use smc_wire::id::{Chid, DmbToken, IsmGid};
 
 use crate::channel::Channel;
+use crate::late::LateWord;
 use crate::shared::{Outcome, Shared};
 use crate::table::Table;
 use crate::tcp::{self, Front, Standing};
@@ -112,11 +113,28 @@ impl Control {
         self.sockets.len()
     }
 
-    /// Gives the endpoint the next CLC message of a socket, if it is there. False: it is not.
+    /// Goes on with a socket's handshake. False: nothing has come, and its time is not over.
     pub(crate) fn feed(&mut self, now: Instant, socket: &Shared) -> bool {
-        if self.endpoint.poll_timeout().is_some_and(|at| at <= now) {
-            self.endpoint.handle_timeout(now);
+        let fed = self.feed_one(now, socket);
+        if !fed && self.endpoint.poll_timeout().is_some_and(|at| at <= now) {
+            self.time(now);
         }
+        fed
+    }
+
+    /// The time has come. What a peer has said in time counts, even if nobody has looked at it since.
+    pub(crate) fn time(&mut self, now: Instant) {
+        let overdue: Vec<_> = self.endpoint.overdue(now).collect();
+        for conn in overdue {
+            if let Some(socket) = self.sockets.get(&conn).cloned() {
+                self.feed_one(now, &socket);
+            }
+        }
+        self.endpoint.handle_timeout(now);
+    }
+
+    /// Gives the endpoint the next CLC message of a socket, if it is there. False: it is not.
+    fn feed_one(&mut self, now: Instant, socket: &Shared) -> bool {
         let Some(tcp) = socket.tcp().filter(|_| socket.send_clc(&[])) else {
             self.endpoint.handle_tcp_end(now, socket.id);
             return false;
@@ -215,8 +233,10 @@ impl Control {
             // Kept for the next connection, until its owner ends it.
             Wish::Detach { .. } => {}
             Wish::Established(established) => self.established(now, *established, later),
-            // Over SMC-D only one side is ever left to decline, so there is no Decline to skip.
-            Wish::Fallback { conn, reason, .. } => self.settle(conn, Outcome::Tcp(reason), later),
+            Wish::Fallback { conn, reason, late } => {
+                let word = Arc::new(LateWord::new(late));
+                self.settle(conn, Outcome::Tcp(reason, word), later);
+            }
             Wish::Failed { conn, failure } => {
                 if let Some(tcp) = self.sockets.get(&conn).and_then(|socket| socket.tcp()) {
                     tcp::reset(&*tcp);

@@ -19,7 +19,7 @@ use smc_wire::id::DmbToken;
 
 use crate::clock;
 use crate::control::{Control, Later};
-use crate::shared::Shared;
+use crate::shared::{Outcome, Shared};
 use crate::table::Table;
 use crate::tcp::Standing;
 
@@ -165,6 +165,9 @@ impl Core {
 
     /// Goes on with a handshake as far as it can be without waiting.
     pub(crate) fn advance(&self, socket: &Arc<Shared>) {
+        if let (Some(Outcome::Tcp(_, word)), Some(tcp)) = (socket.outcome(), socket.tcp()) {
+            word.take(&*tcp);
+        }
         while socket.outcome().is_none() {
             if !self.control(|control, now| control.feed(now, socket)) {
                 break;
@@ -250,7 +253,7 @@ impl Core {
         if next == u64::MAX || clock::now().0 < next {
             return;
         }
-        self.control(|control, now| control.endpoint.handle_timeout(now));
+        self.control(|control, now| control.time(now));
         self.end_doomed();
         self.set_timer();
     }

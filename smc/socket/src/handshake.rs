@@ -12,6 +12,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::clock::{self, Deadline, timespec};
+use crate::late::LateWord;
+use crate::shared::Outcome;
 use crate::socket::{Handshake, Socket};
 use crate::tcp::{self, Front};
 use crate::types::Tcp;
@@ -25,6 +27,20 @@ impl Socket {
     pub fn advance(&self) -> Handshake {
         self.core.advance(&self.shared);
         self.handshake()
+    }
+
+    /// Gives up waiting for the server's answer, as nobody can accept now; the connection goes on as TCP.
+    pub fn withdraw(&self) -> Handshake {
+        self.core.control(|control, now| control.endpoint.withdraw(now, self.shared.id));
+        self.handshake()
+    }
+
+    /// On TCP: what the peer may still say of the handshake.
+    pub fn late_word(&self) -> Option<&Arc<LateWord>> {
+        match self.shared.outcome() {
+            Some(Outcome::Tcp(_, word)) => Some(word),
+            _ => None,
+        }
     }
 
     /// Whether CLC bytes wait until TCP is writable; a pending handshake always waits for it to be

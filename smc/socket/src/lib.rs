@@ -15,6 +15,8 @@
 //! stack.begin(tcp: Box<dyn Tcp>, role: Role, peer_speaks_smc: bool) -> Arc<Socket>
 //! socket.advance() -> Handshake            // never blocks; again when TCP is readable, or at next_timeout
 //! socket.finish_handshake(timeout) -> io::Result<Handshake>                               // blocks
+//! socket.withdraw()                        // a client that knows that nobody can accept now
+//! socket.late_word() -> Option<&Arc<LateWord>>   // on TCP: to be taken out before the data
 //!
 //! socket.send(&[IoSlice], SendFlags { more, oob }) -> io::Result<usize>                   // EAGAIN
 //! socket.recv(&mut [IoSliceMut], RecvFlags { peek, oob, discard }) -> io::Result<usize>   // EAGAIN
@@ -68,6 +70,7 @@ mod core;
 mod error;
 mod handshake;
 mod info;
+mod late;
 mod shared;
 mod socket;
 pub mod spin;
@@ -82,6 +85,7 @@ mod wakeup;
 pub use config::Config;
 pub use error::SetUpError;
 pub use info::{Info, Smc};
+pub use late::LateWord;
 pub use socket::{Handshake, Socket};
 pub use stack::Stack;
 pub use types::{How, Observe, Ready, RecvFlags, Role, SendFlags, Tcp};

@@ -15,6 +15,7 @@ use smc_proto::handshake::reason::{Failure, Reason};
 use smc_proto::id::ConnId;
 
 use crate::channel::{Channel, Effects, Inner};
+use crate::late::LateWord;
 use crate::tcp::{self, Standing};
 use crate::types::{Observe, Role, Tcp};
 use crate::wakeup::Wakeup;
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
 /// How the handshake ended.
 pub(crate) enum Outcome {
     Smc(Box<Channel>),
-    Tcp(Reason),
+    Tcp(Reason, Arc<LateWord>),
     Failed(Failure),
 }
 

@@ -35,6 +35,9 @@ pub enum Handshake {
     Smc,
     /// It goes on as plain TCP, all bytes of the application in their place.
     Tcp(Reason),
+    /// It goes on as plain TCP and can be written, but not be read yet: what the peer may still say of
+    /// the handshake has to be taken out first. Call [`Socket::advance`] when TCP is readable.
+    Late(Reason),
     /// It was reset.
     Failed(Failure),
 }
@@ -60,7 +63,8 @@ impl Socket {
         match self.shared.outcome() {
             None => Handshake::Pending,
             Some(Outcome::Smc(_)) => Handshake::Smc,
-            Some(Outcome::Tcp(reason)) => Handshake::Tcp(*reason),
+            Some(Outcome::Tcp(reason, word)) if word.is_over() => Handshake::Tcp(*reason),
+            Some(Outcome::Tcp(reason, _)) => Handshake::Late(*reason),
             Some(Outcome::Failed(failure)) => Handshake::Failed(*failure),
         }
     }

@@ -7,6 +7,7 @@
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -43,7 +44,7 @@ pub(crate) enum Standing {
 }
 
 /// Looks at the bytes in front, which stay.
-pub(crate) fn peek(tcp: &dyn Tcp, buffer: &mut [u8]) -> Front {
+pub(crate) fn peek(tcp: impl AsFd, buffer: &mut [u8]) -> Front {
     match recv(tcp, buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((0, _)) => Front::End,
         Ok((n, _)) => Front::Bytes(n),
@@ -53,7 +54,7 @@ pub(crate) fn peek(tcp: &dyn Tcp, buffer: &mut [u8]) -> Front {
 }
 
 /// Takes out `n` bytes that were peeked at. False if they are not there any more.
-pub(crate) fn eat(tcp: &dyn Tcp, n: usize) -> bool {
+pub(crate) fn eat(tcp: impl AsFd, n: usize) -> bool {
     let mut buffer = [MaybeUninit::<u8>::uninit(); LOOK];
     let Some(buffer) = buffer.get_mut(..n) else { return false };
     recv(tcp, buffer, RecvFlags::DONTWAIT).is_ok_and(|(_, taken)| taken == n)

@@ -8,10 +8,12 @@
 
 use std::io::{IoSlice, IoSliceMut, Result};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ism_client::loopback::Loopback;
+use rustix::event::{PollFd, PollFlags, poll};
 use smc_socket::{Config, Handshake, RecvFlags, Role, SendFlags, Socket, Stack, Tcp};
 
 /// Longer than anything takes.
@@ -24,7 +26,9 @@ pub(crate) struct Pair {
 }
 
 pub(crate) fn config() -> Config {
-    Config { hostname: "test".into(), receive_buffer: 64 << 10, ..Config::default() }
+    // A machine that is busy elsewhere is no server that does not accept.
+    let patience = None;
+    Config { hostname: "test".into(), receive_buffer: 64 << 10, patience, ..Config::default() }
 }
 
 impl Pair {
@@ -63,6 +67,13 @@ impl Pair {
         assert_eq!(settle(&sockets), [Handshake::Smc, Handshake::Smc]);
         sockets
     }
+}
+
+/// Waits until something can be read.
+pub(crate) fn wait_readable(tcp: &TcpStream) {
+    let mut fds = [PollFd::from_borrowed_fd(tcp.as_fd(), PollFlags::IN)];
+    let long = LONG.try_into().unwrap();
+    assert_eq!(poll(&mut fds, Some(&long)).unwrap(), 1);
 }
 
 /// Drives both handshakes to their end.
