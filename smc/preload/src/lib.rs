@@ -16,6 +16,7 @@
 //! | `table`, `numbers` | what is known about the program's descriptors, and how they come and go |
 //! | `upgrade` | which connections are looked at: listen, accept, connect |
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
+//! | `alone` | a program that connects to itself |
 //! | `poll`, `epoll`, `bell` | waiting for many |
 //! | `process`, `minder` | the process's stack, and the thread for forgotten handshakes |
 //! | `settings` | the environment |
@@ -36,6 +37,7 @@
 
 #![cfg_attr(test, expect(dead_code, reason = "its users are entry points, which tests have not"))]
 
+mod alone;
 mod arguments;
 mod bell;
 mod descriptor;

@@ -123,9 +123,14 @@ impl Minder {
     }
 }
 
-/// Whether a handshake goes on.
+/// Whether a handshake goes on, or what may be a part of its last word is there.
 fn is_open(file: &File) -> bool {
-    matches!(file, File::Sock(sock) if sock.stage() < Stage::Smc)
+    matches!(file, File::Sock(sock) if sock.stage() < Stage::Late || sock.late_in_part())
+}
+
+/// Whether a connection that the program has closed is still needed.
+fn is_kept(file: &File) -> bool {
+    is_open(file) || matches!(file, File::Sock(sock) if sock.is_kept_for_word())
 }
 
 /// Ends the thread.
@@ -187,7 +192,14 @@ impl Ward {
             })
         });
         // Dropped without the lock: that closes them.
-        let over: Vec<_> = lock(&self.inbox.closed).extract_if(.., |file| !is_open(file)).collect();
+        let closed: Vec<_> = lock(&self.inbox.closed).clone();
+        for file in &closed {
+            if let File::Sock(sock) = &**file {
+                sock.go_on(file);
+            }
+        }
+        let over: Vec<_> = lock(&self.inbox.closed).extract_if(.., |file| !is_kept(file)).collect();
+        drop(closed);
         drop(over);
         if let Some(stack) = &self.stack
             && stack.next_timeout().is_some_and(|left| left.is_zero())
@@ -200,7 +212,8 @@ impl Ward {
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
         let due = self.waiting.iter().map(|(_, due)| due.saturating_duration_since(now)).min();
-        let tick = (!self.handshakes.is_empty()).then_some(TICK);
+        let restless = !self.handshakes.is_empty() || !lock(&self.inbox.closed).is_empty();
+        let tick = restless.then_some(TICK);
         let timer = self.stack.as_ref().and_then(Stack::next_timeout);
         [due, tick, timer].into_iter().flatten().min()
     }
@@ -214,6 +227,9 @@ impl Ward {
             let bits = u16::try_from(flags.bits() & 0xffff).unwrap_or(0);
             let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
             sock.tcp_says(&file, PollFlags::from_bits_retain(bits) & ends);
+            if sock.late_in_part() {
+                self.handshakes.push(Arc::downgrade(&file));
+            }
         }
     }
 
@@ -252,6 +268,7 @@ impl Ward {
             Stage::Tcp | Stage::Ended | Stage::Broken => return,
             Stage::Smc if !sock.is_observed() => return,
             Stage::Smc => {}
+            Stage::Late if !sock.late_in_part() => {}
             _ => self.handshakes.push(Arc::downgrade(file)),
         }
         self.register(file, sock);

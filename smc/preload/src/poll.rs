@@ -267,7 +267,7 @@ fn ours(file: &Arc<File>, events: c_short) -> Option<c_short> {
     let ready = match sock.route(file) {
         Route::Tcp => return None,
         Route::Pending => 0,
-        Route::Smc(_) | Route::Ended | Route::Broken => bits(sock.readiness()),
+        Route::Late | Route::Smc(_) | Route::Ended | Route::Broken => bits(sock.readiness()),
     };
     let ready = c_short::try_from(ready & 0x7fff).unwrap_or(0);
     Some(ready & (events | libc::POLLERR | libc::POLLHUP))

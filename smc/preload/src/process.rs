@@ -16,6 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked};
 use smc_socket::{Config, Stack};
 
+use crate::alone;
 use crate::minder::Minder;
 use crate::settings::SETTINGS;
 use crate::signals;
@@ -152,6 +153,7 @@ pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) 
 pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) {
     let may = SETTINGS.policy.as_ref().is_some_and(|policy| policy.may_answer(local));
     if SETTINGS.forced_tcp || (may && member().is_some() && mark(fd).unwrap_or(false)) {
+        alone::listens(local);
         LISTENS.store(true, Ordering::Relaxed);
     }
 }

@@ -6,11 +6,13 @@
 //! every call on it is the next library's.
 
 mod calls;
+mod late;
 mod options;
 mod watch;
 
 use std::ffi::c_int;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,11 +20,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smc_proto::handshake::reason::Failure;
-use smc_socket::{Handshake, Role, Socket};
+use smc_socket::{Handshake, LateWord, Role, Socket};
 
 pub(crate) use calls::Answer;
 pub(crate) use watch::Watcher;
 
+use crate::alone;
 use crate::descriptor::{self, Number};
 use crate::minder;
 use crate::process;
@@ -40,6 +43,8 @@ pub(crate) enum Stage {
     Fresh,
     /// The handshake goes on.
     Handshake,
+    /// TCP, but the peer may still say something of the handshake before the data.
+    Late,
     /// A connection of SMC.
     Smc,
     /// Plain TCP.
@@ -56,9 +61,10 @@ impl Stage {
             0 => Self::Connecting,
             1 => Self::Fresh,
             2 => Self::Handshake,
-            3 => Self::Smc,
-            4 => Self::Tcp,
-            5 => Self::Ended,
+            3 => Self::Late,
+            4 => Self::Smc,
+            5 => Self::Tcp,
+            6 => Self::Ended,
             _ => Self::Broken,
         }
     }
@@ -76,6 +82,8 @@ pub(crate) struct Sock {
     /// Held while the handshake begins.
     beginning: Mutex<()>,
     engine: OnceLock<Arc<Socket>>,
+    /// What the peer may still say, when this is TCP.
+    late: OnceLock<Arc<LateWord>>,
     /// O_NONBLOCK.
     nonblocking: AtomicBool,
     /// SO_RCVTIMEO and SO_SNDTIMEO in µs; 0: none.
@@ -104,6 +112,8 @@ pub(crate) enum Route<'a> {
     Tcp,
     /// The handshake goes on.
     Pending,
+    /// TCP for who sends; who receives waits.
+    Late,
     Ended,
     Broken,
 }
@@ -118,6 +128,7 @@ impl Sock {
             stage: AtomicU8::new(stage as u8),
             beginning: Mutex::default(),
             engine: OnceLock::new(),
+            late: OnceLock::new(),
             nonblocking: AtomicBool::new(nonblocking),
             timeouts: [const { AtomicU64::new(0) }; 2],
             low_water: AtomicU32::new(1),
@@ -145,6 +156,13 @@ impl Sock {
     /// Whether somebody is told of its events.
     pub(crate) fn is_observed(&self) -> bool {
         self.observed.load(Ordering::Acquire)
+    }
+
+    /// The address of its peer.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        let peer = rustix::net::getpeername(&self.number).ok().flatten()?;
+        let peer = SocketAddr::try_from(peer).ok()?;
+        Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 
     /// A descriptor of it.
@@ -193,6 +211,9 @@ impl Sock {
         {
             self.settle(file, engine.advance());
         }
+        if self.stage() == Stage::Late {
+            self.hear_out(file);
+        }
         self.routed()
     }
 
@@ -209,6 +230,7 @@ impl Sock {
             Stage::Tcp => Route::Tcp,
             Stage::Ended => Route::Ended,
             Stage::Broken => Route::Broken,
+            Stage::Late => Route::Late,
             Stage::Connecting | Stage::Fresh | Stage::Handshake => Route::Pending,
         }
     }
@@ -268,6 +290,11 @@ impl Sock {
                 }
             }
             Handshake::Tcp(reason) => self.become_tcp(file, &reason.to_string()),
+            Handshake::Late(reason) => {
+                if let Some(engine) = self.engine.get() {
+                    self.settle_late(file, engine, &reason.to_string());
+                }
+            }
             Handshake::Failed(failure) => {
                 let ended = failure == Failure::Reset;
                 let end = if ended { Stage::Ended } else { Stage::Broken };
@@ -291,9 +318,12 @@ impl Sock {
 
     /// From here on every call is TCP's.
     fn become_tcp(&self, file: &Arc<File>, why: &str) {
-        let before = self.stage.swap(Stage::Tcp as u8, Ordering::AcqRel);
-        if Stage::of(before) != Stage::Tcp {
-            SETTINGS.say(format_args!("socket {}: TCP: {why}", self.number()));
+        let before = Stage::of(self.stage.swap(Stage::Tcp as u8, Ordering::AcqRel));
+        if before != Stage::Tcp {
+            // Of a late word nobody needs to know.
+            if before != Stage::Late {
+                SETTINGS.say(format_args!("socket {}: TCP: {why}", self.number()));
+            }
             self.tell_settled(file);
             for fd in lock(&self.numbers).drain(..) {
                 if table::get(fd).is_some_and(|there| Arc::ptr_eq(&there, file)) {
@@ -319,6 +349,9 @@ impl Sock {
         if let (Route::Pending, Some(engine)) = (&route, self.engine.get()) {
             if !self.is_server() && process::listens() {
                 process::hurry();
+                if alone::waits_for_itself(&self.number) {
+                    self.settle(file, engine.withdraw());
+                }
             }
             self.settle(file, engine.finish_handshake(timeout)?);
         }
@@ -362,9 +395,12 @@ impl Sock {
         // What nobody has begun may be a child's.
         let begun = match self.stage() {
             Stage::Fresh => !minder::forks(),
-            stage => stage == Stage::Handshake,
+            stage => stage == Stage::Handshake || stage == Stage::Late,
         };
         if begun && linger != Some(Duration::ZERO) && !SETTINGS.forced_tcp && self.keep().is_ok() {
+            if self.stage() == Stage::Late {
+                self.end_sending();
+            }
             return process::mind_closed(file);
         }
         if let Some(engine) = self.engine.get() {
@@ -385,11 +421,13 @@ impl Sock {
     pub(crate) fn after_fork(&self, fd: c_int, fds: Vec<c_int>) -> Self {
         // A handshake that nobody has begun is whosoever comes first.
         let stage = match self.stage() {
-            stage @ (Stage::Connecting | Stage::Fresh | Stage::Tcp | Stage::Ended) => stage,
+            stage @ (Stage::Connecting | Stage::Fresh | Stage::Late) => stage,
+            stage @ (Stage::Tcp | Stage::Ended) => stage,
             Stage::Handshake | Stage::Smc | Stage::Broken => Stage::Broken,
         };
         let mut child = Self::new(fd, self.role, stage, self.is_nonblocking());
         child.numbers = Mutex::new(fds);
+        child.late = self.late_of_child().map_or_else(OnceLock::new, OnceLock::from);
         child
     }
 }

@@ -39,6 +39,13 @@ impl LateWord {
         Self { state: AtomicU8::new(state), made: clock::now(), partial: AtomicU64::new(0) }
     }
 
+    /// The same word as a child of fork has it: whoever looks just now does not do so there.
+    #[must_use]
+    pub fn of_child(&self) -> Self {
+        let state = AtomicU8::new(self.state.load(Ordering::Acquire) & !BUSY);
+        Self { state, made: self.made, partial: AtomicU64::new(0) }
+    }
+
     /// Whether all that comes is the application's.
     pub fn is_over(&self) -> bool {
         self.state.load(Ordering::Acquire) == 0

@@ -21,9 +21,10 @@ fn impatient() -> Pair {
     Pair::with(&Config { patience: Some(Duration::from_millis(20)), ..config() })
 }
 
-fn begin(pair: &Pair, n: usize, tcp: &TcpStream) -> Arc<Socket> {
-    let role = [Role::Client, Role::Server][n];
-    pair.stacks[n].begin(Box::new(tcp.try_clone().unwrap()), role, true)
+fn begin(pair: &Pair, role: Role, tcp: &TcpStream) -> Arc<Socket> {
+    let [client, server] = &pair.stacks;
+    let stack = if role == Role::Client { client } else { server };
+    stack.begin(Box::new(tcp.try_clone().unwrap()), role, true)
 }
 
 fn is_late(handshake: Handshake) -> bool {
@@ -38,10 +39,10 @@ fn is_tcp(handshake: Handshake) -> bool {
 fn what_was_sent_before_the_accept_is_there_after_it() {
     let pair = impatient();
     let [mut client, mut server] = pair.tcp();
-    let socket = begin(&pair, 0, &client);
+    let socket = begin(&pair, Role::Client, &client);
     assert!(is_late(socket.finish_handshake(Some(LONG)).unwrap()));
     client.write_all(b"early").unwrap();
-    let accepted = begin(&pair, 1, &server);
+    let accepted = begin(&pair, Role::Server, &server);
     assert!(is_tcp(accepted.finish_handshake(Some(LONG)).unwrap()));
     let mut bytes = [0; 5];
     server.read_exact(&mut bytes).unwrap();
@@ -60,8 +61,8 @@ fn what_was_sent_before_the_accept_is_there_after_it() {
 fn an_accept_on_its_way_to_a_client_that_has_withdrawn_is_taken_out() {
     let pair = impatient();
     let [mut client, mut server] = pair.tcp();
-    let socket = begin(&pair, 0, &client);
-    let accepted = begin(&pair, 1, &server);
+    let socket = begin(&pair, Role::Client, &client);
+    let accepted = begin(&pair, Role::Server, &server);
     // The server has answered, and the client does not look before it withdraws.
     wait_readable(&server);
     assert_eq!(accepted.advance(), Handshake::Pending);
@@ -71,27 +72,29 @@ fn an_accept_on_its_way_to_a_client_that_has_withdrawn_is_taken_out() {
     assert!(is_tcp(accepted.finish_handshake(Some(LONG)).unwrap()));
     server.write_all(b"back").unwrap();
     assert!(is_tcp(socket.advance()));
-    let mut bytes = [[0; 4]; 2];
-    server.read_exact(&mut bytes[0]).unwrap();
-    client.read_exact(&mut bytes[1]).unwrap();
-    assert_eq!(bytes, [*b"data", *b"back"]);
-    assert_eq!(pair.stacks[1].sockets(), 0);
+    let mut bytes = [0; 4];
+    server.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"data");
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"back");
+    assert!(pair.stacks.iter().all(|stack| stack.sockets() == 0));
 }
 
 #[test]
 fn an_accept_that_came_in_time_counts_though_nobody_has_looked() {
     let pair = impatient();
     let [client, server] = pair.tcp();
-    let socket = begin(&pair, 0, &client);
-    let accepted = begin(&pair, 1, &server);
+    let socket = begin(&pair, Role::Client, &client);
+    let accepted = begin(&pair, Role::Server, &server);
     wait_readable(&server);
     accepted.advance();
     wait_readable(&client);
     // The client's time is over before it looks again.
-    while pair.stacks[0].next_timeout().is_some_and(|left| !left.is_zero()) {
+    let [stack, _] = &pair.stacks;
+    while stack.next_timeout().is_some_and(|left| !left.is_zero()) {
         std::thread::yield_now();
     }
-    pair.stacks[0].dispatch();
+    stack.dispatch();
     assert_eq!(socket.handshake(), Handshake::Smc);
     assert_eq!(accepted.finish_handshake(Some(LONG)).unwrap(), Handshake::Smc);
 }
@@ -100,12 +103,12 @@ fn an_accept_that_came_in_time_counts_though_nobody_has_looked() {
 fn a_client_that_has_closed_leaves_its_bytes_and_an_end() {
     let pair = impatient();
     let [mut client, mut server] = pair.tcp();
-    let socket = begin(&pair, 0, &client);
+    let socket = begin(&pair, Role::Client, &client);
     assert!(is_late(socket.finish_handshake(Some(LONG)).unwrap()));
     client.write_all(b"last").unwrap();
     drop(socket);
     drop(client);
-    let accepted = begin(&pair, 1, &server);
+    let accepted = begin(&pair, Role::Server, &server);
     assert!(is_tcp(accepted.finish_handshake(Some(LONG)).unwrap()));
     let mut bytes = Vec::new();
     server.read_to_end(&mut bytes).unwrap();
@@ -116,7 +119,7 @@ fn a_client_that_has_closed_leaves_its_bytes_and_an_end() {
 fn the_begin_of_a_word_is_data_when_no_more_of_it_comes() {
     let pair = impatient();
     let [mut client, mut server] = pair.tcp();
-    let socket = begin(&pair, 0, &client);
+    let socket = begin(&pair, Role::Client, &client);
     assert!(is_late(socket.withdraw()));
     // As the word would begin, and the end of all that the server says.
     server.write_all(&[0xE2, 0xD4]).unwrap();
@@ -137,7 +140,7 @@ fn the_begin_of_a_word_is_data_when_no_more_of_it_comes() {
 fn a_reset_is_left_to_the_application() {
     let pair = impatient();
     let [mut client, server] = pair.tcp();
-    let socket = begin(&pair, 0, &client);
+    let socket = begin(&pair, Role::Client, &client);
     assert!(is_late(socket.withdraw()));
     rustix::net::connect_unspec(&server).unwrap();
     wait_readable(&client);
@@ -150,8 +153,9 @@ fn a_reset_is_left_to_the_application() {
 fn without_patience_the_end_is_that_of_linux() {
     let pair = Pair::with(&Config { patience: None, ..config() });
     let [client, _server] = pair.tcp();
-    let socket = begin(&pair, 0, &client);
-    let timeout = pair.stacks[0].next_timeout().unwrap();
+    let socket = begin(&pair, Role::Client, &client);
+    let [stack, _] = &pair.stacks;
+    let timeout = stack.next_timeout().unwrap();
     assert!(timeout > Duration::from_secs(3), "{timeout:?}");
     assert_eq!(socket.advance(), Handshake::Pending);
 }

@@ -105,7 +105,7 @@ impl Interest {
     pub(super) fn go_on(&self) -> bool {
         let Some(sock) = self.sock() else { return true };
         sock.go_on(&self.file);
-        sock.stage() >= Stage::Smc || self.left.load(Ordering::Acquire)
+        sock.stage() >= Stage::Late || self.left.load(Ordering::Acquire)
     }
 
     /// It does not any more.
@@ -167,7 +167,10 @@ impl Interest {
 
     /// What is delivered now, and whether it goes back on the list.
     pub(super) fn deliver(&self) -> Option<(u32, u64, bool)> {
-        let ready = bits(self.sock()?.readiness());
+        let sock = self.sock()?;
+        // It may be the kernel's by now.
+        sock.go_on(&self.file);
+        let ready = bits(sock.readiness());
         let mut wanted = lock(&self.wanted);
         let (events, data) = *wanted;
         let found = ready & (events | ALWAYS);

@@ -69,6 +69,7 @@ impl Sock {
     fn engine(&self, file: &Arc<File>, wait: bool, side: Side) -> Answer<&Socket> {
         let route = match self.route(file) {
             Route::Pending if wait => {
+                self.take_timeouts();
                 let timeout = self.timeout(side);
                 restarted(timeout, &mut || self.finish(file, timeout))
             }
@@ -77,10 +78,19 @@ impl Sock {
             Route::Pending => Err(Errno::AGAIN.into()),
             route => Ok(route),
         };
+        let route = match route {
+            Ok(Route::Late) if matches!(side, Side::Send) => return Answer::Theirs,
+            Ok(Route::Late) if wait => {
+                self.take_timeouts();
+                let timeout = self.timeout(side);
+                restarted(timeout, &mut || self.wait_for_word(file, timeout))
+            }
+            route => route,
+        };
         match route {
             Ok(Route::Smc(engine)) => Answer::Ours(Ok(engine)),
             Ok(Route::Tcp) => Answer::Theirs,
-            Ok(Route::Pending) => Answer::Ours(Err(Errno::AGAIN.into())),
+            Ok(Route::Pending | Route::Late) => Answer::Ours(Err(Errno::AGAIN.into())),
             Ok(Route::Ended) => Answer::Ours(Err(Errno::PIPE.into())),
             Ok(Route::Broken) => Answer::Ours(Err(Errno::CONNRESET.into())),
             Err(error) => Answer::Ours(Err(error)),
@@ -94,7 +104,9 @@ impl Sock {
         buffers: &mut [IoSliceMut<'_>],
         flags: c_int,
     ) -> Answer<usize> {
-        if flags & MSG_ERRQUEUE != 0 {
+        // An urgent byte is the application's, wherever it lies.
+        let urgent = flags & MSG_OOB != 0 && self.stage() == Stage::Late;
+        if flags & MSG_ERRQUEUE != 0 || urgent {
             return Answer::Theirs;
         }
         let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;

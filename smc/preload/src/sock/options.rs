@@ -39,7 +39,7 @@ impl Sock {
         let _ = engine.set_low_water(self.low_water.load(Ordering::Relaxed));
     }
 
-    fn take_timeouts(&self) {
+    pub(super) fn take_timeouts(&self) {
         let sides = [(Side::Receive, sockopt::Timeout::Recv), (Side::Send, sockopt::Timeout::Send)];
         for (side, which) in sides {
             let time = sockopt::socket_timeout(&self.number, which).ok().flatten();
@@ -55,7 +55,11 @@ impl Sock {
     /// EOPNOTSUPP, as the kernel's SMC has it.
     pub(crate) fn may_set(&self, level: c_int, name: c_int) -> io::Result<()> {
         let is_ulp = (level, name) == (libc::IPPROTO_TCP, libc::TCP_ULP);
-        if is_ulp && self.stage() == Stage::Smc { Err(Errno::OPNOTSUPP.into()) } else { Ok(()) }
+        if is_ulp && matches!(self.stage(), Stage::Late | Stage::Smc) {
+            Err(Errno::OPNOTSUPP.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// An option was set on the TCP socket, to a number if it is one.
@@ -94,7 +98,7 @@ impl Sock {
             Route::Ended => Answer::Ours(Ok(0)),
             // Not even the program knows yet that TCP is connected.
             Route::Pending if self.stage() > Stage::Connecting => Answer::Ours(Ok(0)),
-            Route::Pending | Route::Tcp => Answer::Theirs,
+            Route::Pending | Route::Late | Route::Tcp => Answer::Theirs,
         }
     }
 
@@ -107,7 +111,10 @@ impl Sock {
         let engine = match self.route(file) {
             Route::Smc(engine) => engine,
             Route::Tcp => return Answer::Theirs,
-            Route::Pending | Route::Ended | Route::Broken => return Answer::Ours(Ok(0)),
+            Route::Late if request != libc::FIONREAD => return Answer::Theirs,
+            Route::Pending | Route::Late | Route::Ended | Route::Broken => {
+                return Answer::Ours(Ok(0));
+            }
         };
         let number = match request {
             libc::FIONREAD => engine.pending_in(),

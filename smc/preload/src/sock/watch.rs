@@ -35,7 +35,7 @@ impl Observe for Observer {
         if let Some(file) = self.0.upgrade()
             && let File::Sock(sock) = &*file
         {
-            lock(&sock.watchers).iter().for_each(|watcher| watcher.ready(news));
+            sock.tell(news);
         }
     }
 }
@@ -61,6 +61,11 @@ impl Sock {
         watchers.iter().for_each(|watcher| watcher.closed());
     }
 
+    /// Tells all watchers of events.
+    pub(super) fn tell(&self, news: Ready) {
+        lock(&self.watchers).iter().for_each(|watcher| watcher.ready(news));
+    }
+
     /// Tells all watchers how the handshake ended.
     pub(super) fn tell_settled(&self, file: &Arc<File>) {
         let stage = self.stage();
@@ -75,7 +80,9 @@ impl Sock {
         if some && stage == Stage::Smc {
             self.observe(file);
         }
-        self.finish_closing();
+        if stage != Stage::Late {
+            self.finish_closing();
+        }
     }
 
     /// Asks the engine for events, and the minder to look after the TCP connection.
@@ -92,6 +99,7 @@ impl Sock {
     pub(crate) fn readiness(&self) -> Ready {
         match self.stage() {
             Stage::Smc => self.smc().map_or(Ready::NOTHING, |engine| engine.readiness()),
+            Stage::Late => self.late_readiness(),
             Stage::Ended => Ready::READABLE | Ready::WRITABLE | Ready::HANG_UP | Ready::READ_CLOSED,
             Stage::Broken => {
                 Ready::READABLE
@@ -108,7 +116,10 @@ impl Sock {
     pub(crate) fn tcp_says(&self, file: &Arc<File>, events: rustix::event::PollFlags) {
         match self.smc() {
             Some(engine) => engine.tcp_stands(events),
-            None => self.go_on(file),
+            None => {
+                self.go_on(file);
+                self.tell_late();
+            }
         }
     }
 }

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Whether a client waits for its own process: a program with one thread may connect to itself, send, and
+//! accept only then.
+//!
+//! Invariant: who is not surely alone is not; then a client waits a little longer, and nothing is lost.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Mutex;
+
+use rustix::net::{getpeername, getsockname};
+
+use crate::minder;
+use crate::table::{self, File};
+
+/// Listeners that this process has marked, and which process that was.
+static LISTENERS: Mutex<Vec<(u32, SocketAddr)>> = Mutex::new(Vec::new());
+
+/// More listeners than a program with one thread has.
+const MANY: usize = 64;
+/// The program's thread and the minder.
+const THREADS: usize = 2;
+const TASKS: &str = "/proc/self/task";
+
+/// This process has marked a listener.
+pub(crate) fn listens(local: SocketAddr) {
+    let own = (std::process::id(), local);
+    // A lock that another thread holds here may be one that a child of fork will never get.
+    if let Ok(mut listeners) = LISTENERS.try_lock()
+        && !listeners.contains(&own)
+        && listeners.len() < MANY
+    {
+        listeners.push(own);
+    }
+}
+
+fn address(address: rustix::net::SocketAddrAny) -> Option<SocketAddr> {
+    let address = SocketAddr::try_from(address).ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// Whether nobody but the calling thread can accept this client's connection, and it has not yet.
+pub(crate) fn waits_for_itself(client: impl AsFd) -> bool {
+    let own = getsockname(&client).ok().and_then(address);
+    let peer = getpeername(&client).ok().flatten().and_then(address);
+    let Some((own, peer)) = own.zip(peer).filter(|(own, peer)| own.ip() == peer.ip()) else {
+        return false;
+    };
+    let process = std::process::id();
+    let to_itself = LISTENERS.try_lock().is_ok_and(|listeners| {
+        listeners.iter().any(|(by, at)| {
+            let here = at.ip() == peer.ip() || at.ip().is_unspecified();
+            *by == process && here && at.port() == peer.port()
+        })
+    });
+    to_itself && !minder::forks() && has_one_thread() && !is_accepted(own)
+}
+
+fn has_one_thread() -> bool {
+    std::fs::read_dir(TASKS).is_ok_and(|tasks| tasks.count() <= THREADS)
+}
+
+/// Whether the program has the other end of the connection that comes from this address.
+fn is_accepted(client: SocketAddr) -> bool {
+    let mut known = table::known(0, std::ffi::c_int::MAX).filter_map(table::get);
+    known.any(|file| match &*file {
+        File::Sock(sock) => sock.is_server() && sock.peer() == Some(client),
+        File::Epoll(_) => false,
+    })
+}
