@@ -31,7 +31,9 @@ const SCRIPT: &str = "SOCKETS_SCRIPT";
 const LONG: Option<Duration> = Some(Duration::from_secs(20));
 
 fn stack(door: &Path, spin: Duration) -> Stack {
-    Stack::new(vhost::join(door).unwrap(), &Config { spin, ..Config::default() }).unwrap()
+    // A machine that is busy elsewhere is no server that does not accept.
+    let config = Config { spin, patience: None, ..Config::default() };
+    Stack::new(vhost::join(door).unwrap(), &config).unwrap()
 }
 
 fn begin(stack: &Stack, tcp: TcpStream, role: Role) -> Arc<Socket> {
@@ -262,7 +264,8 @@ fn without_the_daemon_there_is_a_reset_and_then_tcp() {
     let client = world.stack.begin(Box::new(client), Role::Client, true);
     let server = world.stack.begin(Box::new(listener.accept().unwrap().0), Role::Server, true);
     for socket in [client, server] {
-        assert!(matches!(socket.finish_handshake(LONG).unwrap(), Handshake::Tcp(_)));
+        let stand = socket.finish_handshake(LONG).unwrap();
+        assert!(matches!(stand, Handshake::Tcp(_) | Handshake::Late(_)), "{stand:?}");
     }
 }
 
