@@ -147,6 +147,13 @@ impl Control {
             Front::Bytes(n) => {
                 let front = buffer.get(..n).unwrap_or(&buffer);
                 let taken = self.endpoint.handle_clc(now, socket.id, front);
+                // The rest of a message does not come any more where the stream has ended.
+                if taken == 0
+                    && tcp::standing(&*tcp) != Standing::Up
+                    && tcp::peek(&*tcp, &mut [0; tcp::LOOK]) == Front::Bytes(n)
+                {
+                    self.endpoint.handle_tcp_end(now, socket.id);
+                }
                 taken > 0 && tcp::eat(&*tcp, taken)
             }
             Front::Nothing => false,

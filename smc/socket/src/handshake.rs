@@ -108,10 +108,13 @@ impl Socket {
         left: Option<Duration>,
     ) -> io::Result<()> {
         let expects = self.core.control(|control, _| control.endpoint.expects_clc(self.shared.id));
-        let soon = (!expects || own.is_none()).then_some(LOOK_AGAIN);
+        // TCP says nothing new of a message of which a part is there.
+        let partial = expects && matches!(tcp::peek(tcp, &mut [0]), Front::Bytes(_));
+        let soon = (!expects || partial || own.is_none()).then_some(LOOK_AGAIN);
         let timer = self.core.next_timeout().map(|at| at.since(clock::now()));
         let wait = [left, soon, timer].into_iter().flatten().min().map(timespec);
-        let mut events = PollFlags::IN | PollFlags::RDHUP;
+        let mut events = PollFlags::RDHUP;
+        events.set(PollFlags::IN, !partial);
         events.set(PollFlags::OUT, self.handshake_writes());
         let bell = own.map_or(tcp.as_fd(), Wakeup::fd);
         let tcp = PollFd::from_borrowed_fd(tcp.as_fd(), events);
