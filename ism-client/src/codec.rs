@@ -8,13 +8,15 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use ism_abi::{
-    Config, DmbGranted, DmbUnregistered, EVENT_SIZE, EventHeader, ForgetPeerRequest, Gid,
-    HelloReply, HelloRequest, MAGIC, MAX_DMB_LEN, MAX_DMBS, PeerGone, QueryReply, QueryRequest,
-    RegisterReply, RegisterRequest, ReplyHeader, RequestHeader, SignalEventRequest, Signals,
-    SoftwareEvent, TokenRequest, VERSION, command, event, mode, signal_page, status,
+    BoardEntry, BoardPostReply, Config, DmbGranted, DmbUnregistered, EVENT_SIZE, EventHeader,
+    ForgetPeerRequest, Gid, HelloReply, HelloRequest, MAGIC, MAX_DMB_LEN, MAX_DMBS, PeerGone,
+    QueryReply, QueryRequest, RegisterReply, RegisterRequest, ReplyHeader, RequestHeader,
+    SignalEventRequest, Signals, SoftwareEvent, TokenRequest, VERSION, command, event, mode,
+    signal_page, status,
 };
 use smc_ring::View;
 
+use crate::board::{Post, Told};
 use crate::error::{Error, Result};
 use crate::port::{Identity, Port, PortEvent, Registered, Wanted};
 
@@ -101,6 +103,10 @@ impl<C: Carrier> Coded<C> {
             event::SOFTWARE_EVENT => {
                 let event = SoftwareEvent::from_bytes(body).ok_or_else(short)?;
                 PortEvent::Software { gid: event.gid, code: event.code, info: event.info }
+            }
+            event::BOARD_ENTRY => {
+                let entry = BoardEntry::from_bytes(body).ok_or_else(short)?;
+                return Ok(Told::from_entry(&entry).map(PortEvent::Board));
             }
             _ => return Ok(None), // ISM-DRV-20
         }))
@@ -192,6 +198,12 @@ impl<C: Carrier> Port for Coded<C> {
     fn send_event(&self, gid: Gid, code: u32, info: u64) -> Result<()> {
         let body = SignalEventRequest { gid, code, reserved: 0, info }.to_bytes();
         self.call("SIGNAL_EVENT", command::SIGNAL_EVENT, &body, 0).map(drop)
+    }
+
+    fn post(&self, post: &Post) -> Result<u32> {
+        let body = post.to_request().to_bytes();
+        let reply = self.call("BOARD_POST", command::BOARD_POST, &body, BoardPostReply::SIZE)?;
+        Ok(BoardPostReply::from_bytes(&reply).ok_or_else(short)?.listeners)
     }
 
     fn ring(&self, token: u64) -> Result<()> {

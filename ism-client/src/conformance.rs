@@ -7,10 +7,11 @@
 
 use std::time::{Duration, Instant};
 
-use ism_abi::{MIN_DMB_LEN, status};
+use ism_abi::{Gid, MIN_DMB_LEN, status};
 use rustix::event::{PollFd, PollFlags, poll};
 use smc_ring::Area;
 
+use crate::board::{Note, Post};
 use crate::driver::{Device, Dmb, Event, Remote};
 use crate::error::Error;
 
@@ -41,6 +42,9 @@ macro_rules! conformance {
             a_peer_that_comes_again_is_another
             a_member_talks_to_itself
             software_events_name_their_sender
+            ends_read_the_board_from_its_beginning_in_one_order
+            a_listener_is_told_of_callers_and_they_of_it
+            a_member_that_goes_leaves_the_board
             hundreds_of_dmbs_leave_nothing
             a_hostile_writer_spoils_its_own_pair_only
             threads_share_a_device
@@ -331,6 +335,85 @@ pub fn software_events_name_their_sender(world: &dyn World) {
     let expected = Event::Software { gid: a.gid(), code: 3, info: 0x8300_0000_0000_0001 };
     wait_for(&b, |event| (*event == expected).then_some(()));
     assert_eq!(a.send_event([9; 16], 3, 0).unwrap_err().status(), Some(status::UNREACHABLE));
+}
+
+fn post(device: &Device, id: u64, note: Note) -> u32 {
+    device.post(&Post { key: [7; 60], id, note }).unwrap()
+}
+
+/// The next entry that one of a member's ends or listeners is told.
+#[track_caller]
+fn told(device: &Device, reader: u64) -> (u64, Gid, u64, Note) {
+    wait_for(device, |event| match event {
+        Event::Board(told) => {
+            assert_eq!(told.reader, reader);
+            Some((told.number, told.from, told.id, told.note))
+        }
+        _ => None,
+    })
+}
+
+#[expect(missing_docs, reason = "the name is the property")]
+pub fn ends_read_the_board_from_its_beginning_in_one_order(world: &dyn World) {
+    let (a, b) = (world.member(), world.member());
+    post(&a, 1, Note::Announce { side: 0 });
+    post(&b, 2, Note::Announce { side: 1 });
+    post(&b, 2, Note::Accept { other: 1 });
+    post(&a, 1, Note::Leave);
+    post(&b, 2, Note::Leave);
+    let list = [
+        (0, a.gid(), 1, Note::Announce { side: 0 }),
+        (1, b.gid(), 2, Note::Announce { side: 1 }),
+        (2, b.gid(), 2, Note::Accept { other: 1 }),
+        (3, a.gid(), 1, Note::Leave),
+        (4, b.gid(), 2, Note::Leave),
+    ];
+    // Waits for one are not for the next: what is there at once is all that is read in one look.
+    let all = |device: &Device| {
+        let mut events = Vec::new();
+        device.poll(&mut events).unwrap();
+        let told = events.into_iter().filter_map(|event| match event {
+            Event::Board(told) => Some((told.number, told.from, told.id, told.note)),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(all(&a), list[..4], "until its own leave");
+    assert_eq!(all(&b), list);
+    let in_use = Post { key: [8; 60], id: 3, note: Note::Announce { side: 0 } };
+    a.post(&in_use).unwrap();
+    assert_eq!(a.post(&in_use).unwrap_err().status(), Some(status::IN_USE));
+    let alone = Post { note: Note::Accept { other: 9 }, ..in_use };
+    assert_eq!(b.post(&alone).unwrap_err().status(), Some(status::INVALID));
+}
+
+#[expect(missing_docs, reason = "the name is the property")]
+pub fn a_listener_is_told_of_callers_and_they_of_it(world: &dyn World) {
+    let (a, b) = (world.member(), world.member());
+    assert_eq!(post(&b, 1, Note::Call), 0, "nobody listens");
+    post(&a, 5, Note::Listen);
+    assert_eq!(post(&b, 1, Note::Call), 1);
+    assert_eq!(told(&a, 5), (0, b.gid(), 1, Note::Call));
+    post(&b, 1, Note::Leave);
+    assert_eq!(told(&a, 5), (0, b.gid(), 1, Note::Leave));
+    post(&a, 5, Note::Leave);
+    assert_eq!(post(&b, 1, Note::Call), 0);
+}
+
+#[expect(missing_docs, reason = "the name is the property")]
+pub fn a_member_that_goes_leaves_the_board(world: &dyn World) {
+    let (a, b) = (world.member(), world.member());
+    let gid = b.gid();
+    post(&a, 1, Note::Announce { side: 0 });
+    post(&b, 2, Note::Announce { side: 1 });
+    assert_eq!(told(&a, 1), (0, a.gid(), 1, Note::Announce { side: 0 }));
+    drop(b);
+    // One look may have taken both that follow.
+    let left = |event: &Event| match event {
+        Event::Board(told) => (told.note == Note::Leave).then_some((told.from, told.id)),
+        _ => None,
+    };
+    assert_eq!(wait_for(&a, left), (gid, 2));
 }
 
 #[expect(missing_docs, reason = "the name is the property")]

@@ -11,6 +11,7 @@
 //! | [`port`] | the trait below it: a member's way to its fabric |
 //! | [`vhost`] | a port through the daemon: a vhost-user front-end within the process |
 //! | [`loopback`] | a port within the process: a fabric of its own, for tests and for itself |
+//! | [`board`] | entries about connections, for members that look for one another |
 //! | [`bell`] | how a process wakes another without the daemon |
 //!
 //! # Sleep
@@ -36,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bell;
+pub mod board;
 mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;

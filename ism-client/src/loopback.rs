@@ -110,7 +110,7 @@ impl Loopback {
         let mut state = self.lock();
         let seat = Seat { window: BTreeMap::new(), events: VecDeque::new(), wake };
         state.members.insert(member.id, seat);
-        let abilities = Abilities { window: Some(WINDOW), copied: false };
+        let abilities = Abilities { window: Some(WINDOW), copied: false, board: true };
         let connected = state.fabric.connect(member.id, abilities);
         connected.map_err(|error| Error::Device(error.to_string()))?;
         state.settle();

@@ -10,6 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use ism_abi::Gid;
 use smc_ring::View;
 
+use crate::board::{Post, Told};
 use crate::error::Result;
 
 /// Who this member is, and what it may.
@@ -95,6 +96,8 @@ pub enum PortEvent {
         /// dibs' `data`.
         info: u64,
     },
+    /// Somebody posted an entry on the board.
+    Board(Told),
 }
 
 /// A member's way to its fabric. All methods may be called from any thread.
@@ -143,6 +146,13 @@ pub trait Port: Send + Sync {
     /// # Errors
     /// `UNREACHABLE`, `BUSY`.
     fn send_event(&self, gid: Gid, code: u32, info: u64) -> Result<()>;
+
+    /// Posts an entry on the board, if the fabric has one; how many listen to a caller, else 0. Who is told has been
+    /// told when this returns.
+    ///
+    /// # Errors
+    /// BOARD_POST's statuses; `UNSUPPORTED` if there is no board.
+    fn post(&self, post: &Post) -> Result<u32>;
 
     /// Rings for a granted DMB by way of the fabric. Wrong tokens have no effect.
     ///

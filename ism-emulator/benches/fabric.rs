@@ -65,7 +65,7 @@ impl Bench {
         });
         let mut bench = Self { fabric, members, last: None };
         for id in members {
-            let abilities = Abilities { window: Some(1 << 30), copied: true };
+            let abilities = Abilities { window: Some(1 << 30), copied: true, board: true };
             bench.fabric.connect(id, abilities).unwrap();
             let hello = HelloRequest { version: VERSION, reserved: [0; 6] };
             bench.control(id, &request(command::HELLO, &hello.to_bytes()));

@@ -129,12 +129,21 @@ pub struct Quota {
     pub signals_per_s: u32,
     /// Control requests a second, with a burst of one second's worth; 0: no limit.
     pub control_per_s: u32,
+    /// Ends, listeners and callers that it has on the board.
+    pub board: u32,
 }
 
 impl Default for Quota {
-    /// 1 GiB in 4096 DMBs, 64 peers (of the about 500 mappings that QEMU bears), no rate limits.
+    /// 1 GiB in 4096 DMBs, 64 peers (of the about 500 mappings that QEMU bears), no rate limits, 4096 on the board.
     fn default() -> Self {
-        Self { bytes: 1 << 30, dmbs: MAX_DMBS, peers: 64, signals_per_s: 0, control_per_s: 0 }
+        Self {
+            bytes: 1 << 30,
+            dmbs: MAX_DMBS,
+            peers: 64,
+            signals_per_s: 0,
+            control_per_s: 0,
+            board: 4096,
+        }
     }
 }
 
@@ -162,6 +171,8 @@ pub struct Abilities {
     pub window: Option<u64>,
     /// It has a move queue.
     pub copied: bool,
+    /// It may post on the board.
+    pub board: bool,
 }
 
 /// A configuration that cannot be used.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ism_abi::{Config, EVENT_SIZE, Gid, MAGIC, SignalRequest, StatsReply, VERSION, WINDOW_ALIGN};
 
+use crate::board::{Board, Circle};
 use crate::config::{Abilities, ConfigError, FabricConfig, MemberConfig, Mode};
 use crate::dmb::Grant;
 use crate::events::Kind;
@@ -41,6 +42,9 @@ pub struct Fabric {
     /// DMBs (owner, index) whose UNREGISTER waits for a copy to leave.
     pub(crate) closing: BTreeSet<(MemberId, u32)>,
     pub(crate) settle_at: Option<Duration>,
+    pub(crate) board: Board,
+    /// Sets of groups that members have; as many as the operator wrote.
+    circles: Vec<BTreeSet<String>>,
     next_member: u64,
     pub(crate) next_instance: u64,
     pub(crate) next_extent: u64,
@@ -94,6 +98,8 @@ impl Fabric {
             deadlines: Deadlines::new(),
             closing: BTreeSet::new(),
             settle_at: None,
+            board: Board::default(),
+            circles: Vec::new(),
             next_member: 1,
             next_instance: 1,
             next_extent: 1,
@@ -129,8 +135,19 @@ impl Fabric {
         let id = MemberId(self.next_member);
         self.next_member += 1;
         self.gids.insert(gid, id);
-        self.members.insert(id, Member::new(config));
+        let circle = self.circle(&config.groups);
+        self.members.insert(id, Member::new(config, circle));
         Ok(id)
+    }
+
+    /// The number of a set of groups.
+    fn circle(&mut self, groups: &[String]) -> Circle {
+        let groups = groups.iter().cloned().collect();
+        let known = self.circles.iter().position(|circle| *circle == groups);
+        known.unwrap_or_else(|| {
+            self.circles.push(groups);
+            self.circles.len() - 1
+        })
     }
 
     /// Removes a member with all it had; its peers are told. Unknown ids are ignored.

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+mod board;
 mod buddy;
 mod cdc;
 mod config;

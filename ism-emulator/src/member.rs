@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ism_abi::Gid;
 
+use crate::board::Circle;
 use crate::config::{Abilities, MemberConfig};
 use crate::control::Reply;
 use crate::dmb::{Block, Dmb, Grant};
@@ -30,6 +31,8 @@ pub(crate) const MAX_VLAN: u16 = 4094;
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) config: MemberConfig,
+    /// Whose entries on the board it sees.
+    pub(crate) circle: Circle,
     /// What the front-end can do; `None`: there is none.
     pub(crate) abilities: Option<Abilities>,
     /// HELLO was answered.
@@ -68,8 +71,9 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(config: MemberConfig) -> Self {
+    pub(crate) fn new(config: MemberConfig, circle: Circle) -> Self {
         Self {
+            circle,
             signal_rate: Bucket::new(config.quota.signals_per_s),
             control_rate: Bucket::new(config.quota.control_per_s),
             config,

@@ -35,6 +35,10 @@ impl Fabric {
             return;
         };
         member.ready = false;
+        self.leave_board(id);
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         for (token, _) in std::mem::take(&mut member.grants) {
             member.deferred.remove(&token);
         }

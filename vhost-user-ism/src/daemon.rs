@@ -334,5 +334,6 @@ fn quota(config: QuotaConfig) -> Quota {
         peers: config.peers.unwrap_or(default.peers),
         signals_per_s: config.signal_rate.unwrap_or(default.signals_per_s),
         control_per_s: config.control_rate.unwrap_or(default.control_per_s),
+        ..default
     }
 }

@@ -289,7 +289,9 @@ mod tests {
         let (gid, name, groups) = ([1; 16], "vm".to_owned(), Vec::new());
         let config = MemberConfig { name, gid, groups, vlans: None, quota: Quota::default() };
         let member = fabric.add_member(config).expect("member");
-        fabric.connect(member, Abilities { window: None, copied: true }).expect("a member");
+        fabric
+            .connect(member, Abilities { window: None, copied: true, board: true })
+            .expect("a member");
         let mut send = |code, body: &[u8]| {
             let header = RequestHeader { command: code, reserved: [0; 6] }.to_bytes();
             fabric.control(member, Tag(0), &[&header, body].concat(), Duration::ZERO)

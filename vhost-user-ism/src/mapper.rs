@@ -335,7 +335,7 @@ mod tests {
         let config = MemberConfig { name, gid, groups, vlans: None, quota: Quota::default() };
         let mut fabric = Fabric::new(FabricConfig::new(0xff00), &[7; 16]).expect("fabric");
         let member = fabric.add_member(config).expect("member");
-        let abilities = Abilities { window: Some(1 << 30), copied: true };
+        let abilities = Abilities { window: Some(1 << 30), copied: true, board: true };
         fabric.connect(member, abilities).expect("a member");
         let mut send = |code, body: &[u8]| {
             let header = RequestHeader { command: code, reserved: [0; 6] }.to_bytes();

@@ -24,6 +24,7 @@ pub use dmb::{Dmb, Remote};
 use peer::{Forgotten, Peer};
 
 use crate::bell::Taken;
+use crate::board::{Post, Told};
 use crate::error::{Error, Result};
 use crate::port::{Identity, Port, PortEvent, Wanted};
 
@@ -54,6 +55,8 @@ pub enum Event {
         /// dibs' `data`.
         info: u64,
     },
+    /// Somebody posted an entry on the board, and one of this member's ends or listeners is told.
+    Board(Told),
 }
 
 /// An ISM device of this process. Cheap to clone; its member lives as long as a clone, or anything that
@@ -201,6 +204,16 @@ impl Device {
     /// `UNREACHABLE`, `BUSY`, or the device is gone.
     pub fn send_event(&self, gid: Gid, code: u32, info: u64) -> Result<()> {
         self.0.port.send_event(gid, code, info)
+    }
+
+    /// Posts an entry on the board; how many listen to a caller, else 0. Who is told of it has it in its
+    /// event queue when this returns, so also this member.
+    ///
+    /// # Errors
+    /// Ordinary, use TCP then: `UNSUPPORTED` if there is no board, `NO_SPACE` if it is full, `BUSY`. `IN_USE`,
+    /// `INVALID` (spec/virtio-ism.md), or the device is gone.
+    pub fn post(&self, post: &Post) -> Result<u32> {
+        self.0.port.post(post)
     }
 
     /// Appends what happened. Costs no system call if nothing did.
@@ -363,6 +376,7 @@ impl Inner {
                 }
             }
             PortEvent::PeerGone { gid, instance } => self.peer_gone(gid, instance),
+            PortEvent::Board(told) => self.lock().events.push_back(Event::Board(told)),
             PortEvent::Software { gid, code, info } => {
                 self.lock().events.push_back(Event::Software { gid, code, info });
             }

@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use ism_abi::{Config, F_WINDOW, Gid, QUEUE_COUNT, SHM_WINDOW};
+use ism_abi::{Config, F_BOARD, F_WINDOW, Gid, QUEUE_COUNT, SHM_WINDOW};
 
 use super::PATIENCE;
 use super::message::{self, Message, front};
@@ -22,12 +22,16 @@ const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// Protocol features: MQ, REPLY_ACK, BACKEND_REQ, CONFIG, BACKEND_SEND_FD, CONFIGURE_MEM_SLOTS,
 /// SHARED_OBJECT, SHMEM.
 const NEEDED: u64 = 1 << 0 | 1 << 3 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 15 | 1 << 18 | 1 << 22;
-/// Driver features: a window, no move queue.
+/// Driver features: a window, no move queue. A board if there is one.
 const FEATURES: u64 = VIRTIO_F_VERSION_1 | PROTOCOL_FEATURES | 1 << F_WINDOW;
 
 /// The socket to the daemon.
 #[derive(Debug)]
-pub(super) struct Connection(UnixStream);
+pub(super) struct Connection {
+    socket: UnixStream,
+    /// Driver features that are used.
+    features: u64,
+}
 
 impl Connection {
     /// Does what QEMU does when it realizes the device.
@@ -35,9 +39,10 @@ impl Connection {
         let timeout = Error::io("setting a timeout");
         socket.set_read_timeout(Some(PATIENCE)).map_err(timeout)?;
         socket.set_write_timeout(Some(PATIENCE)).map_err(Error::io("setting a timeout"))?;
-        let connection = Self(socket);
+        let mut connection = Self { socket, features: FEATURES };
         let features = connection.get("GET_FEATURES", front::GET_FEATURES)?;
         missing("features", FEATURES & !features)?;
+        connection.features |= features & 1 << F_BOARD;
         let protocol = connection.get("GET_PROTOCOL_FEATURES", front::GET_PROTOCOL_FEATURES)?;
         missing("protocol features", NEEDED & !protocol)?;
         let code = front::SET_PROTOCOL_FEATURES;
@@ -74,7 +79,7 @@ impl Connection {
 
     /// Does what QEMU does at the guest's DRIVER_OK: features, memory, rings.
     pub(super) fn start(&mut self, queues: &[Queue], ram: &Ram) -> Result<()> {
-        self.set("SET_FEATURES", front::SET_FEATURES, &FEATURES.to_ne_bytes(), None)?;
+        self.set("SET_FEATURES", front::SET_FEATURES, &self.features.to_ne_bytes(), None)?;
         // Padding; then address of the guest, bytes, address of this process (the same: nobody looks),
         // place in the file.
         let region = words64(&[0, Ram::BASE, ram.len(), Ram::BASE, 0]);
@@ -140,8 +145,8 @@ impl Connection {
         body: &[u8],
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<Message> {
-        let reply = message::request(&self.0, code, body, fd)
-            .and_then(|()| message::receive(&self.0))
+        let reply = message::request(&self.socket, code, body, fd)
+            .and_then(|()| message::receive(&self.socket))
             .map_err(|error| failed(what, error));
         let reply = reply.and_then(|reply| {
             let is_it = reply.is_reply && reply.code == code;
@@ -149,13 +154,13 @@ impl Connection {
             if is_it { Ok(reply) } else { Err(Error::Device(wrong)) }
         });
         // Answers would be mixed up from here on.
-        reply.inspect_err(|_| drop(self.0.shutdown(std::net::Shutdown::Both)))
+        reply.inspect_err(|_| drop(self.socket.shutdown(std::net::Shutdown::Both)))
     }
 }
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 

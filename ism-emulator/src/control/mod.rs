@@ -6,6 +6,7 @@
 //! member is reset or gone before.
 
 mod attach;
+mod board;
 mod hello;
 mod peer;
 mod register;
@@ -16,9 +17,9 @@ mod vlan;
 use std::time::Duration;
 
 use ism_abi::{
-    AttachReply, ForgetPeerRequest, HelloReply, HelloRequest, Ping, QueryReply, QueryRequest,
-    RegisterReply, RegisterRequest, ReplyHeader, RequestHeader, SignalEventRequest, StatsReply,
-    TokenRequest, VlanRequest, command,
+    AttachReply, BoardPostReply, BoardPostRequest, ForgetPeerRequest, HelloReply, HelloRequest,
+    Ping, QueryReply, QueryRequest, RegisterReply, RegisterRequest, ReplyHeader, RequestHeader,
+    SignalEventRequest, StatsReply, TokenRequest, VlanRequest, command,
 };
 
 use crate::fabric::Fabric;
@@ -86,6 +87,7 @@ const COMMANDS: &[Command] = &[
     after_hello(command::ADD_VLAN, VlanRequest::SIZE, 0, vlan::add),
     after_hello(command::DEL_VLAN, VlanRequest::SIZE, 0, vlan::del),
     after_hello(command::SIGNAL_EVENT, SignalEventRequest::SIZE, 0, peer::signal_event),
+    after_hello(command::BOARD_POST, BoardPostRequest::SIZE, BoardPostReply::SIZE, board::post),
 ];
 
 fn find(request: &[u8]) -> Option<&'static Command> {

@@ -228,7 +228,7 @@ impl Siege {
             }
             Deed::Reconnect(window, copied) => {
                 self.world.maps.remove(&id);
-                self.world.fabric.connect(id, Abilities { window, copied }).unwrap();
+                self.world.fabric.connect(id, Abilities { window, copied, board: true }).unwrap();
                 self.open.clear();
             }
             Deed::Deaf(deaf) => toggle(&mut self.world.deaf, id, deaf),

@@ -7,6 +7,7 @@
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failing test may panic")]
 
+mod board;
 mod hostile;
 mod life;
 mod limits;

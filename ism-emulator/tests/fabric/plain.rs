@@ -33,7 +33,7 @@ fn config_space_says_what_the_driver_needs() {
     let read = Config::from_bytes(&w.fabric.config(a)).unwrap();
     assert_eq!((read.gid, read.fabric_id, read.window_size), (gid(1), 0xff01, WINDOW));
     assert_eq!((read.chunk_size, read.notify_size, read.max_dmb_len), (32 << 20, 0, 1 << 20));
-    w.fabric.connect(a, Abilities { window: None, copied: true }).unwrap();
+    w.fabric.connect(a, Abilities { window: None, copied: true, board: true }).unwrap();
     let read = Config::from_bytes(&w.fabric.config(a)).unwrap();
     assert_eq!((read.chunk_size, read.window_size), (0, 0));
 }
@@ -41,7 +41,14 @@ fn config_space_says_what_the_driver_needs() {
 #[test]
 fn hello_tells_the_quota_and_wants_our_version() {
     let mut w = World::new(config());
-    let quota = Quota { bytes: 9, dmbs: 8, peers: 7, signals_per_s: 6000, control_per_s: 5000 };
+    let quota = Quota {
+        bytes: 9,
+        dmbs: 8,
+        peers: 7,
+        signals_per_s: 6000,
+        control_per_s: 5000,
+        ..Quota::default()
+    };
     let a = w.silent_member(1, &["m"], quota);
     w.connect(a);
     let reply = w.hello(a);
@@ -216,14 +223,14 @@ fn groups_decide_who_talks_and_how() {
 fn without_a_window_a_pair_is_copied() {
     let mut w = World::new(config());
     let (a, b) = (w.member(1, &["m"]), w.member(2, &["m"]));
-    w.fabric.connect(b, Abilities { window: None, copied: true }).unwrap();
+    w.fabric.connect(b, Abilities { window: None, copied: true, board: true }).unwrap();
     w.hello(b);
     assert_eq!(query(&mut w, a, 2, None), (s::OK, mode::COPIED));
     // Too small for one extent: the same.
-    w.fabric.connect(b, Abilities { window: Some(32 << 20), copied: true }).unwrap();
+    w.fabric.connect(b, Abilities { window: Some(32 << 20), copied: true, board: true }).unwrap();
     w.hello(b);
     assert_eq!(query(&mut w, a, 2, None), (s::OK, mode::COPIED));
-    w.fabric.connect(b, Abilities { window: None, copied: false }).unwrap();
+    w.fabric.connect(b, Abilities { window: None, copied: false, board: true }).unwrap();
     w.hello(b);
     assert_eq!(query(&mut w, a, 2, None), (s::UNREACHABLE, 0));
 }

@@ -159,7 +159,9 @@ impl World {
     pub(crate) fn connect(&mut self, id: MemberId) {
         self.maps.remove(&id);
         self.events.remove(&id);
-        self.fabric.connect(id, Abilities { window: Some(WINDOW), copied: true }).unwrap();
+        self.fabric
+            .connect(id, Abilities { window: Some(WINDOW), copied: true, board: true })
+            .unwrap();
         self.work();
     }
 

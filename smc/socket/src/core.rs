@@ -7,9 +7,10 @@
 //! signal is either taken and passed on, or rings.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ism_client::board::Told;
 use ism_client::{Device, Event};
 use smc_proto::Instant;
 use smc_proto::conn::{Gone, Ready};
@@ -43,7 +44,12 @@ pub(crate) struct Core {
     /// When the time matters next, in nanoseconds; `u64::MAX` for never.
     timer: AtomicU64,
     device_gone: AtomicBool,
+    /// Who is told of entries of the board.
+    pub(crate) board: OnceLock<Reader>,
 }
+
+/// Reads the board.
+pub(crate) type Reader = Box<dyn Fn(&Told) + Send + Sync>;
 
 impl Core {
     pub(crate) fn new(
@@ -62,6 +68,7 @@ impl Core {
             doomed: Mutex::default(),
             timer: AtomicU64::new(u64::MAX),
             device_gone: AtomicBool::new(false),
+            board: OnceLock::new(),
         }
     }
 
@@ -234,6 +241,11 @@ impl Core {
                 let handshakes = self.control(|control, _| control.handshakes());
                 handshakes.iter().for_each(|socket| self.advance(socket));
                 self.control(|control, now| control.peer_gone(now, gid));
+            }
+            Event::Board(told) => {
+                if let Some(read) = self.board.get() {
+                    read(&told);
+                }
             }
             Event::Software { gid, code, info } => {
                 self.control(|control, now| control.software(now, gid, code, info));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ism_client::Device;
+use ism_client::board::Told;
 use smc_proto::endpoint::Endpoint;
 use smc_proto::handshake::route::Route;
 
@@ -79,6 +80,17 @@ impl Stack {
             shared
         });
         Arc::new(Socket::new(Arc::clone(&self.0), shared))
+    }
+
+    /// The device, for what is not about sockets.
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// Has `read` called with each entry that this member is told of the fabric's board, by whatever thread finds
+    /// it, which may not find another until `read` returns. Once; false: somebody reads it already.
+    pub fn read_board(&self, read: impl Fn(&Told) + Send + Sync + 'static) -> bool {
+        self.0.board.set(Box::new(read)).is_ok()
     }
 
     /// Takes the device's signals and events and the time; observers are told of what happened.

@@ -51,6 +51,12 @@
 /* Feature bit: the device has a move queue, so pairs may be in copied mode. */
 #define VIRTIO_ISM_F_MOVE 1
 
+/*
+ * Feature bit: the device has a board, on which members find the other ends of
+ * connections.
+ */
+#define VIRTIO_ISM_F_BOARD 2
+
 /* Shared memory region that is the window. */
 #define VIRTIO_ISM_SHM_WINDOW 1
 
@@ -157,6 +163,9 @@ struct virtio_ism_config {
 
 /* Send a software event to a peer. */
 #define VIRTIO_ISM_CMD_SIGNAL_EVENT 0x0040
+
+/* Post an entry on the board. */
+#define VIRTIO_ISM_CMD_BOARD_POST 0x0050
 
 /*
  * Status of a reply (virtio_ism_reply_header.status,
@@ -426,6 +435,57 @@ struct virtio_ism_signal_event_request {
 	__le64 info;
 };
 
+/*
+ * What an entry of the board says (virtio_ism_board_post_request.kind,
+ * virtio_ism_board_entry.kind).
+ */
+
+/* An end of a connection is here. */
+#define VIRTIO_ISM_BOARD_ANNOUNCE 1
+
+/* An end agrees to meet another. */
+#define VIRTIO_ISM_BOARD_ACCEPT 2
+
+/* An end, a listener or a caller is not here any more. */
+#define VIRTIO_ISM_BOARD_LEAVE 3
+
+/* A listener wants to know who is about to connect. */
+#define VIRTIO_ISM_BOARD_LISTEN 4
+
+/* A caller is about to connect. Not kept if nobody listens. */
+#define VIRTIO_ISM_BOARD_CALL 5
+
+/**
+ * struct virtio_ism_board_post_request - BOARD_POST: request body.
+ * @key: What the entry is about, of the drivers' choice.
+ * @kind: One of VIRTIO_ISM_BOARD_*.
+ * @side: VIRTIO_ISM_BOARD_ANNOUNCE: 0 or 1, which of the connection's two ends;
+ *   else 0.
+ * @reserved: Zero.
+ * @id: The end, listener or caller that it is about: a number that the member
+ *   has chosen.
+ * @other: VIRTIO_ISM_BOARD_ACCEPT: the end that is agreed to; else 0.
+ */
+struct virtio_ism_board_post_request {
+	__u8 key[60];
+	__u8 kind;
+	__u8 side;
+	__u8 reserved[2];
+	__le64 id;
+	__le64 other;
+};
+
+/**
+ * struct virtio_ism_board_post_reply - BOARD_POST: reply body.
+ * @listeners: VIRTIO_ISM_BOARD_CALL: listeners under the key; with 0 the caller
+ *   was not kept. Else 0.
+ * @reserved: Zero.
+ */
+struct virtio_ism_board_post_reply {
+	__le32 listeners;
+	__le32 reserved;
+};
+
 /* ---- Event queue ---- */
 
 /* Events (virtio_ism_event_header.event). */
@@ -444,6 +504,9 @@ struct virtio_ism_signal_event_request {
 
 /* A peer sent a software event. */
 #define VIRTIO_ISM_EVENT_SOFTWARE_EVENT 5
+
+/* An entry of the board, for one of this member's ends or listeners. */
+#define VIRTIO_ISM_EVENT_BOARD_ENTRY 6
 
 /* Bytes of every event and so of every buffer of the event queue. */
 #define VIRTIO_ISM_EVENT_SIZE 64
@@ -530,6 +593,28 @@ struct virtio_ism_software_event {
 	__le32 code;
 	__le32 reserved;
 	__le64 info;
+};
+
+/**
+ * struct virtio_ism_board_entry - BOARD_ENTRY: event body.
+ * @reader: The end or listener of this member that reads it.
+ * @number: Its number under its key, from 0 without gaps; 0 for a listener.
+ * @gid: The member that posted it, as the device knows it.
+ * @id: virtio_ism_board_post_request.id.
+ * @other: virtio_ism_board_post_request.other.
+ * @kind: One of VIRTIO_ISM_BOARD_*.
+ * @side: virtio_ism_board_post_request.side.
+ * @reserved: Zero.
+ */
+struct virtio_ism_board_entry {
+	__le64 reader;
+	__le64 number;
+	__u8 gid[16];
+	__le64 id;
+	__le64 other;
+	__u8 kind;
+	__u8 side;
+	__u8 reserved[6];
 };
 
 /* ---- Signal and move queues ---- */

@@ -131,6 +131,8 @@ pub const QUEUE_COUNT: u16 = 4;
 pub const F_WINDOW: u32 = 0;
 /// Feature bit: the device has a move queue, so pairs may be in copied mode.
 pub const F_MOVE: u32 = 1;
+/// Feature bit: the device has a board, on which members find the other ends of connections.
+pub const F_BOARD: u32 = 2;
 
 /// Shared memory region that is the window.
 pub const SHM_WINDOW: u8 = 1;
@@ -210,6 +212,8 @@ pub mod command {
     pub const DEL_VLAN: u16 = 0x0031;
     /// Send a software event to a peer.
     pub const SIGNAL_EVENT: u16 = 0x0040;
+    /// Post an entry on the board.
+    pub const BOARD_POST: u16 = 0x0050;
 }
 
 /// Status of a reply (`ReplyHeader::status`, `MoveReply::status`).
@@ -432,6 +436,47 @@ layout! {
     }
 }
 
+/// What an entry of the board says (`BoardPostRequest::kind`, `BoardEntry::kind`).
+pub mod board {
+    /// An end of a connection is here.
+    pub const ANNOUNCE: u8 = 1;
+    /// An end agrees to meet another.
+    pub const ACCEPT: u8 = 2;
+    /// An end, a listener or a caller is not here any more.
+    pub const LEAVE: u8 = 3;
+    /// A listener wants to know who is about to connect.
+    pub const LISTEN: u8 = 4;
+    /// A caller is about to connect. Not kept if nobody listens.
+    pub const CALL: u8 = 5;
+}
+
+layout! {
+    /// BOARD_POST: request body.
+    BoardPostRequest {
+        /// What the entry is about, of the drivers' choice.
+        key: [u8; 60],
+        /// One of [`board`].
+        kind: u8,
+        /// `ANNOUNCE`: 0 or 1, which of the connection's two ends; else 0.
+        side: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// The end, listener or caller that it is about: a number that the member has chosen.
+        id: u64,
+        /// `ACCEPT`: the end that is agreed to; else 0.
+        other: u64,
+    }
+}
+layout! {
+    /// BOARD_POST: reply body.
+    BoardPostReply {
+        /// `CALL`: listeners under the key; with 0 the caller was not kept. Else 0.
+        listeners: u32,
+        /// Zero.
+        reserved: u32,
+    }
+}
+
 // ---- Event queue ------------------------------------------------------------------------------
 
 /// Events (`EventHeader::event`).
@@ -446,6 +491,8 @@ pub mod event {
     pub const PEER_GONE: u16 = 4;
     /// A peer sent a software event.
     pub const SOFTWARE_EVENT: u16 = 5;
+    /// An entry of the board, for one of this member's ends or listeners.
+    pub const BOARD_ENTRY: u16 = 6;
 }
 
 /// Bytes of every event and so of every buffer of the event queue.
@@ -523,6 +570,28 @@ layout! {
         reserved: u32,
         /// `SignalEventRequest::info`.
         info: u64,
+    }
+}
+
+layout! {
+    /// BOARD_ENTRY: event body.
+    BoardEntry {
+        /// The end or listener of this member that reads it.
+        reader: u64,
+        /// Its number under its key, from 0 without gaps; 0 for a listener.
+        number: u64,
+        /// The member that posted it, as the device knows it.
+        gid: Gid,
+        /// `BoardPostRequest::id`.
+        id: u64,
+        /// `BoardPostRequest::other`.
+        other: u64,
+        /// One of [`board`].
+        kind: u8,
+        /// `BoardPostRequest::side`.
+        side: u8,
+        /// Zero.
+        reserved: [u8; 6],
     }
 }
 

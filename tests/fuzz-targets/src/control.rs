@@ -113,7 +113,7 @@ impl World {
         member.waiting.clear();
         // The last front-end has no SHMEM.
         let window = (at + 1 < MEMBERS).then_some(WINDOW);
-        let abilities = Abilities { window, copied: true };
+        let abilities = Abilities { window, copied: true, board: true };
         self.fabric.connect(member.id, abilities).expect("the member exists");
     }
 

@@ -47,7 +47,9 @@ fn fabric(check_cdc: bool) -> (Fabric, MemberId, MemberId, u64) {
                 quota: Quota::default(),
             })
             .expect("a valid member");
-        fabric.connect(id, Abilities { window: None, copied: true }).expect("it exists");
+        fabric
+            .connect(id, Abilities { window: None, copied: true, board: false })
+            .expect("it exists");
         let header = RequestHeader { command: command::HELLO, reserved: [0; 6] };
         let hello = [header.to_bytes(), [1, 0, 0, 0, 0, 0, 0, 0]].concat();
         fabric.control(id, Tag(0), &hello, NOW);

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use ism_abi::layout::{F_MOVE, F_WINDOW, QUEUE_CONTROL, QUEUE_COUNT, QUEUE_EVENT, SHM_WINDOW};
+use ism_abi::layout::{
+    F_BOARD, F_MOVE, F_WINDOW, QUEUE_CONTROL, QUEUE_COUNT, QUEUE_EVENT, SHM_WINDOW,
+};
 use ism_emulator::Abilities;
 use vhost::vhost_user::Backend as FrontendRequests;
 use vhost::vhost_user::message::{
@@ -95,7 +97,7 @@ impl Device {
             config,
         };
         device.port.set_link(Some(Arc::clone(&device.link)));
-        device.connect(Abilities { window: None, copied: true });
+        device.connect(Abilities { window: None, copied: true, board: true });
         Ok(device)
     }
 
@@ -149,7 +151,7 @@ impl Device {
             }
         }
         drop((negotiated, mapper));
-        self.connect(Abilities { window: Some(window), copied: true });
+        self.connect(Abilities { window: Some(window), copied: true, board: true });
     }
 
     fn serve(&self, event: u16, vrings: &[Vring]) {
@@ -309,6 +311,7 @@ impl VhostUserBackend for Device {
             | (1 << VIRTIO_RING_F_INDIRECT_DESC)
             | (1 << F_WINDOW)
             | (1 << F_MOVE)
+            | (1 << F_BOARD)
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
@@ -322,6 +325,7 @@ impl VhostUserBackend for Device {
         let abilities = Abilities {
             window: window.then_some(self.config.window_size.bytes()),
             copied: features & (1 << F_MOVE) != 0,
+            board: features & (1 << F_BOARD) != 0,
         };
         if abilities != before {
             self.connect(abilities);

@@ -6,7 +6,7 @@
 
 use crate::source;
 use ism_abi::layout as root;
-use ism_abi::{FieldInfo, command, event, mode, signal_page, status};
+use ism_abi::{FieldInfo, board, command, event, mode, signal_page, status};
 
 /// A constant's module ("root" for none), name and value.
 pub(crate) struct Constant {
@@ -43,16 +43,17 @@ pub(crate) fn constants() -> Vec<Constant> {
         root:
             VIRTIO_ID_ISM VIRTIO_ID_ISM_FALLBACK MAGIC VERSION
             QUEUE_CONTROL QUEUE_EVENT QUEUE_SIGNAL QUEUE_MOVE QUEUE_COUNT
-            F_WINDOW F_MOVE SHM_WINDOW FABRIC_ID_MIN FABRIC_ID_MAX
+            F_WINDOW F_MOVE F_BOARD SHM_WINDOW FABRIC_ID_MIN FABRIC_ID_MAX
             MAX_DMBS MIN_DMB_LEN MAX_DMB_LEN WINDOW_ALIGN EVENT_SIZE;
         command:
             HELLO PING STATS QUERY_RGID FORGET_PEER REGISTER UNREGISTER ATTACH DETACH
-            ADD_VLAN DEL_VLAN SIGNAL_EVENT;
+            ADD_VLAN DEL_VLAN SIGNAL_EVENT BOARD_POST;
         status:
             OK INVALID UNSUPPORTED UNREACHABLE NO_TOKEN NO_SPACE IN_USE OUT_OF_RANGE WRONG_MODE
             BUSY IO_ERROR NOT_READY BAD_CDC;
         mode: MAPPED COPIED;
-        event: SIGNALS DMB_GRANTED DMB_UNREGISTERED PEER_GONE SOFTWARE_EVENT;
+        event: SIGNALS DMB_GRANTED DMB_UNREGISTERED PEER_GONE SOFTWARE_EVENT BOARD_ENTRY;
+        board: ANNOUNCE ACCEPT LEAVE LISTEN CALL;
         signal_page:
             SIZE DOORBELL SUMMARY PENDING PENDING_WORDS RING_ALWAYS ARMED SILENT;
     }
@@ -75,8 +76,8 @@ pub(crate) fn structures() -> Vec<Structure> {
         Config
         RequestHeader ReplyHeader HelloRequest HelloReply Ping StatsReply QueryRequest QueryReply
         ForgetPeerRequest RegisterRequest RegisterReply TokenRequest AttachReply VlanRequest
-        SignalEventRequest
-        EventHeader Signals DmbGranted DmbUnregistered PeerGone SoftwareEvent
+        SignalEventRequest BoardPostRequest BoardPostReply
+        EventHeader Signals DmbGranted DmbUnregistered PeerGone SoftwareEvent BoardEntry
         SignalRequest MoveRequest MoveReply
     }
 }
@@ -126,7 +127,8 @@ fn fields_follow_one_another_to_the_end_and_are_aligned() {
 #[test]
 fn every_event_fits_its_buffer() {
     for body in structures().iter().filter(|it| {
-        ["Signals", "DmbGranted", "DmbUnregistered", "PeerGone", "SoftwareEvent"].contains(&it.name)
+        ["Signals", "DmbGranted", "DmbUnregistered", "PeerGone", "SoftwareEvent", "BoardEntry"]
+            .contains(&it.name)
     }) {
         assert!(ism_abi::EventHeader::SIZE + body.size <= ism_abi::EVENT_SIZE, "{}", body.name);
     }
