@@ -11,15 +11,15 @@ use std::sync::Mutex;
 
 use rustix::net::{getpeername, getsockname};
 
-use crate::minder;
 use crate::table::{self, File};
+use crate::{minder, report};
 
 /// Listeners that this process has marked, and which process that was.
 static LISTENERS: Mutex<Vec<(u32, SocketAddr)>> = Mutex::new(Vec::new());
 
 /// More listeners than a program with one thread has.
 const MANY: usize = 64;
-/// The program's thread and the minder.
+/// The program's thread and the minder, besides the one that answers tools.
 const THREADS: usize = 2;
 const TASKS: &str = "/proc/self/task";
 
@@ -58,7 +58,7 @@ pub(crate) fn waits_for_itself(client: impl AsFd) -> bool {
 }
 
 fn has_one_thread() -> bool {
-    std::fs::read_dir(TASKS).is_ok_and(|tasks| tasks.count() <= THREADS)
+    std::fs::read_dir(TASKS).is_ok_and(|tasks| tasks.count() <= THREADS + report::threads())
 }
 
 /// Whether the program has the other end of the connection that comes from this address.

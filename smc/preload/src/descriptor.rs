@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "the program owns its descriptors; we know their numbers")]
 
 use std::ffi::c_int;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -16,6 +16,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub(crate) fn borrow<'a>(fd: c_int) -> BorrowedFd<'a> {
     // SAFETY: it is not -1, and it is only given to system calls, which check numbers.
     unsafe { BorrowedFd::borrow_raw(fd.max(0)) }
+}
+
+/// Closes a descriptor of this library's.
+pub(crate) fn close_own(fd: c_int) {
+    // SAFETY: the caller has checked that it is the one which this library opened, and forgets it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
 /// A number that changes when the program closes one of several descriptors of a socket.

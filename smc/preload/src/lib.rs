@@ -19,6 +19,7 @@
 //! | `alone` | a program that connects to itself |
 //! | `poll`, `epoll`, `bell` | waiting for many |
 //! | `process`, `minder` | the process's stack, and the thread for forgotten handshakes |
+//! | `fallen`, `report` | why connections are plain TCP; telling `smcss` and `smcd` |
 //! | `settings` | the environment |
 //!
 //! # The environment
@@ -44,12 +45,14 @@ mod descriptor;
 #[cfg(not(test))]
 mod entry;
 mod epoll;
+mod fallen;
 mod minder;
 mod numbers;
 mod poll;
 mod process;
 #[cfg(not(test))]
 mod real;
+mod report;
 mod settings;
 mod signals;
 mod sock;

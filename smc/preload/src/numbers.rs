@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::Arc;
 
-use crate::process;
 use crate::settings::SETTINGS;
 use crate::sock::Stage;
 use crate::table::{self, File};
+use crate::{fallen, process, report};
 
 /// `fd` is about to be closed, or to become something else.
 pub(crate) fn closing(fd: c_int) {
@@ -73,6 +73,8 @@ pub(crate) fn set_nonblocking(fd: c_int, on: bool) {
 /// In a child of fork: it has its own view of what the parent had. The parent's is never given back.
 pub(crate) fn after_fork() {
     process::after_fork();
+    report::after_fork();
+    fallen::after_fork();
     let mut groups: HashMap<*const File, (Arc<File>, Vec<c_int>)> = HashMap::new();
     for fd in table::known(0, c_int::MAX) {
         if let Some(file) = table::get(fd) {

@@ -14,10 +14,12 @@ use arc_swap::ArcSwapOption;
 use ism_client::loopback::Loopback;
 use rustix::time::{ClockId, clock_gettime};
 use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked};
+use smc_snapshot::{Joined, reason};
 use smc_socket::{Config, Stack};
 
 use crate::alone;
 use crate::minder::Minder;
+use crate::report;
 use crate::settings::SETTINGS;
 use crate::signals;
 use crate::table::File;
@@ -88,6 +90,25 @@ pub(crate) fn existing() -> Option<Arc<Process>> {
     CURRENT.load_full()
 }
 
+/// How this process stands to the daemon's fabric, and its stack if that is one of it.
+pub(crate) fn standing() -> (Joined, Option<Stack>) {
+    let Some(process) = existing() else {
+        let failed = FAILED.load(Ordering::Relaxed) != 0;
+        return (if failed { Joined::Failed } else { Joined::Untried }, None);
+    };
+    match &process.stack {
+        Some(stack) if process.is_member && stack.is_gone() => (Joined::Gone, Some(stack.clone())),
+        Some(stack) if process.is_member => (Joined::Member, Some(stack.clone())),
+        Some(_) => (Joined::Failed, None),
+        None => (Joined::Untried, None),
+    }
+}
+
+/// Whether this process is no member, and declines what is proposed to it.
+pub(crate) fn is_alone() -> bool {
+    existing().is_some_and(|process| !process.is_member)
+}
+
 fn make() -> Option<Arc<Process>> {
     OWNER.store(std::process::id(), Ordering::Relaxed);
     let made = signals::blocked(|| -> Result<Process, Box<dyn Error>> {
@@ -98,6 +119,7 @@ fn make() -> Option<Arc<Process>> {
     let process =
         Arc::new(made.inspect_err(|error| SETTINGS.say(format_args!("TCP: {error}"))).ok()?);
     CURRENT.store(Some(Arc::clone(&process)));
+    report::begin();
     Some(process)
 }
 
@@ -140,21 +162,50 @@ pub(crate) fn mind_closed(file: &Arc<File>) {
 
 // Discovery
 
-/// Before connect: says that this end speaks SMC. Whether the peer's answer will be known.
-pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) -> bool {
+/// Before connect: says that this end speaks SMC, so that the peer's answer will be known.
+///
+/// # Errors
+/// It cannot, or may not: the reason (`smc_snapshot::reason`).
+pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) -> Result<(), u32> {
     if SETTINGS.forced_tcp {
-        return current().is_some();
+        return current().map(drop).ok_or(reason::FORCED);
     }
-    let may = SETTINGS.policy.as_ref().is_some_and(|policy| policy.may_offer(local, peer));
-    may && member().is_some() && mark(fd).unwrap_or(false)
+    let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
+    say(fd, policy.may_offer(local, peer))
 }
 
 /// Before listen: says that this end speaks SMC.
-pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) {
-    let may = SETTINGS.policy.as_ref().is_some_and(|policy| policy.may_answer(local));
-    if SETTINGS.forced_tcp || (may && member().is_some() && mark(fd).unwrap_or(false)) {
-        alone::listens(local);
-        LISTENS.store(true, Ordering::Relaxed);
+///
+/// # Errors
+/// As [`offer`].
+pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) -> Result<(), u32> {
+    if !SETTINGS.forced_tcp {
+        let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
+        say(fd, policy.may_answer(local))?;
+    }
+    alone::listens(local);
+    LISTENS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn say(fd: impl AsFd, may: bool) -> Result<(), u32> {
+    if !may {
+        return Err(reason::POLICY);
+    }
+    member().ok_or(reason::NODAEMON)?;
+    match mark(fd) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(reason::NOTSERVED),
+        Err(_) => Err(reason::UNASKED),
+    }
+}
+
+/// Why a connection of a marked socket is not proposed: the peer is not marked, or nobody can tell.
+pub(crate) fn why_not(fd: impl AsFd) -> u32 {
+    match peer_is_marked(fd) {
+        Ok(Some(_)) => reason::PEERNOSMC,
+        Ok(None) => reason::NOTSERVED,
+        Err(_) => reason::UNASKED,
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smc_proto::handshake::reason::Failure;
+use smc_snapshot::reason;
 use smc_socket::{Handshake, LateWord, Role, Socket};
 
 pub(crate) use calls::Answer;
@@ -27,6 +28,7 @@ pub(crate) use watch::Watcher;
 
 use crate::alone;
 use crate::descriptor::{self, Number};
+use crate::fallen::{self, Why};
 use crate::minder;
 use crate::process;
 use crate::settings::SETTINGS;
@@ -165,6 +167,11 @@ impl Sock {
         Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 
+    /// Whether the program sends no more.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::Relaxed)
+    }
+
     /// A descriptor of it.
     pub(crate) fn number(&self) -> c_int {
         self.number.get()
@@ -241,12 +248,13 @@ impl Sock {
         if !poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
             return false;
         }
-        let speaks = rustix::net::getpeername(&self.number).is_ok_and(|peer| peer.is_some())
-            && process::peer_speaks_smc(&self.number);
+        let connected = rustix::net::getpeername(&self.number).is_ok_and(|peer| peer.is_some());
+        let speaks = connected && process::peer_speaks_smc(&self.number);
         if speaks {
             self.move_on(Stage::Connecting, Stage::Fresh);
         } else {
-            self.become_tcp(file, "the peer does not speak SMC");
+            let why = if connected { process::why_not(&self.number) } else { reason::UNASKED };
+            self.become_tcp(file, why.into());
         }
         speaks
     }
@@ -258,11 +266,11 @@ impl Sock {
             return;
         }
         if SETTINGS.forced_tcp {
-            return self.become_tcp(file, "SMC_MODE is tcp");
+            return self.become_tcp(file, reason::FORCED.into());
         }
         let process = process::current();
         let Some(stack) = process.as_ref().and_then(|process| process.stack.as_ref()) else {
-            return self.become_tcp(file, "there is no device");
+            return self.become_tcp(file, reason::NODAEMON.into());
         };
         let engine = stack.begin(Box::new(self.number.clone()), self.role, true);
         if self.engine.set(engine).is_ok() {
@@ -289,10 +297,10 @@ impl Sock {
                     self.tell_settled(file);
                 }
             }
-            Handshake::Tcp(reason) => self.become_tcp(file, &reason.to_string()),
+            Handshake::Tcp(reason) => self.become_tcp(file, Why::of(reason)),
             Handshake::Late(reason) => {
                 if let Some(engine) = self.engine.get() {
-                    self.settle_late(file, engine, &reason.to_string());
+                    self.settle_late(file, engine, Why::of(reason));
                 }
             }
             Handshake::Failed(failure) => {
@@ -316,13 +324,21 @@ impl Sock {
         }
     }
 
+    /// Has said, and remembers, why this is TCP.
+    fn say_why(&self, why: Why) {
+        SETTINGS.say(format_args!("socket {}: TCP: {why}", self.number()));
+        if !self.is_closed() {
+            fallen::connection(self.number(), self.role, why);
+        }
+    }
+
     /// From here on every call is TCP's.
-    fn become_tcp(&self, file: &Arc<File>, why: &str) {
+    fn become_tcp(&self, file: &Arc<File>, why: Why) {
         let before = Stage::of(self.stage.swap(Stage::Tcp as u8, Ordering::AcqRel));
         if before != Stage::Tcp {
             // Of a late word nobody needs to know.
             if before != Stage::Late {
-                SETTINGS.say(format_args!("socket {}: TCP: {why}", self.number()));
+                self.say_why(why);
             }
             self.tell_settled(file);
             for fd in lock(&self.numbers).drain(..) {

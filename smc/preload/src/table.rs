@@ -24,7 +24,7 @@ pub(crate) enum File {
 }
 
 /// Descriptors above are left to TCP: the kernel's default limit of a process.
-const LIMIT: usize = 1 << 20;
+pub(crate) const LIMIT: usize = 1 << 20;
 
 /// Which descriptors are in [`FILES`]; both take memory only where they are used.
 static KNOWN: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];

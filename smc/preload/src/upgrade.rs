@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{getsockname, ipproto, sockopt};
+use smc_snapshot::reason;
 use smc_socket::Role;
 
 use crate::descriptor::borrow;
+use crate::fallen;
 use crate::process;
 use crate::sock::{Sock, Stage, is_nonblocking};
 use crate::table::{self, File};
@@ -53,16 +55,27 @@ fn watch(fd: c_int, sock: Sock) -> Arc<File> {
 /// Before listen(2).
 pub(crate) fn listen(fd: c_int) {
     if let Some(local) = local(fd).filter(|_| is_tcp(fd)) {
-        process::answer(borrow(fd), local);
+        let answered = process::answer(borrow(fd), local);
+        fallen::listener(fd, answered.err().unwrap_or(0));
     }
 }
 
-/// `fd` was accepted.
-pub(crate) fn accepted(fd: c_int, nonblocking: bool) {
-    if process::listens() && is_tcp(fd) && process::peer_speaks_smc(borrow(fd)) {
-        let file = watch(fd, Sock::new(fd, Role::Server, Stage::Fresh, nonblocking));
-        process::mind(&file, false);
+/// `fd` was accepted from `listener`.
+pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
+    let known = fallen::listener_at(listener);
+    if known.is_none() && !is_tcp(fd) {
+        return;
     }
+    if process::listens() && process::peer_speaks_smc(borrow(fd)) {
+        let file = watch(fd, Sock::new(fd, Role::Server, Stage::Fresh, nonblocking));
+        return process::mind(&file, false);
+    }
+    let why = match known {
+        Some(0) => process::why_not(borrow(fd)),
+        Some(why) => why,
+        None => reason::LATE,
+    };
+    fallen::connection(fd, Role::Server, why.into());
 }
 
 /// connect(2) to an address, if it is one of IP.
@@ -74,19 +87,28 @@ pub(crate) fn connect(
     peer: Option<SocketAddr>,
     real: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
-    let known = table::is_known(fd);
-    let local = local(fd).filter(|it| it.port() != 0 && !it.ip().is_unspecified());
-    let offered =
-        !known && peer.is_some_and(|peer| is_tcp(fd) && process::offer(borrow(fd), local, peer));
-    let result = real();
-    if !offered {
-        return result;
+    if table::is_known(fd) {
+        return real();
     }
-    let errno = result.as_ref().err().and_then(Errno::from_io_error);
-    let stage = match errno {
-        None if result.is_ok() && process::peer_speaks_smc(borrow(fd)) => Stage::Fresh,
-        Some(Errno::INPROGRESS | Errno::INTR) => Stage::Connecting,
-        _ => return result,
+    let peer = peer.filter(|_| is_tcp(fd));
+    let Some(peer) = peer else { return real() };
+    let local = local(fd).filter(|it| it.port() != 0 && !it.ip().is_unspecified());
+    let offered = process::offer(borrow(fd), local, peer);
+    let result = real();
+    let errno = result.as_ref().err().map(|error| Errno::from_io_error(error).unwrap_or(Errno::IO));
+    let stage = match (errno, offered) {
+        (None, Ok(())) if process::peer_speaks_smc(borrow(fd)) => Stage::Fresh,
+        (Some(Errno::INPROGRESS | Errno::INTR), Ok(())) => Stage::Connecting,
+        (None, Ok(())) => {
+            fallen::connection(fd, Role::Client, process::why_not(borrow(fd)).into());
+            return result;
+        }
+        // Counted even if it is not connected in the end: nobody would look again.
+        (None | Some(Errno::INPROGRESS | Errno::INTR), Err(why)) => {
+            fallen::connection(fd, Role::Client, why.into());
+            return result;
+        }
+        (Some(_), _) => return result,
     };
     let file = watch(fd, Sock::new(fd, Role::Client, stage, is_nonblocking(fd)));
     if let File::Sock(sock) = &*file

@@ -3,8 +3,8 @@
 //! What one end writes the other reads, and nothing else does harm.
 
 use smc_snapshot::{
-    Carrier, Connection, Decoder, Device, Encoder, Fallback, Gid, Group, Joined, MAX_BYTES, MAX_LINE,
-    Malformed, Process, Record, Role, Smcd, Snapshot, Stats, VERSION, reason,
+    Carrier, Connection, Decoder, Device, Encoder, Fallback, Gid, Group, Joined, MAX_BYTES,
+    MAX_LINE, Malformed, Process, Record, Role, Smcd, Snapshot, Stats, VERSION, reason,
 };
 
 fn process() -> Process {
@@ -32,7 +32,11 @@ fn example() -> Snapshot {
             connection(Carrier::Tcp { reason: reason::POLICY, peer: 9 }, "127.0.0.1:3"),
         ],
         stats: Stats { client: [1, 2], ..Stats::default() },
-        fallbacks: vec![Fallback { reason: reason::FORCED, count: u64::MAX, ..Fallback::default() }],
+        fallbacks: vec![Fallback {
+            reason: reason::FORCED,
+            count: u64::MAX,
+            ..Fallback::default()
+        }],
     }
 }
 

@@ -12,11 +12,13 @@ use ism_client::Remote;
 use smc_proto::conn::{Connection, Gone, How, Ready, Wish};
 use smc_proto::endpoint::Established;
 use smc_proto::smcd::dmb::PeerElement;
+use smc_proto::stats::Technology;
 use smc_ring::area::AreaView;
 use smc_ring::{Area, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
 use crate::spin::{Look, Spin};
+use crate::tally::Tally;
 use crate::wakeup::Wakeup;
 
 /// An established connection.
@@ -54,6 +56,7 @@ pub(crate) struct Inner {
     /// SO_RCVLOWAT, at least 1.
     pub(crate) low_water: u32,
     effects: Effects,
+    pub(crate) tally: Tally,
 }
 
 /// The peer's DMB.
@@ -108,6 +111,7 @@ impl Channel {
             tcp_shut: (false, false),
             low_water: 1,
             effects: Effects::default(),
+            tally: Tally::default(),
         };
         Ok(Self { inner: Mutex::new(inner), area, spin: Spin::new(spin), established })
     }
@@ -236,6 +240,12 @@ impl Inner {
         };
         let (prod, cons) = last.to_halves();
         self.command(|conn| conn.handle_cdc_smcd(prod, cons));
+    }
+
+    /// What was counted so far.
+    #[cold]
+    pub(crate) fn counted(&mut self) -> Technology {
+        self.tally.sum(&mut self.conn).clone()
     }
 
     /// Whether one side did not close in order, so that the DMBs must not be used again.

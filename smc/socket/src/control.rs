@@ -18,6 +18,7 @@ use smc_proto::handshake::reason::Failure;
 use smc_proto::id::{BufferId, ConnId, DeviceId, GroupId};
 use smc_proto::smcd::dmb::Dmb as Name;
 use smc_proto::smcd::event::{DeviceEvent, EventCode};
+use smc_proto::stats::Technology;
 use smc_wire::cdc::{Cursor, Smcd};
 use smc_wire::id::{Chid, DmbToken, IsmGid};
 
@@ -45,6 +46,8 @@ pub(crate) struct Control {
     /// Peers that memory can be shared with.
     reached: HashSet<ism_abi::Gid>,
     spin: std::time::Duration,
+    /// What connections counted that are over.
+    pub(crate) closed: Technology,
 }
 
 /// A DMB of ours.
@@ -100,7 +103,8 @@ impl Control {
         });
         let (sockets, own, remotes) = (HashMap::new(), HashMap::new(), HashMap::new());
         let reached = HashSet::new();
-        Self { endpoint, device, sockets, table, own, remotes, reached, spin }
+        let closed = Technology::default();
+        Self { endpoint, device, sockets, table, own, remotes, reached, spin, closed }
     }
 
     /// Makes a socket known.
@@ -165,10 +169,16 @@ impl Control {
     }
 
     /// A socket's connection touches its rings no more, `written` being how far the peer came in ours;
-    /// or its handshake is given up.
-    pub(crate) fn release(&mut self, now: Instant, socket: &Shared, written: Cursor, fate: Fate) {
+    /// or its handshake is given up. False: that was said before.
+    pub(crate) fn release(
+        &mut self,
+        now: Instant,
+        socket: &Shared,
+        written: Cursor,
+        fate: Fate,
+    ) -> bool {
         if self.sockets.remove(&socket.id).is_none() {
-            return;
+            return false;
         }
         if let Some(channel) = socket.channel() {
             let receive = &channel.established.receive;
@@ -181,6 +191,7 @@ impl Control {
             }
         }
         self.endpoint.release(now, socket.id, fate);
+        true
     }
 
     /// A peer ended its DMB.
@@ -339,6 +350,11 @@ impl Control {
         let server = self.sockets.get(&conn).filter(|socket| socket.role == Role::Server);
         let tcp = server.and_then(|socket| socket.tcp());
         tcp.is_some_and(|tcp| tcp::standing(&*tcp) != Standing::Up)
+    }
+
+    /// All sockets.
+    pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
+        self.sockets.values().cloned().collect()
     }
 
     /// Sockets whose handshakes go on.

@@ -15,9 +15,11 @@ use ism_client::{Device, Event};
 use smc_proto::Instant;
 use smc_proto::conn::{Gone, Ready};
 use smc_proto::group::Fate;
+use smc_proto::stats::{Stats, Technology};
 use smc_wire::cdc::Cursor;
 use smc_wire::id::DmbToken;
 
+use crate::channel::Inner;
 use crate::clock;
 use crate::control::{Control, Later};
 use crate::shared::{Outcome, Shared};
@@ -156,12 +158,19 @@ impl Core {
     #[cold]
     fn release(&self, socket: &Arc<Shared>) {
         let (mut written, mut fate) = (Cursor::START, Fate::Discard);
+        let mut counted = Technology::default();
         if let Some(channel) = socket.channel() {
-            let (info, error) = channel.with(|inner| (inner.conn.info(), inner.is_broken())).0;
+            let look = |inner: &mut Inner| (inner.conn.info(), inner.is_broken(), inner.counted());
+            let (info, error, sum) = channel.with(look).0;
             written = info.rx_prod;
             fate = if error { Fate::Discard } else { Fate::Reuse };
+            counted = sum;
         }
-        self.control(|control, now| control.release(now, socket, written, fate));
+        self.control(|control, now| {
+            if control.release(now, socket, written, fate) {
+                control.closed.add(&counted);
+            }
+        });
     }
 
     pub(crate) fn release_if(&self, due: bool, socket: &Arc<Shared>) {
@@ -317,6 +326,21 @@ impl Core {
     pub(crate) fn rung(&self) {
         self.device.woken();
         self.dispatch();
+    }
+
+    /// What was counted: by handshakes, by connections that are over, and by those that are not.
+    pub(crate) fn stats(&self) -> Stats {
+        let (mut stats, live) = self.control(|control, _| {
+            let mut stats = control.endpoint.stats().clone();
+            stats.smcd.add(&control.closed);
+            (stats, control.all())
+        });
+        for socket in live {
+            if let Some(channel) = socket.channel() {
+                stats.smcd.add(&channel.with(Inner::counted).0);
+            }
+        }
+        stats
     }
 
     /// Sockets of which something is held here.

@@ -51,11 +51,16 @@ pub struct Smc {
     pub unread: u32,
     /// Bytes that the peer has not read, as far as it has said.
     pub unfinished: u32,
+    /// Bytes that were sent, and calls that sent some.
+    pub sent: (u64, u64),
+    /// Bytes that were received, and calls that received some.
+    pub received: (u64, u64),
 }
 
 impl Smc {
     fn of(channel: &Channel, inner: &Inner) -> Self {
         let established = &channel.established;
+        let [sent, received] = inner.tally.traffic();
         let peer = established.path.element().map(PeerElement::token);
         Self {
             state: inner.conn.state(),
@@ -68,6 +73,8 @@ impl Smc {
             cursors: inner.conn.info(),
             unread: inner.conn.unread(),
             unfinished: inner.conn.unfinished(),
+            sent,
+            received,
         }
     }
 }

@@ -76,6 +76,7 @@ mod socket;
 pub mod spin;
 mod stack;
 mod table;
+mod tally;
 mod tcp;
 mod transfer;
 mod types;

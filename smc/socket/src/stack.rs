@@ -14,6 +14,7 @@ use ism_client::Device;
 use ism_client::board::Told;
 use smc_proto::endpoint::Endpoint;
 use smc_proto::handshake::route::Route;
+use smc_proto::stats::Stats;
 
 use crate::config::Config;
 use crate::control::Control;
@@ -129,9 +130,14 @@ impl Stack {
         self.0.is_gone()
     }
 
-    /// Runs `look` with the link groups and the statistics, for `smcd` and `smcss`.
+    /// Runs `look` with the device and the link groups, for `smcd` and `smcss`.
     pub fn with_endpoint<R>(&self, look: impl FnOnce(&Endpoint) -> R) -> R {
         self.0.control(|control, _| look(&control.endpoint))
+    }
+
+    /// What was counted since the stack was made, as `smcd stats` shows it.
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
     }
 
     /// Sockets in a handshake or connected, those that wait for their peer after a close included.

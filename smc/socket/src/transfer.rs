@@ -12,6 +12,7 @@ use smc_ring::Ring;
 
 use crate::channel::Inner;
 use crate::error;
+use crate::tally::Tally;
 use crate::types::RecvFlags;
 
 /// Bytes after which the other side is told, so that it copies while this side does.
@@ -36,6 +37,25 @@ impl Inner {
         flags: SendFlags,
     ) -> io::Result<usize> {
         let wanted = len_of(buffers).saturating_sub(skip);
+        let sent = self.send_bytes(buffers, skip, wanted, flags);
+        let moved = *sent.as_ref().unwrap_or(&0);
+        self.tally.sent(wanted, skip, moved);
+        if moved < wanted {
+            Tally::blocked(&mut self.conn, wanted);
+        }
+        if flags.oob {
+            self.tally.urgent();
+        }
+        sent
+    }
+
+    fn send_bytes(
+        &mut self,
+        buffers: &[IoSlice<'_>],
+        skip: usize,
+        wanted: usize,
+        flags: SendFlags,
+    ) -> io::Result<usize> {
         self.look();
         let mut sent = 0;
         loop {
@@ -85,6 +105,9 @@ impl Inner {
         }
         let wanted = len_of(buffers).saturating_sub(skip);
         let got = self.recv_stream(buffers, skip, wanted, flags);
+        if !flags.peek {
+            self.tally.received(skip, got);
+        }
         if got > 0 || wanted == 0 {
             return Ok(got);
         }
@@ -141,6 +164,7 @@ impl Inner {
 
     #[cold]
     fn recv_urgent(&mut self, buffers: &mut [IoSliceMut<'_>], peek: bool) -> io::Result<usize> {
+        self.tally.urgent();
         self.look();
         if self.conn.is_read_shut() && self.conn.unread() == 0 && self.conn.error().is_none() {
             if let Ok(byte) = self.conn.take_urgent(peek) {

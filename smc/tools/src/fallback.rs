@@ -38,7 +38,11 @@ pub const DIAGNOSES: [Diagnosis; 36] = {
         of(0x0201_0000, "TIMEOUT_CL", "timeout while waiting for Confirm Link"),
         of(0x0202_0000, "TIMEOUT_AL", "timeout while waiting for Add Link"),
         of(0x0300_0000, "CNFERR", "configuration error"),
-        of(0x0301_0000, "PEERNOSMC", "the peer did not offer SMC in its TCP handshake"),
+        of(
+            0x0301_0000,
+            "PEERNOSMC",
+            "the peer does not speak SMC: its TCP handshake did not say so",
+        ),
         of(0x0302_0000, "IPSEC", "IPsec is in use"),
         of(
             0x0303_0000,
@@ -86,9 +90,11 @@ pub fn diagnosis(code: u32) -> Option<&'static Diagnosis> {
     DIAGNOSES.iter().find(|diagnosis| diagnosis.code == code)
 }
 
-/// The words for a code, or "unknown".
+/// The words for a code, of Linux's or of ours (`smc_snapshot::reason`), or "unknown".
 pub fn explain(code: u32) -> &'static str {
-    diagnosis(code).map_or("unknown to this program", |diagnosis| diagnosis.text)
+    let ours = || smc_snapshot::reason::words(code).map(|(_, words)| words);
+    let known = diagnosis(code).map(|diagnosis| diagnosis.text).or_else(ours);
+    known.unwrap_or("unknown to this program")
 }
 
 /// The side of a connection.

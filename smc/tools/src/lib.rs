@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What Linux's SMC tells about itself over netlink, as typed values.
+//! What Linux's SMC tells about itself over netlink, and what processes under `smc-run` do, as typed values.
 //!
 //! Invariant: bytes from the kernel are parsed without panics and without guesses; an attribute
 //! of an unexpected shape is an error that names it, an unknown one is skipped (newer kernels
@@ -18,6 +18,8 @@
 //! | [`fallback`] | why connections fell back to TCP |
 //! | [`socket`] | SMC sockets (sock_diag) |
 //! | [`system`] | what the kernel's SMC can do |
+//! | [`processes`] | asking processes |
+//! | [`told`], [`view`] | their answers as the kernel's, and both together |
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +28,9 @@ pub mod eid;
 pub mod fallback;
 pub mod linkgroup;
 pub mod netlink;
+pub mod processes;
 pub mod socket;
 pub mod stats;
 pub mod system;
+pub mod told;
+pub mod view;

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::netlink::{Attributes, Malformed};
+use crate::processes::Holder;
 
 /// Top-level attributes (enum "SMC_GENL_FAMILY top level attributes").
 const GEN_LGR_SMCD: u16 = 4;
@@ -122,6 +123,9 @@ pub struct LinkGroup {
     pub send_buffer_bytes: u64,
     /// Bytes of direct memory buffers (DMBs).
     pub dmb_bytes: u64,
+    /// Whose it is; the kernel's without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Holder>,
 }
 
 impl LinkGroup {
@@ -155,6 +159,7 @@ impl LinkGroup {
             peer_os: small(v2::OS)?,
             send_buffer_bytes: all.count(group::SNDBUF_ALLOC)?,
             dmb_bytes: all.count(group::DMB_ALLOC)?,
+            process: None,
         })
     }
 }
@@ -180,6 +185,9 @@ pub struct Device {
     pub pnetid: String,
     /// Whether the user set that.
     pub pnetid_by_user: bool,
+    /// Whose it is; the kernel's without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Holder>,
 }
 
 impl Device {
@@ -197,6 +205,7 @@ impl Device {
             in_use: all.count(device::IS_CRIT)? != 0,
             pnetid: port.text(device::PORT_PNETID),
             pnetid_by_user: port.count(device::PORT_PNET_USR)? != 0,
+            process: None,
         })
     }
 }

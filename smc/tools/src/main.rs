@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `smcd`: shows and sets what the kernel's SMC knows, with the habits of smc-tools.
+//! `smcd`: shows and sets what the kernel's SMC knows, and shows what processes under `smc-run` do, with
+//! the habits of smc-tools.
 
 #![forbid(unsafe_code)]
 
@@ -12,11 +13,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use smc_tools::client::{self, Client};
+use smc_tools::client::{Client, Error as Failed};
 use smc_tools::eid::Eid;
+use smc_tools::processes::{self, Processes};
+use smc_tools::told::{self, Both};
+use smc_tools::view;
 
 /// Shows and sets what the kernel's SMC knows: UEIDs, link groups, devices, counters, sockets and
-/// why connections fell back to TCP.
+/// why connections fell back to TCP; and shows the same of processes under smc-run.
 ///
 /// Why is a connection not SMC-D? In this order:
 ///   smcd info             does the kernel have SMC, and a device for SMC-D v2?
@@ -27,8 +31,11 @@ use smc_tools::eid::Eid;
 ///
 /// Objects and actions may be abbreviated. Showing needs no privilege, changing CAP_NET_ADMIN.
 #[derive(Parser)]
-#[command(version, infer_subcommands = true, verbatim_doc_comment)]
+#[command(version, disable_version_flag = true, infer_subcommands = true, verbatim_doc_comment)]
 struct Cli {
+    /// Print the version.
+    #[arg(short, long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -38,7 +45,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Object {
-    /// What the kernel's SMC can do.
+    /// What the kernel's SMC can do, and which processes are on which fabric.
     Info {
         #[command(subcommand)]
         action: Option<Show>,
@@ -65,9 +72,15 @@ enum Object {
         #[command(subcommand)]
         action: Option<Show>,
     },
-    /// Counters since boot.
+    /// Counters: the kernel's since boot, those of processes since they began.
     #[command(infer_subcommands = true)]
     Stats {
+        /// Each process by itself.
+        #[arg(short, long, global = true)]
+        details: bool,
+        /// As without: counters are never reset.
+        #[arg(short, long, global = true)]
+        absolute: bool,
         #[command(subcommand)]
         action: Option<StatsAction>,
     },
@@ -149,31 +162,67 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     let json = cli.json;
     match cli.object {
-        Object::Info { .. } => print(json, &Client::open()?.system()?, render::system),
+        Object::Info { .. } => {
+            let kernel = kernel(Client::system)?;
+            let both = Both { kernel, processes: told::infos(&ask()) };
+            print(json, &both, |both| {
+                let none = || "This kernel has no SMC.\n".to_owned();
+                let kernel = both.kernel.as_ref().map_or_else(none, render::system);
+                format!("{kernel}\n{}", render::processes(&both.processes))
+            })
+        }
         Object::Ueid { action } => ueid(json, action),
         Object::Seid { action } => seid(json, &action),
         Object::Linkgroup { .. } => {
-            print(json, &Client::open()?.link_groups()?, |groups| render::link_groups(groups))
+            let mut groups = kernel(Client::link_groups)?.unwrap_or_default();
+            groups.extend(told::link_groups(&ask()));
+            print(json, &groups, |groups| render::link_groups(groups))
         }
         Object::Device { .. } => {
-            print(json, &Client::open()?.devices()?, |devices| render::devices(devices))
+            let mut devices = kernel(Client::devices)?.unwrap_or_default();
+            devices.extend(told::devices(&ask()));
+            print(json, &devices, |devices| render::devices(devices))
         }
-        Object::Stats { action } => {
-            let mut client = Client::open()?;
-            let stats = client.stats()?;
+        Object::Stats { action, details, .. } => {
+            let both = Both { kernel: kernel(Client::stats)?, processes: told::stats(&ask()) };
             if json || matches!(action, Some(StatsAction::Json)) {
-                return print(true, &stats, |_| String::new());
+                return print(true, &both, |_| String::new());
             }
-            let fallbacks = client.fallbacks()?;
-            print(false, &stats, |stats| render::stats(stats, &fallbacks))
+            let fallbacks = kernel(Client::fallbacks)?.unwrap_or_default();
+            print(false, &both, |both| {
+                let kernel = both.kernel.as_ref().map(|stats| render::stats(stats, &fallbacks));
+                kernel.unwrap_or_default() + &render::process_stats(&both.processes, details)
+            })
         }
-        Object::Fallback { .. } => print(json, &Client::open()?.fallbacks()?, render::fallbacks),
+        Object::Fallback { .. } => {
+            let both = Both { kernel: kernel(Client::fallbacks)?, processes: told::stats(&ask()) };
+            print(json, &both, |both| {
+                let kernel = both.kernel.as_ref().map(render::fallbacks);
+                kernel.unwrap_or_default() + &render::process_fallbacks(&both.processes)
+            })
+        }
         Object::Socket { details, all, .. } => {
-            let mut sockets = client::sockets()?;
+            let mut sockets = view::sockets(&ask())?;
             sockets.retain(|socket| all || !matches!(socket.state_name(), "LISTEN" | "CLOSED"));
             print(json, &sockets, |sockets| render::sockets(sockets, details))
         }
     }
+}
+
+/// Asks the kernel, if it has SMC.
+fn kernel<T>(ask: impl FnOnce(&mut Client) -> Result<T, Failed>) -> Result<Option<T>, Failed> {
+    match Client::open().and_then(|mut client| ask(&mut client)) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Failed::NoSmc) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the processes; what went wrong is said.
+fn ask() -> Processes {
+    let processes = processes::ask_all();
+    processes.problems.iter().for_each(|problem| eprintln!("smcd: {problem}"));
+    processes
 }
 
 fn ueid(json: bool, action: UeidAction) -> Result<(), Box<dyn Error>> {
@@ -248,6 +297,8 @@ mod tests {
             "smcd ueid flush",
             "smcd socket show -D --all",
             "smcd socket -Da",
+            "smcd stats -d",
+            "smcd stats show -da",
             "smcd fallback",
             "smcd info show",
             "smcd seid show",

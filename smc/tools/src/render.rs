@@ -9,9 +9,11 @@ use std::fmt::Write;
 use smc_tools::eid::Seid;
 use smc_tools::fallback::{Fallbacks, Side, explain};
 use smc_tools::linkgroup::{Device, LinkGroup};
+use smc_tools::processes::Holder;
 use smc_tools::socket::{Carrier, Socket};
 use smc_tools::stats::{Direction, SIZE_CLASSES, Stats};
 use smc_tools::system::System;
+use smc_tools::told::{ProcessFallback, ProcessInfo, ProcessStats};
 
 /// Lays rows out in columns as wide as their widest cell, two blanks apart.
 fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
@@ -78,6 +80,7 @@ pub(crate) fn link_groups(groups: &[LinkGroup]) -> String {
         "PNET-ID",
         "EID",
         "Peer-Host",
+        "Of",
     ];
     let row = |group: &LinkGroup| {
         [
@@ -91,13 +94,14 @@ pub(crate) fn link_groups(groups: &[LinkGroup]) -> String {
             or_dash(&group.pnetid),
             or_dash(&group.eid),
             or_dash(&group.peer_host),
+            whose(group.process.as_ref()),
         ]
     };
     table(head, groups.iter().map(row))
 }
 
 pub(crate) fn devices(devices: &[Device]) -> String {
-    let head = ["FID", "PCI-ID", "PCHID", "Type", "InUse", "#LGs", "PNET-ID"];
+    let head = ["FID", "PCI-ID", "PCHID", "Type", "InUse", "#LGs", "PNET-ID", "Of"];
     let row = |device: &Device| {
         // As smc-tools: a PNET-ID that the user set is marked.
         let mark = if device.pnetid_by_user { "*" } else { "" };
@@ -109,9 +113,95 @@ pub(crate) fn devices(devices: &[Device]) -> String {
             yes(device.in_use).to_owned(),
             device.link_groups.to_string(),
             format!("{mark}{}", or_dash(&device.pnetid)),
+            whose(device.process.as_ref()),
         ]
     };
     table(head, devices.iter().map(row))
+}
+
+/// Whose something is.
+fn whose(process: Option<&Holder>) -> String {
+    match process {
+        Some(holder) => format!("{}/{}", holder.pid, printable(&holder.name)),
+        None => "kernel".to_owned(),
+    }
+}
+
+/// The processes under `smc-run`, if there are some.
+pub(crate) fn processes(infos: &[ProcessInfo]) -> String {
+    if infos.is_empty() {
+        return "Processes under smc-run: none that this user may see\n".to_owned();
+    }
+    let row = |info: &ProcessInfo| {
+        [
+            whose(Some(&info.holder)),
+            info.daemon.clone(),
+            info.chid.map_or_else(|| "-".to_owned(), |chid| format!("0x{chid:04x}")),
+            info.gid.map_or_else(|| "-".to_owned(), |gid| gid.to_string()),
+            or_dash(&info.eid),
+            or_dash(&info.socket),
+        ]
+    };
+    table(["Process", "Daemon", "CHID", "GID", "EID", "Socket"], infos.iter().map(row))
+}
+
+/// Counters of processes: of all together, or of each.
+pub(crate) fn process_stats(processes: &[ProcessStats], each: bool) -> String {
+    let mut text = String::new();
+    if each {
+        for process in processes {
+            text += &format!("\nProcess {}\n", whose(Some(&process.holder)));
+            text += &counters(&process.stats, total(&process.fallbacks));
+        }
+    } else if !processes.is_empty() {
+        let mut sum = Stats::default();
+        processes.iter().for_each(|process| sum.add(&process.stats));
+        let fallbacks = processes.iter().map(|process| total(&process.fallbacks));
+        let [client, server] =
+            fallbacks.fold([0_u64; 2], |[a, b], [c, d]| [a.saturating_add(c), b.saturating_add(d)]);
+        text += &format!("\nProcesses under smc-run: {} together\n", processes.len());
+        text += &counters(&sum, [client, server]);
+    }
+    text + &process_fallbacks(processes)
+}
+
+/// As a client, and as a server.
+fn total(fallbacks: &[ProcessFallback]) -> [u64; 2] {
+    [Side::Client, Side::Server].map(|side| {
+        let counts = fallbacks.iter().filter(|it| it.side == side).map(|it| it.count);
+        counts.fold(0, u64::saturating_add)
+    })
+}
+
+/// Why connections of processes fell back.
+pub(crate) fn process_fallbacks(processes: &[ProcessStats]) -> String {
+    let all = processes
+        .iter()
+        .flat_map(|process| process.fallbacks.iter().map(|fallback| (&process.holder, fallback)));
+    let rows: Vec<_> = all
+        .map(|(holder, fallback)| {
+            [
+                fallback.count.to_string(),
+                side(fallback.side).to_owned(),
+                format!("0x{:08x}", fallback.code),
+                fallback.name.clone(),
+                whose(Some(holder)),
+                fallback.text.clone(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = ["Count", "Side", "Code", "Name", "Process", "Reason"];
+    format!("\nFallbacks to TCP of processes under smc-run\n{}", table(head, rows))
+}
+
+fn side(side: Side) -> &'static str {
+    match side {
+        Side::Client => "client",
+        Side::Server => "server",
+    }
 }
 
 pub(crate) fn fallbacks(fallbacks: &Fallbacks) -> String {
@@ -123,10 +213,7 @@ pub(crate) fn fallbacks(fallbacks: &Fallbacks) -> String {
     let rows = fallbacks.reasons.iter().map(|reason| {
         [
             reason.count.to_string(),
-            match reason.side {
-                Side::Client => "client".to_owned(),
-                Side::Server => "server".to_owned(),
-            },
+            side(reason.side).to_owned(),
             format!("0x{:08x}", reason.code),
             reason.name.clone(),
             reason.text.clone(),
@@ -187,9 +274,13 @@ fn mode(carrier: &Carrier) -> String {
 }
 
 pub(crate) fn stats(stats: &Stats, fallbacks: &Fallbacks) -> String {
+    counters(stats, [fallbacks.client, fallbacks.server])
+}
+
+fn counters(stats: &Stats, [client, server]: [u64; 2]) -> String {
     let smcd = &stats.smcd;
     let smc = smcd.connections();
-    let fallen = fallbacks.client.saturating_add(fallbacks.server);
+    let fallen = client.saturating_add(server);
     let mut text = String::from("SMC-D connections\n");
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
@@ -203,10 +294,7 @@ pub(crate) fn stats(stats: &Stats, fallbacks: &Fallbacks) -> String {
         "Handshake errors (client, server)",
         format!("{}, {}", stats.client_handshake_errors, stats.server_handshake_errors),
     );
-    line(
-        "TCP fallbacks (client, server)",
-        format!("{}, {} (smcd fallback show)", fallbacks.client, fallbacks.server),
-    );
+    line("TCP fallbacks (client, server)", format!("{client}, {server} (smcd fallback show)"));
     line("splice and sendfile", smcd.splice.to_string());
     line("TCP_CORK, TCP_NODELAY", format!("{}, {}", smcd.cork, smcd.nodelay));
     line("Urgent data", smcd.urgent.to_string());

@@ -7,9 +7,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use smc_snapshot::Cursors;
 
 use crate::linkgroup::Gid;
 use crate::netlink::{Attributes, Malformed, array_at, u16_at, u32_at, u64_at};
+use crate::processes::Holder;
 
 /// `AF_SMC` (include/linux/socket.h).
 const AF_SMC: u8 = 43;
@@ -35,6 +37,8 @@ const LISTEN: u8 = 10;
 
 /// Extensions: attribute numbers, and bits (number minus one) in the request.
 const CONNINFO: u16 = 1;
+const LGRINFO: u16 = 2;
+const SHUTDOWN: u16 = 3;
 const DMBINFO: u16 = 4;
 const FALLBACK: u16 = 5;
 
@@ -107,6 +111,32 @@ pub struct Buffers {
     pub peer_receive: u32,
 }
 
+/// The rest of `struct smc_diag_conninfo`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conninfo {
+    /// What names the connection to its peer in SMC-R.
+    pub token: u32,
+    /// Where both sides are.
+    pub cursors: Cursors,
+}
+
+/// The link of an SMC-R connection: `struct smc_diag_lgrinfo`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Our side began as the server.
+    pub server: bool,
+    /// The RoCE device.
+    pub device: String,
+    /// Its port.
+    pub port: u8,
+    /// The link's number.
+    pub link: u8,
+    /// The port's GID.
+    pub gid: String,
+    /// The peer's.
+    pub peer_gid: String,
+}
+
 /// One socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
@@ -127,6 +157,15 @@ pub struct Socket {
     pub carrier: Carrier,
     /// Its buffers, once it has some.
     pub buffers: Option<Buffers>,
+    /// What was shut down: 1 receiving, 2 sending.
+    pub shutdown: Option<u8>,
+    /// Cursors and flags, once it has some.
+    pub conninfo: Option<Conninfo>,
+    /// The link of an SMC-R connection.
+    pub link: Option<Link>,
+    /// Whose it is; the kernel's without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Holder>,
 }
 
 impl Socket {
@@ -134,7 +173,7 @@ impl Socket {
     pub fn request() -> [u8; REQUEST_SIZE] {
         let mut request = [0; REQUEST_SIZE];
         request[0] = AF_SMC;
-        request[3] = 1 << (CONNINFO - 1) | 1 << (DMBINFO - 1);
+        request[3] = 1 << (CONNINFO - 1) | 1 << (LGRINFO - 1) | 1 << (DMBINFO - 1);
         request
     }
 
@@ -155,6 +194,10 @@ impl Socket {
             peer,
             carrier: carrier(state, byte(message::MODE)?, &attributes)?,
             buffers: attributes.bytes(CONNINFO).map(buffers).transpose()?,
+            shutdown: attributes.bytes(SHUTDOWN).and_then(|bytes| bytes.first().copied()),
+            conninfo: attributes.bytes(CONNINFO).map(conninfo).transpose()?,
+            link: attributes.bytes(LGRINFO).map(link).transpose()?,
+            process: None,
         })
     }
 
@@ -169,7 +212,7 @@ impl Socket {
             21 => "PEERCLOSEWAIT2",
             22 => "APPCLOSEWAIT1",
             23 => "APPCLOSEWAIT2",
-            24 => "APPFINCLOSEWAIT",
+            24 => "APPFINCLOSEWAIT1",
             25 => "PEERFINCLOSEWAIT",
             26 => "PEERABORTWAIT",
             27 => "PROCESSABORT",
@@ -228,5 +271,45 @@ fn buffers(bytes: &[u8]) -> Result<Buffers, Malformed> {
         send: u32_at(bytes, 4)?,
         receive: u32_at(bytes, 8)?,
         peer_receive: u32_at(bytes, 12)?,
+    })
+}
+
+/// `struct smc_diag_conninfo`: token and three sizes, four cursors (two bytes of nothing, wrap, count), four
+/// flags, three cursors.
+fn conninfo(bytes: &[u8]) -> Result<Conninfo, Malformed> {
+    let cursor = |at: usize| Ok::<_, Malformed>((u16_at(bytes, at + 2)?, u32_at(bytes, at + 4)?));
+    let flags: [u8; 4] = array_at(bytes, 48)?;
+    let [rx_prod_flags, rx_state, tx_prod_flags, tx_state] = flags;
+    let cursors = Cursors {
+        rx_prod: cursor(16)?,
+        rx_cons: cursor(24)?,
+        rx_flags: (rx_prod_flags, rx_state),
+        tx_prod: cursor(32)?,
+        tx_cons: cursor(40)?,
+        tx_flags: (tx_prod_flags, tx_state),
+        tx_prep: cursor(52)?,
+        tx_sent: cursor(60)?,
+        tx_fin: cursor(68)?,
+    };
+    Ok(Conninfo { token: u32_at(bytes, 0)?, cursors })
+}
+
+/// `struct smc_diag_lgrinfo`: one `smc_diag_linkinfo` (number, 64 bytes of name, port, two GIDs of 40 bytes
+/// as text, padding, eight bytes of namespace), then the role.
+fn link(bytes: &[u8]) -> Result<Link, Malformed> {
+    let text = |at: usize, len: usize| {
+        let field = bytes.get(at..at + len).unwrap_or_default();
+        let field = field.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(field).into_owned()
+    };
+    let byte = |at| array_at(bytes, at).map(u8::from_ne_bytes);
+    Ok(Link {
+        link: byte(0)?,
+        device: text(1, 64),
+        port: byte(65)?,
+        gid: text(66, 40),
+        peer_gid: text(106, 40),
+        // Older kernels have neither padding nor namespace.
+        server: byte(if bytes.len() > 160 { 160 } else { 146 })? != 0,
     })
 }

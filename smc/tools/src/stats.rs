@@ -135,7 +135,33 @@ impl Stats {
     }
 }
 
+impl Stats {
+    /// Adds another's SMC-D counters to these.
+    pub fn add(&mut self, other: &Self) {
+        self.smcd.add(&other.smcd);
+        sum(&mut self.client_handshake_errors, other.client_handshake_errors);
+        sum(&mut self.server_handshake_errors, other.server_handshake_errors);
+    }
+}
+
+fn sum(mine: &mut u64, theirs: u64) {
+    *mine = mine.saturating_add(theirs);
+}
+
 impl Technology {
+    fn add(&mut self, other: &Self) {
+        self.rx.add(&other.rx);
+        self.tx.add(&other.tx);
+        sum(&mut self.client_v1, other.client_v1);
+        sum(&mut self.client_v2, other.client_v2);
+        sum(&mut self.server_v1, other.server_v1);
+        sum(&mut self.server_v2, other.server_v2);
+        sum(&mut self.splice, other.splice);
+        sum(&mut self.cork, other.cork);
+        sum(&mut self.nodelay, other.nodelay);
+        sum(&mut self.urgent, other.urgent);
+    }
+
     fn parse(all: &Attributes<'_>) -> Result<Self, Malformed> {
         let rx = Direction {
             bytes: all.count(tech::RX_BYTES)?,
@@ -176,6 +202,26 @@ impl Technology {
 }
 
 impl Direction {
+    fn add(&mut self, other: &Self) {
+        let histograms = [
+            (&mut self.request_sizes, &other.request_sizes),
+            (&mut self.buffer_sizes, &other.buffer_sizes),
+        ];
+        for (mine, theirs) in histograms {
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| sum(mine, *theirs));
+        }
+        sum(&mut self.bytes, other.bytes);
+        sum(&mut self.requests, other.requests);
+        sum(&mut self.buffer_bytes, other.buffer_bytes);
+        sum(&mut self.buffers_allocated, other.buffers_allocated);
+        sum(&mut self.buffers_reused, other.buffers_reused);
+        sum(&mut self.buffers_downgraded, other.buffers_downgraded);
+        sum(&mut self.buffer_full, other.buffer_full);
+        sum(&mut self.peer_buffer_full, other.peer_buffer_full);
+        sum(&mut self.buffer_too_small, other.buffer_too_small);
+        sum(&mut self.peer_buffer_too_small, other.peer_buffer_too_small);
+    }
+
     fn parse_buffers(all: &Attributes<'_>) -> Result<Self, Malformed> {
         Ok(Direction {
             buffers_allocated: all.count(buffers::ALLOC_CNT)?,

@@ -80,6 +80,7 @@ fn link_groups() {
         peer_os: 2,
         send_buffer_bytes: 0,
         dmb_bytes: 262_144,
+        process: None,
     };
     assert_eq!(found[0], server);
     assert_eq!((found[1].id, found[1].connections, found[1].dmb_bytes), (0x200, 0, 65_536));
@@ -111,6 +112,7 @@ fn devices() {
         in_use: true,
         pnetid: String::new(),
         pnetid_by_user: false,
+        process: None,
     };
     assert_eq!(found, [expected]);
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The folder with `smc-run`, `libsmc_preload.so` beside it, the daemon and `smc-discovery`.
+/// The folder with `smc-run`, `libsmc_preload.so` beside it, the daemon, `smc-discovery`,
+/// `smcss` and `smcd`.
 ///
 /// # Panics
 /// They cannot be built.
@@ -23,7 +24,8 @@ pub fn programs() -> &'static Path {
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--release"]);
         build.args(
-            ["smc-preload", "vhost-user-ism", "smc-discovery-helper"].map(|it| format!("-p{it}")),
+            ["smc-preload", "vhost-user-ism", "smc-discovery-helper", "smc-tools"]
+                .map(|it| format!("-p{it}")),
         );
         let status = build.current_dir(&root).status().expect("cargo runs");
         assert!(status.success(), "the programs cannot be built");

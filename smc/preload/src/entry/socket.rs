@@ -31,11 +31,11 @@ unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
     unsafe { real::listen(fd, backlog) }
 }
 
-fn accepted(fd: c_int, nonblocking: bool) -> c_int {
+fn accepted(listener: c_int, fd: c_int, nonblocking: bool) -> c_int {
     if fd >= 0 {
         quietly(|| {
             numbers::opened(fd);
-            upgrade::accepted(fd, nonblocking);
+            upgrade::accepted(listener, fd, nonblocking);
         });
     }
     fd
@@ -44,7 +44,7 @@ fn accepted(fd: c_int, nonblocking: bool) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
     // SAFETY: the caller's arguments.
-    accepted(unsafe { real::accept(fd, address, len) }, false)
+    accepted(fd, unsafe { real::accept(fd, address, len) }, false)
 }
 
 #[unsafe(no_mangle)]
@@ -56,7 +56,7 @@ unsafe extern "C" fn accept4(
 ) -> c_int {
     // SAFETY: the caller's arguments.
     let new = unsafe { real::accept4(fd, address, len, flags) };
-    accepted(new, flags & libc::SOCK_NONBLOCK != 0)
+    accepted(fd, new, flags & libc::SOCK_NONBLOCK != 0)
 }
 
 #[unsafe(no_mangle)]

@@ -16,7 +16,7 @@ use rustix::net::Shutdown;
 use smc_socket::{LateWord, Ready, Socket};
 
 use super::{Route, Sock, Stage};
-use crate::settings::SETTINGS;
+use crate::fallen::Why;
 use crate::table::File;
 
 /// How long a connection that the program has closed is kept for the word: data that comes meets a
@@ -27,13 +27,13 @@ const PART: Duration = Duration::from_millis(10);
 
 impl Sock {
     /// The handshake has ended so.
-    pub(super) fn settle_late(&self, file: &Arc<File>, engine: &Socket, why: &str) {
+    pub(super) fn settle_late(&self, file: &Arc<File>, engine: &Socket, why: Why) {
         if let Some(word) = engine.late_word() {
             // Whoever is second has the same.
             let _ = self.late.set(Arc::clone(word));
         }
         if self.move_on(Stage::Handshake, Stage::Late) {
-            SETTINGS.say(format_args!("socket {}: TCP: {why}", self.number()));
+            self.say_why(why);
             if self.is_closed() {
                 self.end_sending();
             }
@@ -55,7 +55,8 @@ impl Sock {
     /// Takes the word, if it has come; then this is TCP for good.
     pub(super) fn hear_out(&self, file: &Arc<File>) {
         if self.late.get().is_none_or(|word| word.take(&self.number)) {
-            self.become_tcp(file, "the peer has said all");
+            // Why was said when it was decided.
+            self.become_tcp(file, Why::from(0));
         }
     }
 

@@ -148,7 +148,8 @@ impl Technology {
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Adds another's counters to these.
+    pub fn add(&mut self, other: &Self) {
         self.rx.add(&other.rx);
         self.tx.add(&other.tx);
         sum(&mut self.client_v1, other.client_v1);

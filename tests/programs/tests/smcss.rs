@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `smcss` and `smcd` show the connections of programs under `smc-run`, and why others are TCP.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ism_programs::{Lab, Network, Running, need, programs, unused_port, wait_for_port};
+
+/// Accepts one connection, says so, and holds it.
+const SERVER: &str = "\
+import socket, sys
+listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+connection, _ = listener.accept()
+connection.recv(1)
+connection.sendall(b'x')
+connection.recv(1)";
+
+/// Connects, exchanges a byte, makes a file, and holds the connection.
+const CLIENT: &str = "\
+import socket, sys
+connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+connection.sendall(b'x')
+connection.recv(1)
+open(sys.argv[2], 'w').close()
+connection.recv(1)";
+
+/// How an end is started.
+type Start<'a> = &'a dyn Fn(&str) -> Command;
+
+/// A connection of two programs, which is held.
+struct Pair {
+    port: u16,
+    _server: Running,
+    _client: Running,
+}
+
+impl Pair {
+    fn start(server: Start<'_>, client: Start<'_>) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let ready = folder.path().join("ready");
+        let port = unused_port()?;
+        let mut command = server("python3");
+        let server = Running::start(command.args(["-c", SERVER, &port.to_string()]))?;
+        wait_for_port(port)?;
+        let mut command = client("python3");
+        let client = Running::start(command.args(["-c", CLIENT, &port.to_string()]).arg(&ready))?;
+        wait_for(&ready)?;
+        Ok(Self { port, _server: server, _client: client })
+    }
+
+    /// The rows that `smcss` shows of it, split at blanks: the client's, then the server's.
+    fn rows(&self, options: &str) -> Result<[Option<Vec<String>>; 2]> {
+        let text = tool("smcss", options)?;
+        let port = format!(":{}", self.port);
+        let row = |at: usize| {
+            let is_it = |row: &Vec<String>| row.get(at).is_some_and(|it| it.ends_with(&port));
+            let rows = text.lines().skip(1);
+            rows.map(|line| line.split_whitespace().map(str::to_owned).collect()).find(is_it)
+        };
+        Ok([row(4), row(3)])
+    }
+}
+
+fn wait_for(file: &Path) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !file.exists() {
+        ensure!(Instant::now() < end, "{} did not come", file.display());
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// What a tool prints.
+fn tool(name: &str, options: &str) -> Result<String> {
+    let output = Command::new(programs().join(name)).args(options.split(' ')).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name} {options}: {said}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Runs `test` with a lab in a network namespace of its own; the tools look into it from outside.
+fn in_lab(test: impl FnOnce(&Network, &Lab) -> Result<()>) {
+    need("python3", "python3");
+    programs();
+    let network = Network::new().unwrap();
+    let lab = network.inside(Lab::start).unwrap().unwrap();
+    if let Err(error) = test(&network, &lab) {
+        panic!("{error:?}\n{}", lab.log());
+    }
+}
+
+#[test]
+fn both_ends_of_a_connection_are_seen_with_their_memory() {
+    in_lab(|network, lab| {
+        let start = |program: &str| lab.command(program);
+        let pair = network.inside(|| Pair::start(&start, &start))??;
+        let [client, server] = pair.rows("-D")?;
+        let [client, server] = [client.context("no client")?, server.context("no server")?];
+        for row in [&client, &server] {
+            ensure!(row.len() == 12 && row[0] == "ACTIVE" && row[6] == "SMCD", "{row:?}");
+            ensure!(row[2].parse::<u64>()? > 0, "an inode: {row:?}");
+        }
+        ensure!(client[3] == server[4] && client[4] == server[3], "{client:?} {server:?}");
+        // GID, token, peer's GID and peer's token: each is the other's.
+        let crossed = [&server[9], &server[10], &server[7], &server[8]];
+        let own = [&client[7], &client[8], &client[9], &client[10]];
+        ensure!(own == crossed, "{own:?} {crossed:?}");
+        let whose = tool("smcss", "-p")?;
+        ensure!(whose.matches("/python3").count() >= 2, "{whose}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_connection_that_is_tcp_says_why() {
+    in_lab(|network, lab| {
+        let smc = |program: &str| lab.command(program);
+        let plain = |program: &str| Command::new(program);
+        let forced = |program: &str| {
+            let mut command = Command::new(programs().join("smc-run"));
+            command.args(["-n", program]);
+            command
+        };
+        let lonely = |program: &str| {
+            let mut command = Command::new(programs().join("smc-run"));
+            command.args(["-s", "/no/such/socket", program]);
+            command
+        };
+        let cases: [(Start<'_>, Start<'_>, usize, &str); 4] = [
+            (&plain, &smc, 0, "TCP 0x03010000 (the peer does not speak SMC: "),
+            (&smc, &plain, 1, "TCP 0x03010000 (the peer does not speak SMC: "),
+            (&plain, &forced, 0, "(the program was started to stay on TCP (SMC_MODE=tcp))"),
+            (
+                &lonely,
+                &plain,
+                1,
+                "(no device: the daemon was not there, or did not let this user in)",
+            ),
+        ];
+        for (server, client, side, expected) in cases {
+            let pair = network.inside(|| Pair::start(server, client))??;
+            let rows = pair.rows("--reason")?;
+            let [row, other] = if side == 0 { rows } else { [rows[1].clone(), rows[0].clone()] };
+            let row = row.context(expected)?.join(" ");
+            ensure!(row.starts_with("ACTIVE") && row.contains(expected), "{row}: not {expected}");
+            ensure!(other.is_none(), "the other end is not ours: {other:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_listener_is_seen() {
+    in_lab(|network, lab| {
+        let start = |program: &str| lab.command(program);
+        let pair = network.inside(|| Pair::start(&start, &start))??;
+        let port = format!("127.0.0.1:{}", pair.port);
+        let is_it = |line: &&str| line.starts_with("LISTEN") && line.contains(&port);
+        for options in ["-l", "-a"] {
+            let text = tool("smcss", options)?;
+            ensure!(text.lines().filter(is_it).count() == 1, "{options}: {text}");
+        }
+        let text = tool("smcss", "-W")?;
+        ensure!(text.lines().find(is_it).is_none(), "{text}");
+        Ok(())
+    });
+}
