@@ -169,3 +169,53 @@ fn a_listener_is_seen() {
         Ok(())
     });
 }
+
+/// The entries of a JSON array, or of its field `field`, that are of a process with this name.
+fn of_python(text: &str, field: &str) -> Result<Vec<serde_json::Value>> {
+    let all: serde_json::Value = serde_json::from_str(text)?;
+    let list = if all.is_array() { all } else { all.get(field).context("no such field")?.clone() };
+    let is_it = |entry: &serde_json::Value| {
+        let holder = entry.get("process").unwrap_or(entry);
+        holder.get("name").and_then(|name| name.as_str()) == Some("python3")
+    };
+    Ok(list.as_array().context("no list")?.iter().filter(|it| is_it(it)).cloned().collect())
+}
+
+#[test]
+fn smcd_tells_of_the_fabric_of_bytes_and_of_reasons() {
+    in_lab(|network, lab| {
+        let smc = |program: &str| lab.command(program);
+        let plain = |program: &str| Command::new(program);
+        let _smc = network.inside(|| Pair::start(&smc, &smc))??;
+        let _tcp = network.inside(|| Pair::start(&plain, &smc))??;
+        let infos = of_python(&tool("smcd", "info --json")?, "processes")?;
+        let gids: Vec<_> = infos.iter().filter_map(|it| it.get("gid")).cloned().collect();
+        let groups = of_python(&tool("smcd", "linkgroup --json")?, "")?;
+        let crossed = groups.iter().filter(|group| {
+            let [gid, peer] = ["gid", "peer_gid"].map(|name| group.get(name).cloned());
+            let known = |gid: &Option<_>| gid.as_ref().is_some_and(|gid| gids.contains(gid));
+            known(&gid) && known(&peer) && gid != peer
+        });
+        ensure!(crossed.count() >= 2, "{groups:?} {infos:?}");
+        let stats = of_python(&tool("smcd", "stats --json")?, "processes")?;
+        let number = |stats: &serde_json::Value, at: &str| {
+            stats.pointer(at).and_then(serde_json::Value::as_u64).unwrap_or(0)
+        };
+        for (handshakes, name) in [("/client_v2", "client"), ("/server_v2", "server")] {
+            let found =
+                stats.iter().find(|it| number(it, &format!("/stats/smcd{handshakes}")) == 1);
+            let found = found.context(name)?;
+            for at in ["/tx/bytes", "/tx/requests", "/rx/bytes", "/rx/requests"] {
+                let count = number(found, &format!("/stats/smcd{at}"));
+                ensure!(count == 1, "{name}: {at} is {count}");
+            }
+        }
+        let text = tool("smcd", "fallback show")?;
+        let line =
+            text.lines().find(|line| line.contains("PEERNOSMC") && line.contains("/python3"));
+        ensure!(line.is_some_and(|line| line.contains("does not speak SMC")), "{text}");
+        ensure!(tool("smcd", "dev")?.contains("/python3"), "a device");
+        ensure!(tool("smcd", "stats -d")?.contains("/python3"), "each process");
+        Ok(())
+    });
+}
