@@ -80,7 +80,8 @@ impl FabricConfig {
             default_group: "default".to_owned(),
             max_dmbs: MAX_DMBS,
             max_dmb_len: MAX_DMB_LEN,
-            max_move_len: MAX_DMB_LEN,
+            // What a chain of descriptors for single pages holds.
+            max_move_len: 1 << 20,
             ping_interval_ms: 1000,
             answer_timeout: Duration::from_secs(2),
         }

@@ -20,13 +20,14 @@ fn exactly_what_fits_is_let_through() {
     let base = register(gid(2), 3, LEN, Mode::Copied).ram_addr;
     let around =
         |n: u32| [n.wrapping_sub(2), n.wrapping_sub(1), n, n.wrapping_add(1), n.wrapping_add(2)];
-    let edges = [0, 32, 4096, LEN / 2, LEN, MAX_DMB_LEN, 1 << 31, u32::MAX];
+    let longest = config().max_move_len;
+    let edges = [0, 32, 4096, LEN / 2, LEN, longest, MAX_DMB_LEN, 1 << 31, u32::MAX];
     let edges: Vec<u32> = edges.into_iter().flat_map(around).collect();
     for &offset in &edges {
         for &len in &edges {
             let moved = w.begin_move(b, dmb.token, offset, len);
             let end = u64::from(offset) + u64::from(len);
-            if len > MAX_DMB_LEN {
+            if len > longest {
                 assert_eq!(moved.unwrap_err(), Refusal::Invalid);
             } else if end > u64::from(LEN) {
                 assert_eq!(moved.unwrap_err(), Refusal::OutOfRange);

@@ -32,7 +32,7 @@ fn config_space_says_what_the_driver_needs() {
     let a = w.member(1, &["m"]);
     let read = Config::from_bytes(&w.fabric.config(a)).unwrap();
     assert_eq!((read.gid, read.fabric_id, read.window_size), (gid(1), 0xff01, WINDOW));
-    assert_eq!((read.chunk_size, read.notify_size, read.max_dmb_len), (32 << 20, 0, 1 << 20));
+    assert_eq!((read.chunk_size, read.notify_size, read.max_dmb_len), (32 << 20, 0, 2 << 20));
     w.fabric.connect(a, Abilities { window: None, copied: true, board: true }).unwrap();
     let read = Config::from_bytes(&w.fabric.config(a)).unwrap();
     assert_eq!((read.chunk_size, read.window_size), (0, 0));
@@ -167,7 +167,7 @@ fn register_checks_its_fields() {
         Request { len: 0, ..good },
         Request { len: (16 << 10) - 4096, ..good },
         Request { len: (64 << 10) + 1, ..good },
-        Request { len: (1 << 20) + 4096, ..good },
+        Request { len: (2 << 20) + 4096, ..good },
         Request { ram_addr: 4, ..good },
         Request { ram_addr: u64::MAX - 4095, ..good },
         Request { vlan_valid: 2, ..good },

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use crate::bell::Bell;
 use crate::descriptor;
 use crate::process::{self, Process};
+use crate::settings::SETTINGS;
 use crate::sock::{Sock, Stage, Watcher, lock};
 use crate::table::{self, File};
 use interest::Interest;
@@ -62,8 +63,6 @@ struct Inner {
     marker: u64,
 }
 
-/// The longest time to look before going to sleep.
-const SPIN: std::time::Duration = std::time::Duration::from_micros(50);
 /// The first marker: no address, no descriptor.
 const MARKER: u64 = 0x5ac0_51de_f00d_0000;
 
@@ -114,7 +113,7 @@ impl Instance {
             process,
             inner: Mutex::new(inner),
         };
-        let instance = Self { shared: Arc::new(shared), spin: Spin::new(SPIN) };
+        let instance = Self { shared: Arc::new(shared), spin: Spin::new(SETTINGS.spin) };
         instance.add_own()?;
         Ok(instance)
     }

@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `SMC_DEBUG` | anything but empty and 0: say on stderr what becomes of connections |
 //! | `SMC_MODE` | `tcp`: stay with TCP, all calls looked at nevertheless |
+//! | `SMC_SPIN_US` | the longest that a thread looks by itself before it sleeps, in µs; 50 |
 //! | `SMC_SOCKET` | the daemon's socket for processes; `/run/vhost-user-ism/apps.sock` |
 //! | `SMC_POLICY` | the file of rules; `/etc/smc-policy.toml` if that exists |
 //!

@@ -211,7 +211,10 @@ impl Ward {
 
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
+        // Many at once, rather than a wake-up for each: a server has one here for every connection of the
+        // last moments, and most are over by then.
         let due = self.waiting.iter().map(|(_, due)| due.saturating_duration_since(now)).min();
+        let due = due.map(|due| due.max(GRACE));
         let restless = !self.handshakes.is_empty() || !lock(&self.inbox.closed).is_empty();
         let tick = restless.then_some(TICK);
         let timer = self.stack.as_ref().and_then(Stack::next_timeout);

@@ -20,6 +20,7 @@ use smc_socket::{Ready, Stack};
 use crate::bell::Bell;
 use crate::epoll::bits;
 use crate::process::{self, Process};
+use crate::settings::SETTINGS;
 use crate::sock::{Route, Sock, Stage, Watcher};
 use crate::table::{self, File};
 use smc_socket::spin::{LOOKS, PREEMPTED, Spin};
@@ -28,8 +29,6 @@ use smc_socket::spin::{LOOKS, PREEMPTED, Spin};
 pub(crate) type Kernel<'a> =
     &'a mut dyn FnMut(&mut [pollfd], Option<Duration>) -> io::Result<usize>;
 
-/// The longest time to look before going to sleep.
-const SPIN: Duration = Duration::from_micros(50);
 /// How often the kernel is asked while this thread spins.
 const ASK: Duration = Duration::from_micros(25);
 
@@ -68,7 +67,7 @@ impl Waiter {
         if let Some(own) = known {
             return Ok(own);
         }
-        let new = Arc::new(Self { bell: Bell::new()?, spin: Spin::new(SPIN), process });
+        let new = Arc::new(Self { bell: Bell::new()?, spin: Spin::new(SETTINGS.spin), process });
         let _ = OWN.try_with(|own| own.try_borrow_mut().map(|mut own| *own = Some(new.clone())));
         Ok(new)
     }

@@ -135,7 +135,7 @@ fn stack() -> Result<(Option<Stack>, bool), Box<dyn Error>> {
     });
     let is_member = joined.is_ok();
     let device = joined.or_else(|_| Loopback::new(NOBODYS)?.join([0x5a; 16]))?;
-    Ok((Some(Stack::new(device, &Config::default())?), is_member))
+    Ok((Some(Stack::new(device, &Config { spin: SETTINGS.spin, ..Config::default() })?), is_member))
 }
 
 /// Has somebody go on with a handshake that the program does not ask about, and look after a

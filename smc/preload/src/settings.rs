@@ -8,13 +8,18 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use smc_discovery::policy::Policy;
+use smc_socket::Config;
 
 /// The daemon's socket for processes, if SMC_SOCKET does not say.
 const SOCKET: &str = "/run/vhost-user-ism/apps.sock";
 /// The policy file, if SMC_POLICY does not say; it need not exist.
 const POLICY: &str = "/etc/smc-policy.toml";
+
+/// Longer than this nobody looks who could sleep: a peer that does not answer is at work.
+const LONGEST_SPIN: Duration = Duration::from_secs(1);
 
 /// What the environment says.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) forced_tcp: bool,
     /// SMC_SOCKET.
     pub(crate) socket: PathBuf,
+    /// SMC_SPIN_US: the longest that a thread looks by itself before it sleeps.
+    pub(crate) spin: Duration,
     /// `None`: the file cannot be used, so everything is TCP.
     pub(crate) policy: Option<Policy>,
 }
@@ -36,7 +43,14 @@ impl Settings {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let debug = variable("SMC_DEBUG").is_some_and(|value| value != "0");
         let socket = variable("SMC_SOCKET").map_or_else(|| SOCKET.into(), PathBuf::from);
-        let mut settings = Self { debug, forced_tcp: false, socket, policy: None };
+        let spin = Config::default().spin;
+        let mut settings = Self { debug, forced_tcp: false, socket, spin, policy: None };
+        if let Some(text) = variable("SMC_SPIN_US") {
+            match text.to_str().and_then(|text| text.trim().parse().ok()) {
+                Some(us) => settings.spin = Duration::from_micros(us).min(LONGEST_SPIN),
+                None => settings.say(format_args!("SMC_SPIN_US is no number: {}", text.display())),
+            }
+        }
         settings.forced_tcp = variable("SMC_MODE").is_some_and(|mode| mode == "tcp");
         let named = variable("SMC_POLICY").map(PathBuf::from);
         settings.policy = settings.read_policy(named.as_deref());

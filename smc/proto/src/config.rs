@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use smc_wire::clc::{self, HOSTNAME};
 use smc_wire::id::Eid;
+use smc_wire::size::BufferSize;
 
 use crate::handshake::eid::EidTable;
 use crate::handshake::pnet::PnetTable;
@@ -37,6 +38,8 @@ pub struct Config {
     pub wmem: u32,
     /// Bytes of receive buffer of a new connection: 16384 to 2³⁰-1 (`net.smc.rmem`).
     pub rmem: u32,
+    /// The largest DMB that is asked for: Linux's 1 MiB, unless something else is said.
+    pub largest_dmb: BufferSize,
     /// Connections of an SMC-R link group: 16 to 255 (`net.smc.smcr_max_conns_per_lgr`).
     pub max_conns: u8,
     /// Links of an SMC-R link group: 1 or 2 (`net.smc.smcr_max_links_per_lgr`).
@@ -72,6 +75,7 @@ impl Default for Config {
         Self {
             wmem: 65536,
             rmem: 65536,
+            largest_dmb: BufferSize::MAX_SMCD,
             max_conns: 255,
             max_links: 2,
             testlink_time: 30,

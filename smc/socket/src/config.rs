@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use smc_proto::config::{Config as Proto, Versions};
 use smc_wire::id::Ueid;
+use smc_wire::size::BufferSize;
 
 use crate::error::SetUpError;
 
@@ -18,8 +19,14 @@ pub struct Config {
     pub eid: String,
     /// This host's name, for the peer's diagnosis.
     pub hostname: String,
-    /// Bytes of a connection's receive buffer: 16 KiB to 1 MiB, rounded up to a power of two.
+    /// Bytes of the receive buffer of each of the first few connections: 16 KiB to 2 MiB, rounded up to a
+    /// power of two. In a ring that is larger than a core's own cache the sender does not wait for the
+    /// reader's core to give up each line (docs/host-speed.md).
     pub receive_buffer: u32,
+    /// The same for connections of a stack that has [`Config::few`] already.
+    pub crowded_buffer: u32,
+    /// How many connections get the larger buffer.
+    pub few: usize,
     /// How long a client waits for the server to accept before it goes on as TCP; `None`: six seconds, as
     /// Linux, and then there is no connection.
     pub patience: Option<Duration>,
@@ -40,7 +47,9 @@ impl Default for Config {
         Self {
             eid: "VHOST-USER-ISM".into(),
             hostname: String::new(),
-            receive_buffer: 256 << 10,
+            receive_buffer: 2 << 20,
+            crowded_buffer: 256 << 10,
+            few: 8,
             patience: Some(PATIENCE),
             spin: SPIN,
         }
@@ -55,6 +64,7 @@ impl Config {
             rmem: self.receive_buffer,
             wmem: self.receive_buffer,
             patience: self.patience,
+            largest_dmb: BufferSize::MAX_DMB,
             smcd: Versions { v1: false, v2: true },
             smcr: Versions::NONE,
             ..Proto::default()

@@ -23,6 +23,7 @@ use smc_wire::cdc::{Cursor, Smcd};
 use smc_wire::id::{Chid, DmbToken, IsmGid};
 
 use crate::channel::Channel;
+use crate::config::Config;
 use crate::late::LateWord;
 use crate::shared::{Outcome, Shared};
 use crate::table::Table;
@@ -48,6 +49,8 @@ pub(crate) struct Control {
     spin: std::time::Duration,
     /// What connections counted that are over.
     pub(crate) closed: Technology,
+    /// With so many connections the next ones' receive buffers are of so many bytes.
+    crowd: (usize, u32),
 }
 
 /// A DMB of ours.
@@ -86,7 +89,7 @@ impl Control {
         mut endpoint: Endpoint,
         device: Device,
         table: Arc<Table>,
-        spin: std::time::Duration,
+        config: &Config,
     ) -> Self {
         let limits = device.limits();
         endpoint.add_ism(IsmDevice {
@@ -103,13 +106,20 @@ impl Control {
         });
         let (sockets, own, remotes) = (HashMap::new(), HashMap::new(), HashMap::new());
         let reached = HashSet::new();
+        let (spin, crowd) = (config.spin, (config.few, config.crowded_buffer));
         let closed = Technology::default();
-        Self { endpoint, device, sockets, table, own, remotes, reached, spin, closed }
+        Self { endpoint, device, sockets, table, own, remotes, reached, spin, crowd, closed }
     }
 
     /// Makes a socket known.
     pub(crate) fn insert(&mut self, socket: &Arc<Shared>) {
         self.sockets.insert(socket.id, Arc::clone(socket));
+    }
+
+    /// Bytes of the next one's receive buffer; none: what is configured.
+    pub(crate) fn receive_buffer(&self) -> Option<u32> {
+        let (few, bytes) = self.crowd;
+        (self.sockets.len() >= few).then_some(bytes)
     }
 
     /// How many are.

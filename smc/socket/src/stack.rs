@@ -50,8 +50,9 @@ impl Stack {
         // of many is no such case: its peer may use another.
         let alone = std::fs::read_to_string(ONLINE).is_ok_and(|cpus| cpus.trim() == "0");
         let spin = if alone { Duration::ZERO } else { config.spin };
+        let config = Config { spin, ..config.clone() };
         let table = Arc::new(Table::default());
-        let control = Control::new(endpoint, device.clone(), Arc::clone(&table), spin);
+        let control = Control::new(endpoint, device.clone(), Arc::clone(&table), &config);
         Ok(Self(Arc::new(Core::new(device, control, table, spin))))
     }
 
@@ -60,7 +61,7 @@ impl Stack {
     /// Without `peer_speaks_smc` the socket is one of TCP at once: nothing is ever proposed blindly.
     pub fn begin(&self, tcp: Box<dyn Tcp>, role: Role, peer_speaks_smc: bool) -> Arc<Socket> {
         let tcp: Arc<dyn Tcp> = Arc::from(tcp);
-        let route = Route {
+        let mut route = Route {
             interface: None,
             // Who looks at it has RoCE adapters, or version 1; a process has neither.
             local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -72,6 +73,7 @@ impl Stack {
         };
         self.0.take();
         let shared = self.0.control(|control, now| {
+            route.rcvbuf = control.receive_buffer();
             let id = match role {
                 Role::Client => control.endpoint.connect(now, &route),
                 Role::Server => control.endpoint.accept(now, &route),

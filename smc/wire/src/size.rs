@@ -17,6 +17,8 @@ impl BufferSize {
     pub const MIN: Self = Self(0);
     /// 1 MiB, the largest that Linux uses for SMC-D (`SMCD_DMBE_SIZES`).
     pub const MAX_SMCD: Self = Self(6);
+    /// 2 MiB, the largest DMB of vhost-user-ism. Linux takes it from a peer.
+    pub const MAX_DMB: Self = Self(7);
     /// 512 MiB, the largest that the wire can say (`SMCR_RMBE_SIZES`).
     pub const MAX: Self = Self(15);
 

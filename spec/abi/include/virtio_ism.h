@@ -111,8 +111,11 @@ struct virtio_ism_config {
 /* The shortest DMB in bytes: SMC's smallest buffer (compressed size 0). */
 #define VIRTIO_ISM_MIN_DMB_LEN (16 << 10)
 
-/* The longest DMB in bytes: SMC-D's largest buffer (compressed size 6). */
-#define VIRTIO_ISM_MAX_DMB_LEN (1 << 20)
+/*
+ * The longest DMB in bytes: twice SMC-D's largest buffer in Linux, more than
+ * the caches nearest to a core hold.
+ */
+#define VIRTIO_ISM_MAX_DMB_LEN (2 << 20)
 
 /*
  * DMBs start at a multiple of their length rounded up to a power of two, and

@@ -178,8 +178,9 @@ layout! {
 pub const MAX_DMBS: u32 = 4096;
 /// The shortest DMB in bytes: SMC's smallest buffer (compressed size 0).
 pub const MIN_DMB_LEN: u32 = 16 << 10;
-/// The longest DMB in bytes: SMC-D's largest buffer (compressed size 6).
-pub const MAX_DMB_LEN: u32 = 1 << 20;
+/// The longest DMB in bytes: twice SMC-D's largest buffer in Linux, more than the caches nearest to a core
+/// hold.
+pub const MAX_DMB_LEN: u32 = 2 << 20;
 /// DMBs start at a multiple of their length rounded up to a power of two, and never cross such a
 /// block of the window: a driver may map it with one compound page.
 pub const WINDOW_ALIGN: u64 = 2 << 20;

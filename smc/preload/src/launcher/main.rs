@@ -31,6 +31,10 @@ struct Cli {
     /// The socket of the daemon for processes (SMC_SOCKET).
     #[arg(short, value_name = "FILE")]
     socket: Option<PathBuf>,
+    /// The longest that a thread looks by itself before it sleeps, in microseconds; 0: it sleeps at
+    /// once (SMC_SPIN_US).
+    #[arg(short = 'p', value_name = "US")]
+    spin: Option<u32>,
     /// Stay with TCP, all calls looked at nevertheless (SMC_MODE=tcp).
     #[arg(short = 'n')]
     never: bool,
@@ -74,6 +78,9 @@ fn run(cli: &Cli) -> Result<std::convert::Infallible, (u8, String)> {
     }
     if let Some(socket) = &cli.socket {
         command.env("SMC_SOCKET", socket);
+    }
+    if let Some(us) = cli.spin {
+        command.env("SMC_SPIN_US", us.to_string());
     }
     let error = command.exec();
     let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };

@@ -104,10 +104,11 @@ impl Endpoint {
     /// If the configuration is out of bounds.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
+        let limits = Limits { smcd: config.largest_dmb, ..Limits::default() };
         Ok(Self {
             config,
             inventory: Inventory::default(),
-            groups: Groups::new(Limits::default()),
+            groups: Groups::new(limits),
             stats: Stats::default(),
             handshakes: BTreeMap::new(),
             established: BTreeMap::new(),
