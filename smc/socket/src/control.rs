@@ -106,7 +106,8 @@ impl Control {
         });
         let (sockets, own, remotes) = (HashMap::new(), HashMap::new(), HashMap::new());
         let reached = HashSet::new();
-        let (spin, crowd) = (config.spin, (config.few, config.crowded_buffer));
+        let bytes = config.crowded_buffer.min(config.receive_buffer);
+        let (spin, crowd) = (config.spin, (config.few, bytes));
         let closed = Technology::default();
         Self { endpoint, device, sockets, table, own, remotes, reached, spin, crowd, closed }
     }
