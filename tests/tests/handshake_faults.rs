@@ -20,7 +20,7 @@ use ism_frontend::{Daemon, Fabric};
 use ism_tests::fabric::eventually;
 use rustix::io::Errno;
 use smc_proto::handshake::reason::Failure;
-use smc_socket::{Config, Handshake, RecvFlags, Role, Socket, Stack};
+use smc_socket::{Config, Handshake, Ready, RecvFlags, Role, Socket, Stack};
 
 /// Set in a child: the door it shall join, the port it shall connect to (or `listen`).
 const DOOR: &str = "FAULTS_DOOR";
@@ -195,6 +195,8 @@ fn killed_at_each_step(own: Role) {
         scene.gate.passed[client] > scene.gate.passed[server]
     });
     let all = scene.gate.passed;
+    // A thread that has slept has a descriptor to be woken by, from then on.
+    scene.socket.wait(Ready::READABLE, Some(Duration::from_millis(1))).unwrap();
     assert_eq!(scene.kill(), Handshake::Smc);
     nothing_is_left(&daemon, &device, &stack);
     let before = (daemon.resources().unwrap(), descriptors());
