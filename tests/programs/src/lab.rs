@@ -58,15 +58,23 @@ impl Lab {
     /// # Errors
     /// They cannot be started: they need root.
     pub fn start() -> Result<Self> {
+        Self::start_with("")
+    }
+
+    /// The same; the daemon's configuration of its processes has these lines as well.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub fn start_with(lines: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("ism-programs-{}-{number}", std::process::id());
         let cgroup = cgroups()?.join(name);
         fs::create_dir(&cgroup).with_context(|| format!("making {}", cgroup.display()))?;
         let mut lab = Self { folder: tempfile::tempdir()?, cgroup, running: Vec::new() };
-        let config = lab.folder.path().join("daemon.toml");
-        let socket = lab.socket();
-        fs::write(&config, format!("[[processes]]\nname = \"apps\"\nsocket = {socket:?}\n"))?;
+        let (config, socket) = (lab.config(), lab.socket());
+        let own = format!("[[processes]]\nname = \"apps\"\nsocket = {socket:?}\n{lines}\n");
+        fs::write(&config, own)?;
         let mut daemon = Command::new(programs().join("vhost-user-ism"));
         lab.running.push(Running::start(daemon.arg("--config").arg(&config))?);
         let said = lab.folder.path().join("discovery");
@@ -82,7 +90,21 @@ impl Lab {
         self.folder.path().join("apps.sock")
     }
 
-    fn log_file(&self) -> PathBuf {
+    /// The daemon's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("daemon.toml")
+    }
+
+    /// The daemon's process.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn daemon(&self) -> Result<u32> {
+        Ok(self.running.first().context("no daemon")?.id())
+    }
+
+    /// Where [`Lab::log`] comes from.
+    pub fn log_file(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 

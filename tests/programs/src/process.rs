@@ -88,6 +88,11 @@ impl Running {
         Ok(Self(command.spawn().with_context(|| format!("{command:?}"))?))
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Asks it to end, so that it ends its own processes too, and waits until it has.
     ///
     /// # Errors
