@@ -105,7 +105,7 @@ def churn():
     print(f"{many} connections in {took:.1f} s; client, server, daemon: {before} -> {after}")
     for (fds, memory), (fds_now, memory_now) in zip(before, after):
         assert fds_now <= fds + 2, "descriptors"
-        assert memory_now <= memory + 4096, "memory"
+        assert memory_now <= memory + (8 << 10), "memory"
     server.end()
     # On a busy machine some may have been accepted too late.
     assert log_count(": SMC-D\n") >= 2 * many * 0.9, "few were SMC's"
@@ -139,7 +139,8 @@ def stopped():
     after = [size(pid)[1] for pid in (own, daemon)]
     print(f"{sent} bytes to the stopped peer, {rounds} rounds with the other; KiB {before} -> {after}")
     assert 0 < sent < 4 << 20, sent
-    assert all(now <= was + 4096 for was, now in zip(before, after)), "memory"
+    # Rings are filled for the first time.
+    assert all(now <= was + (16 << 10) for was, now in zip(before, after)), "memory"
     os.kill(stops.pid, signal.SIGCONT)
     connection.settimeout(LONG)
     got = 0
