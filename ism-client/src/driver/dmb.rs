@@ -123,6 +123,17 @@ impl Remote {
         Ok(())
     }
 
+    /// Whether its owner can be rung without the fabric.
+    pub fn has_bell(&self) -> bool {
+        self.grant.peer.bell().is_some()
+    }
+
+    /// This process is a child of fork of the one that joined: from now on its device rings bells only, and that of
+    /// a peer that has not been heard yet too. To be called before anything else.
+    pub fn in_child(&self) {
+        self.device.0.in_child.store(true, Ordering::Relaxed);
+    }
+
     /// Tells the owner that it was written: sets its bit, and rings if the owner sleeps. A dead one's owner
     /// is not told.
     ///

@@ -23,7 +23,7 @@ use dmb::Grant;
 pub use dmb::{Dmb, Remote};
 use peer::{Forgotten, Peer};
 
-use crate::bell::Taken;
+use crate::bell::{Bell, Taken};
 use crate::board::{Post, Told};
 use crate::error::{Error, Result};
 use crate::port::{Identity, Port, PortEvent, Wanted};
@@ -81,6 +81,8 @@ pub(crate) struct Inner {
     /// Where peers go that are over and that nobody holds any more.
     forgotten: Arc<Forgotten>,
     gone: AtomicBool,
+    /// This process is a child of the one that joined.
+    in_child: AtomicBool,
 }
 
 #[derive(Default)]
@@ -126,7 +128,9 @@ impl Device {
         let identity = port.identity();
         let (turn, tables, gone) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
         let forgotten = Arc::default();
-        Ok(Self(Arc::new(Inner { port, identity, turn, tables, epoll, forgotten, gone })))
+        let in_child = AtomicBool::new(false);
+        let inner = Inner { port, identity, turn, tables, epoll, forgotten, gone, in_child };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// This member's address.
@@ -470,6 +474,11 @@ impl Inner {
 
     /// Rings for a granted DMB.
     fn ring(&self, peer: &Peer, token: u64) -> Result<()> {
+        if self.in_child.load(Ordering::Relaxed) {
+            // A peer that does not hear has ended, and its TCP connection says so.
+            let _ = peer.bell().is_some_and(Bell::ring_unheard);
+            return Ok(());
+        }
         if peer.bell().is_some_and(|bell| bell.ring()) {
             return Ok(());
         }

@@ -14,7 +14,7 @@
 //! | `real` | the functions that they stand in for |
 //! | `arguments`, `signals`, `descriptor` | pointers, signals and numbers of C |
 //! | `table`, `numbers` | what is known about the program's descriptors, and how they come and go |
-//! | `upgrade` | which connections are looked at: listen, accept, connect |
+//! | `upgrade`, `inherited` | which connections are looked at: listen, accept, connect; and exec |
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
 //! | `alone` | a program that connects to itself |
 //! | `poll`, `epoll`, `bell` | waiting for many |
@@ -47,6 +47,7 @@ mod descriptor;
 mod entry;
 mod epoll;
 mod fallen;
+mod inherited;
 mod minder;
 mod numbers;
 mod poll;

@@ -33,8 +33,10 @@ const GRACE: Duration = Duration::from_millis(5);
 const SERVER_GRACE: Duration = Duration::from_millis(200);
 /// How often handshakes that go on are looked at without a reason.
 const TICK: Duration = Duration::from_millis(10);
-/// What the wake-up's events are known by; connections have larger numbers.
+/// What the wake-up's events are known by, the device's and the children's; connections have larger numbers.
 const WAKE: u64 = 0;
+const DEVICE: u64 = 1;
+const CHILDREN: u64 = 2;
 
 /// This process hands accepted connections to its children.
 static FORKS: AtomicBool = AtomicBool::new(false);
@@ -79,6 +81,8 @@ struct Ward {
     waiting: Vec<(Weak<File>, Instant)>,
     /// Handshakes that go on.
     handshakes: Vec<Weak<File>>,
+    /// The device and the children are looked after.
+    serves: bool,
 }
 
 impl Minder {
@@ -98,9 +102,10 @@ impl Minder {
             stack,
             epoll,
             known: HashMap::new(),
-            next: WAKE + 1,
+            next: CHILDREN + 1,
             waiting: Vec::new(),
             handshakes: Vec::new(),
+            serves: false,
         };
         let thread = thread::Builder::new().name("smc-minder".into()).stack_size(256 << 10);
         let is_over = |ward: &Ward| ward.inbox.over.load(Ordering::Acquire);
@@ -149,6 +154,11 @@ impl Inbox {
 }
 
 impl Minder {
+    /// Has the thread look what there is.
+    pub(crate) fn wake(&self) {
+        self.0.wake();
+    }
+
     /// A thread of the program waits for a handshake whose other end may be in this process.
     pub(crate) fn hurry(&self) {
         self.0.hurry.store(true, Ordering::Release);
@@ -165,20 +175,33 @@ impl Minder {
 impl Ward {
     /// One sleep and what it brought.
     fn turn(&mut self) -> io::Result<()> {
+        self.serve();
         let timeout = self.timeout().and_then(|timeout| timeout.try_into().ok());
         let mut events = [MaybeUninit::uninit(); 64];
-        let found = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
-            Ok((found, _)) => found,
+        let stack = self.stack.clone().filter(|_| self.serves);
+        if !stack.as_ref().is_none_or(Stack::prepare_sleep) {
+            return Ok(());
+        }
+        let slept = epoll::wait(&self.epoll, &mut events, timeout.as_ref());
+        let found = slept.map(|(found, _)| &*found);
+        let has = |data| found.iter().copied().flatten().any(|it| it.data.u64() == data);
+        if let Some(stack) = &stack {
+            stack.wake_up(has(DEVICE));
+        }
+        if let Some(stack) = self.stack.as_ref().filter(|_| has(CHILDREN)) {
+            stack.serve_children();
+        }
+        let found = match found {
+            Ok(found) => found,
             Err(Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         for event in found {
-            let (data, flags) = (event.data.u64(), event.flags);
-            if data == WAKE {
+            match event.data.u64() {
                 // It is read to be unreadable again.
-                let _ = rustix::io::read(&self.inbox.wake, &mut [0u8; 8]);
-            } else {
-                self.event(data, flags);
+                WAKE => drop(rustix::io::read(&self.inbox.wake, &mut [0u8; 8])),
+                DEVICE | CHILDREN => {}
+                data => self.event(data, event.flags),
             }
         }
         self.take_new();
@@ -207,6 +230,28 @@ impl Ward {
             stack.dispatch();
         }
         Ok(())
+    }
+
+    /// Begins or ends to pass signals on to children.
+    fn serve(&mut self) {
+        let Some(stack) = &self.stack else { return };
+        let children = stack.children_fd().filter(|_| !stack.is_gone());
+        match (children, self.serves) {
+            (Some(children), false) => {
+                let fds = [(DEVICE, stack.wake_fd()), (CHILDREN, children)];
+                let added = fds.map(|(data, fd)| {
+                    epoll::add(&self.epoll, fd, EventData::new_u64(data), EventFlags::IN)
+                });
+                // There is no descriptor needed for it, and little memory.
+                self.serves = added.iter().any(Result::is_ok);
+            }
+            (None, true) => {
+                self.serves = false;
+                let _ = epoll::delete(&self.epoll, stack.wake_fd());
+                // The children's fd is in there for ever: it says nothing more until there is another child.
+            }
+            _ => {}
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {

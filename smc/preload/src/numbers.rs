@@ -5,18 +5,33 @@
 //! Invariant: the table is changed before a number can be used for something else, and only by the
 //! process that it belongs to.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use smc_socket::{Birth, Heir};
+
+use crate::minder;
 use crate::settings::SETTINGS;
 use crate::sock::Stage;
 use crate::table::{self, File};
 use crate::{fallen, process, report};
 
+/// Whether this is a child of vfork. It is about to execute a program, and what it does with its descriptors is for
+/// that: what the parent has accepted may be the program's.
+fn is_borrowed() -> bool {
+    let borrowed = process::is_borrowed();
+    if borrowed && process::listens() {
+        minder::has_forked();
+    }
+    borrowed
+}
+
 /// `fd` is about to be closed, or to become something else.
 pub(crate) fn closing(fd: c_int) {
-    if table::is_known(fd) && !process::is_borrowed() {
+    if table::is_known(fd) && !is_borrowed() {
         let Some(file) = table::set(fd, None) else { return };
         match &*file {
             File::Sock(sock) => sock.remove_number(&file, fd),
@@ -47,7 +62,7 @@ pub(crate) fn closing_range(first: c_int, last: c_int) {
 
 /// `copy` is a new descriptor of what `fd` is.
 pub(crate) fn copied(fd: c_int, copy: c_int) {
-    if fd == copy || process::is_borrowed() {
+    if fd == copy || is_borrowed() {
         return;
     }
     if let Some(file) = table::get(fd) {
@@ -70,9 +85,66 @@ pub(crate) fn set_nonblocking(fd: c_int, on: bool) {
     table::with_sock(fd, |_, sock| sock.set_nonblocking(on));
 }
 
+/// What a child that is about to be forked is going to have.
+#[derive(Debug, Default)]
+struct Heritage {
+    birth: Birth,
+    /// By where their files are.
+    heirs: HashMap<*const File, Heir>,
+}
+
+thread_local! {
+    static HERITAGE: RefCell<Option<Heritage>> = const { RefCell::new(None) };
+}
+
+/// How long handshakes may take altogether to end before a fork.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Before a fork, in the thread that forks.
+pub(crate) fn before_fork() {
+    if process::is_borrowed() {
+        return;
+    }
+    let end = Instant::now() + PATIENCE;
+    let mut heritage = Heritage::default();
+    for file in table::known(0, c_int::MAX).filter_map(table::get) {
+        let (place, birth) = (Arc::as_ptr(&file), &mut heritage.birth);
+        if let File::Sock(sock) = &*file
+            && !heritage.heirs.contains_key(&place)
+        {
+            let patience = end.saturating_duration_since(Instant::now());
+            let heir = sock.before_fork(&file, birth, patience);
+            heritage.heirs.extend(heir.map(|heir| (place, heir)));
+        }
+    }
+    let heritage = Some(heritage).filter(|heritage| !heritage.heirs.is_empty());
+    // A thread that ends may have none; its child has nothing then.
+    let _ = HERITAGE.try_with(|place| place.try_borrow_mut().map(|mut place| *place = heritage));
+}
+
+fn take_heritage() -> Option<Heritage> {
+    HERITAGE.try_with(|place| place.try_borrow_mut().ok()?.take()).ok().flatten()
+}
+
+/// After a fork, in the parent.
+pub(crate) fn in_parent() {
+    if process::listens() {
+        minder::has_forked();
+    }
+    if take_heritage().is_some() {
+        process::has_child();
+    }
+}
+
 /// In a child of fork: it has its own view of what the parent had. The parent's is never given back.
 pub(crate) fn after_fork() {
-    process::after_fork();
+    let Heritage { birth, mut heirs } = take_heritage().unwrap_or_default();
+    let inheritance = birth.in_child();
+    let stack = if heirs.is_empty() { None } else { inheritance.stack().ok() };
+    if stack.is_none() {
+        heirs.clear();
+    }
+    process::after_fork(stack);
     report::after_fork();
     fallen::after_fork();
     let mut groups: HashMap<*const File, (Arc<File>, Vec<c_int>)> = HashMap::new();
@@ -81,9 +153,10 @@ pub(crate) fn after_fork() {
             groups.entry(Arc::as_ptr(&file)).or_insert_with(|| (file, Vec::new())).1.push(fd);
         }
     }
-    for (file, fds) in groups.into_values() {
+    for (place, (file, fds)) in groups {
+        let inherited = |tcp| inheritance.socket(heirs.remove(&place)?, tcp);
         let own = match &*file {
-            File::Sock(sock) => fds.first().map(|fd| sock.after_fork(*fd, fds.clone())),
+            File::Sock(sock) => fds.first().map(|fd| sock.after_fork(*fd, fds.clone(), inherited)),
             // What the kernel has of the instance is all that the child has.
             File::Epoll(_) => None,
         };

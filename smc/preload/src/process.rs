@@ -7,10 +7,11 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use ism_client::Device;
 use ism_client::loopback::Loopback;
 use rustix::time::{ClockId, clock_gettime};
 use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked};
@@ -30,14 +31,16 @@ pub(crate) struct Process {
     /// `None` if everything is to be TCP.
     pub(crate) stack: Option<Stack>,
     /// Its device is the daemon's. If not, peers that propose are declined in due form.
-    is_member: bool,
-    minder: Minder,
+    is_member: AtomicBool,
+    /// Not in a child that has nothing but what it inherited.
+    minder: OnceLock<Minder>,
 }
 
 impl Process {
     /// Whether a new one has to be made.
     fn is_over(&self) -> bool {
-        self.stack.as_ref().is_some_and(Stack::is_gone) || (!self.is_member && !has_just_failed())
+        let is_gone = self.stack.as_ref().is_some_and(Stack::is_gone);
+        is_gone || (!self.is_a_member() && !has_just_failed())
     }
 }
 
@@ -82,7 +85,7 @@ pub(crate) fn current() -> Option<Arc<Process>> {
 
 /// The process, if it can reach others.
 fn member() -> Option<Arc<Process>> {
-    current().filter(|process| process.is_member)
+    current().filter(|process| process.is_a_member())
 }
 
 /// The process, if it has a stack already.
@@ -97,67 +100,118 @@ pub(crate) fn standing() -> (Joined, Option<Stack>) {
         return (if failed { Joined::Failed } else { Joined::Untried }, None);
     };
     match &process.stack {
-        Some(stack) if process.is_member && stack.is_gone() => (Joined::Gone, Some(stack.clone())),
-        Some(stack) if process.is_member => (Joined::Member, Some(stack.clone())),
-        Some(_) => (Joined::Failed, None),
+        Some(stack) if process.is_a_member() && stack.is_gone() => {
+            (Joined::Gone, Some(stack.clone()))
+        }
+        Some(stack) if process.is_a_member() => (Joined::Member, Some(stack.clone())),
+        Some(stack) if stack.is_connected() => (Joined::Failed, None),
+        Some(_) => (Joined::Untried, None),
         None => (Joined::Untried, None),
     }
 }
 
 /// Whether this process is no member, and declines what is proposed to it.
 pub(crate) fn is_alone() -> bool {
-    existing().is_some_and(|process| !process.is_member)
+    existing().is_some_and(|process| !process.is_a_member() && !process.is_heir())
 }
 
 fn make() -> Option<Arc<Process>> {
     OWNER.store(std::process::id(), Ordering::Relaxed);
-    let made = signals::blocked(|| -> Result<Process, Box<dyn Error>> {
-        let (stack, is_member) = stack()?;
-        let minder = Minder::start(stack.clone())?;
-        Ok(Process { stack, is_member, minder })
+    let heir = CURRENT.load_full().filter(|process| process.is_heir());
+    let made = signals::blocked(|| match &heir {
+        Some(heir) => heir.grow_up().map(|()| Arc::clone(heir)),
+        None => Process::new().map(Arc::new),
     });
-    let process =
-        Arc::new(made.inspect_err(|error| SETTINGS.say(format_args!("TCP: {error}"))).ok()?);
+    let process = made.inspect_err(|error| SETTINGS.say(format_args!("TCP: {error}"))).ok()?;
     CURRENT.store(Some(Arc::clone(&process)));
     report::begin();
     Some(process)
 }
 
-/// The stack over the daemon's device, or over one of this process's own, on whose fabric nobody else is.
-fn stack() -> Result<(Option<Stack>, bool), Box<dyn Error>> {
-    if SETTINGS.forced_tcp {
-        return Ok((None, true));
+impl Process {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let (stack, is_member) = match device() {
+            None => (None, true),
+            Some(Ok(device)) => (Some(Stack::new(device, &config())?), true),
+            Some(Err(())) => (Some(Stack::new(nobodys_device()?, &config())?), false),
+        };
+        let minder = OnceLock::from(Minder::start(stack.clone())?);
+        Ok(Self { stack, is_member: AtomicBool::new(is_member), minder })
     }
-    let joined = ism_client::vhost::join(&SETTINGS.socket).inspect_err(|error| {
+
+    /// Whether its device is the daemon's.
+    fn is_a_member(&self) -> bool {
+        self.is_member.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is a child that has nothing but what it inherited.
+    fn is_heir(&self) -> bool {
+        self.stack.as_ref().is_some_and(|stack| !stack.is_connected())
+    }
+
+    /// A child gets a device of its own.
+    fn grow_up(&self) -> Result<(), Box<dyn Error>> {
+        let Some(stack) = &self.stack else { return Ok(()) };
+        let (device, is_member) = match device() {
+            Some(Ok(device)) => (device, true),
+            _ => (nobodys_device()?, false),
+        };
+        stack.connect(device, &config())?;
+        let _ = self.minder.set(Minder::start(Some(stack.clone()))?);
+        self.is_member.store(is_member, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// How this process's stacks are.
+fn config() -> Config {
+    Config { spin: SETTINGS.spin, ..Config::default() }
+}
+
+/// The daemon's device; `None`: everything is to be TCP.
+fn device() -> Option<Result<Device, ()>> {
+    if SETTINGS.forced_tcp {
+        return None;
+    }
+    let joined = ism_client::vhost::join(&SETTINGS.socket).map_err(|error| {
         let socket = SETTINGS.socket.display();
         SETTINGS.say(format_args!("no device at {socket}, so TCP: {error}"));
         FAILED.store(milliseconds().max(1), Ordering::Relaxed);
     });
-    let is_member = joined.is_ok();
-    let device = joined.or_else(|_| Loopback::new(NOBODYS)?.join([0x5a; 16]))?;
-    Ok((Some(Stack::new(device, &Config { spin: SETTINGS.spin, ..Config::default() })?), is_member))
+    Some(joined)
+}
+
+/// A device of this process's own, on whose fabric nobody else is: what peers propose is declined in due form.
+fn nobodys_device() -> Result<Device, Box<dyn Error>> {
+    Ok(Loopback::new(NOBODYS)?.join([0x5a; 16])?)
+}
+
+/// Calls the thread that minds handshakes and children.
+fn minder(call: impl FnOnce(&Minder)) {
+    if let Some(process) = existing() {
+        let _ = process.minder.get().map(call);
+    }
+}
+
+/// There is a child, which may have connections of this process's.
+pub(crate) fn has_child() {
+    minder(Minder::wake);
 }
 
 /// Has somebody go on with a handshake that the program does not ask about, and look after a
 /// connection that it waits for among others; `now`, or only if it is still not asked about soon.
 pub(crate) fn mind(file: &Arc<File>, now: bool) {
-    if let Some(process) = existing() {
-        process.minder.add(file, now);
-    }
+    minder(|minder| minder.add(file, now));
 }
 
 /// A thread of the program waits for a handshake whose other end may be in this process.
 pub(crate) fn hurry() {
-    if let Some(process) = existing() {
-        process.minder.hurry();
-    }
+    minder(Minder::hurry);
 }
 
 /// Has somebody finish the handshake of a connection that the program has closed.
 pub(crate) fn mind_closed(file: &Arc<File>) {
-    if let Some(process) = existing() {
-        process.minder.keep(file);
-    }
+    minder(|minder| minder.keep(file));
 }
 
 // Discovery
@@ -209,6 +263,11 @@ pub(crate) fn why_not(fd: impl AsFd) -> u32 {
     }
 }
 
+/// The program has a listener that was marked by the one that executed it.
+pub(crate) fn has_listener() {
+    LISTENS.store(true, Ordering::Relaxed);
+}
+
 /// Whether what is accepted may speak SMC.
 pub(crate) fn listens() -> bool {
     LISTENS.load(Ordering::Relaxed)
@@ -227,12 +286,16 @@ pub(crate) fn is_borrowed() -> bool {
     owner != 0 && owner != std::process::id()
 }
 
-/// In a child of fork: it has nothing yet. What the parent had is not given back: it is the parent's.
-pub(crate) fn after_fork() {
+/// In a child of fork: it has what it inherited. What the parent had is not given back: it is the parent's.
+pub(crate) fn after_fork(inherited: Option<Stack>) {
     OWNER.store(std::process::id(), Ordering::Relaxed);
     MAKING.store(false, Ordering::Relaxed);
     FAILED.store(0, Ordering::Relaxed);
-    std::mem::forget(CURRENT.swap(None));
+    let heir = inherited.map(|stack| {
+        let (is_member, minder) = (AtomicBool::new(false), OnceLock::new());
+        Arc::new(Process { stack: Some(stack), is_member, minder })
+    });
+    std::mem::forget(CURRENT.swap(heir));
 }
 
 /// At the start of the program.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smc_proto::handshake::reason::Failure;
 use smc_snapshot::reason;
-use smc_socket::{Handshake, LateWord, Role, Socket};
+use smc_socket::{Birth, Handshake, Heir, LateWord, Role, Socket, Tcp};
 
 pub(crate) use calls::Answer;
 pub(crate) use watch::Watcher;
@@ -432,16 +432,50 @@ impl Sock {
         Ok(())
     }
 
+    /// Before a fork: what the child is going to have of this connection if it is in use. One whose handshake
+    /// goes on gets `patience` to end it.
+    pub(crate) fn before_fork(
+        &self,
+        file: &Arc<File>,
+        birth: &mut Birth,
+        patience: Duration,
+    ) -> Option<Heir> {
+        if self.stage() == Stage::Handshake && !self.is_closed() {
+            // It fails if it takes longer.
+            let _ = self.finish(file, Some(patience));
+        }
+        birth.share(self.smc()?)
+    }
+
     /// What a child of fork has of this connection, at the descriptors `fds`. No lock is taken: another
     /// thread of the parent may have held it.
-    pub(crate) fn after_fork(&self, fd: c_int, fds: Vec<c_int>) -> Self {
+    pub(crate) fn after_fork(
+        &self,
+        fd: c_int,
+        fds: Vec<c_int>,
+        inherited: impl FnOnce(Box<dyn Tcp>) -> Option<Arc<Socket>>,
+    ) -> Self {
+        let number = Number::new(fd);
+        let engine = inherited(Box::new(number.clone()));
         // A handshake that nobody has begun is whosoever comes first.
         let stage = match self.stage() {
             stage @ (Stage::Connecting | Stage::Fresh | Stage::Late) => stage,
             stage @ (Stage::Tcp | Stage::Ended) => stage,
+            Stage::Smc if engine.is_some() => Stage::Smc,
             Stage::Handshake | Stage::Smc | Stage::Broken => Stage::Broken,
         };
         let mut child = Self::new(fd, self.role, stage, self.is_nonblocking());
+        child.number = number;
+        if let Some(engine) = engine {
+            child.engine = OnceLock::from(engine);
+        }
+        for (own, parents) in child.timeouts.iter().zip(&self.timeouts) {
+            own.store(parents.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        child.low_water = AtomicU32::new(self.low_water.load(Ordering::Relaxed));
+        for (own, parents) in [(&child.is_shut, &self.is_shut), (&child.was_vain, &self.was_vain)] {
+            own.store(parents.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
         child.numbers = Mutex::new(fds);
         child.late = self.late_of_child().map_or_else(OnceLock::new, OnceLock::from);
         child

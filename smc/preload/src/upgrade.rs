@@ -20,7 +20,8 @@ use crate::process;
 use crate::sock::{Sock, Stage, is_nonblocking};
 use crate::table::{self, File};
 
-fn is_tcp(fd: c_int) -> bool {
+/// Whether a descriptor is a TCP socket.
+pub(crate) fn is_tcp(fd: c_int) -> bool {
     sockopt::socket_protocol(borrow(fd)).is_ok_and(|it| it == Some(ipproto::TCP))
 }
 
@@ -76,6 +77,19 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
         None => reason::LATE,
     };
     fallen::connection(fd, Role::Server, why.into());
+}
+
+/// `fd` was accepted, and not used, by the program that executed this one.
+pub(crate) fn inherited(fd: c_int) -> Arc<File> {
+    watch(fd, Sock::new(fd, Role::Server, Stage::Fresh, is_nonblocking(fd)))
+}
+
+/// `fd` is a further descriptor of it.
+pub(crate) fn inherited_again(fd: c_int, file: &Arc<File>) {
+    if let File::Sock(sock) = &**file {
+        sock.add_number(fd);
+        table::set(fd, Some(Arc::clone(file)));
+    }
 }
 
 /// connect(2) to an address, if it is one of IP.

@@ -11,6 +11,8 @@
 //! | [`view`] | a part of a mapping: copies in and out, zeroing, atomic words |
 //! | [`ring`] | a DMB's ring: copies that go on at its start |
 //! | [`area`] | the CDC area before the ring: both cursors, and who looks |
+//! | [`lock`] | a lock between processes, which outlives its holders |
+//! | [`kept`] | a value that a process and its children change under that lock |
 //! | [`signal_page`] | one direction of a pair's signals: who was written, and must the bell be rung |
 //!
 //! # A message from one process to another
@@ -26,6 +28,10 @@
 
 pub mod area;
 #[cfg(not(loom))]
+pub mod kept;
+#[cfg(not(loom))]
+pub mod lock;
+#[cfg(not(loom))]
 pub mod mapping;
 #[cfg(not(loom))]
 pub mod ring;
@@ -35,6 +41,8 @@ pub mod sync;
 pub mod view;
 
 pub use area::{Area, AreaWords};
+#[cfg(not(loom))]
+pub use kept::{Kept, Place, Places, Plain};
 #[cfg(not(loom))]
 pub use mapping::{MapError, Mapping, memory_file};
 #[cfg(not(loom))]

@@ -91,6 +91,23 @@ impl Mapping {
         let base = base.ok_or_else(|| system(rustix::io::Errno::NOMEM))?;
         Ok(Self { base, len })
     }
+
+    /// Maps `len` zero bytes of no file, readable, writable, and shared with children of fork.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn anonymous(len: usize) -> Result<Self, MapError> {
+        let system = |error: rustix::io::Errno| MapError::System { len, source: error.into() };
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // Memory is taken page by page, when it is first written.
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: the kernel chooses a place that nothing is mapped at.
+        let mapped =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, access, flags) };
+        let base = NonNull::new(mapped.map_err(system)?.cast::<u8>());
+        let base = base.ok_or_else(|| system(rustix::io::Errno::NOMEM))?;
+        Ok(Self { base, len })
+    }
 }
 
 // SAFETY: the mapping belongs to the value and to no thread.
@@ -98,7 +115,7 @@ unsafe impl Send for Mapping {}
 // SAFETY: a shared reference gives its place and length only.
 unsafe impl Sync for Mapping {}
 
-// SAFETY: `new` mapped these bytes readable and writable, `drop` unmaps them, and nothing between
+// SAFETY: `new` or `anonymous` mapped these bytes readable and writable, `drop` unmaps them, and nothing between
 // changes the mapping; no reference to them is ever made.
 unsafe impl Memory for Mapping {
     fn base(&self) -> NonNull<u8> {
@@ -112,7 +129,7 @@ unsafe impl Memory for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is what `new` mapped; every `View` of it holds this value, so none is left.
+        // SAFETY: the range is what `new` or `anonymous` mapped; every `View` of it holds this value, so none is left.
         // A failure leaks address space only.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
     }

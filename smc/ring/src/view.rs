@@ -193,7 +193,12 @@ impl View {
 
     /// Checks that `len` bytes from `at` are inside, and aligned.
     #[inline]
-    fn place(&self, at: usize, len: usize, align: usize) -> Result<NonNull<u8>, OutOfBounds> {
+    pub(crate) fn place(
+        &self,
+        at: usize,
+        len: usize,
+        align: usize,
+    ) -> Result<NonNull<u8>, OutOfBounds> {
         let outside = OutOfBounds { at, len, size: self.len };
         if at.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(outside);

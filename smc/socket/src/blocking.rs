@@ -54,7 +54,7 @@ impl Socket {
                 Err(error) => return partial(sent, error),
             }
             let waiting = waiting.get_or_insert_with(|| Waiting::begin(channel, timeout));
-            match self.go_on(channel, waiting, seen, &mut Inner::may_send) {
+            match self.go_on(channel, waiting, seen, &mut |inner| inner.may_send()) {
                 Ok(true) => {}
                 Ok(false) => return partial(sent, error::would_block()),
                 Err(error) => return partial(sent, error),
@@ -115,7 +115,7 @@ impl Socket {
         channel: &Channel,
         waiting: &mut Waiting<'_>,
         seen: Option<(u64, u64)>,
-        may: &mut dyn FnMut(&mut Inner) -> bool,
+        may: &mut dyn FnMut(&mut Inner<'_>) -> bool,
     ) -> io::Result<bool> {
         match seen {
             // Something was moved, and more may be there by now.
@@ -149,7 +149,7 @@ fn is_blocked(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-impl Inner {
+impl Inner<'_> {
     /// If nothing could be done: watches. What changes are compared with.
     fn watch_if_blocked(&mut self, result: &io::Result<usize>) -> Option<(u64, u64)> {
         result.as_ref().is_err_and(is_blocked).then(|| self.watch())
@@ -163,8 +163,8 @@ impl Inner {
     /// Bytes after which a receive is content. Bytes that are only peeked at stay in the ring, so there
     /// can be no more.
     fn target(&self, room: usize, all: bool, peek: bool) -> usize {
-        let target = if all { room } else { room.min(self.low_water as usize) };
-        if peek { target.min(self.ring.len()) } else { target }
+        let target = if all { room } else { room.min(self.common.low_water as usize) };
+        if peek { target.min(self.channel.ring.len()) } else { target }
     }
 
     /// Whether a receive would go on: there are so many bytes, or there will be no more.

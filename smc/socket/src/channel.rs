@@ -5,7 +5,8 @@
 //! Invariant: every wish of the machine is carried out before the lock is given back, except what
 //! concerns others than the two DMBs; that is left in [`Effects`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ism_client::Remote;
@@ -14,57 +15,75 @@ use smc_proto::endpoint::Established;
 use smc_proto::smcd::dmb::PeerElement;
 use smc_proto::stats::Technology;
 use smc_ring::area::AreaView;
-use smc_ring::{Area, OutOfBounds, Ring, View};
+use smc_ring::{Area, Kept, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
+use crate::family::{Seat, owner};
 use crate::spin::{Look, Spin};
+use crate::state::{Common, State};
 use crate::tally::Tally;
 use crate::wakeup::Wakeup;
 
 /// An established connection.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    inner: Mutex<Inner>,
-    /// Ours, to be looked at without the lock.
+    kept: Kept<State, Local>,
+    /// Where the state is.
+    seat: Seat,
+    /// Ours, which the peer writes; it is looked at without the lock.
     area: Area<AreaView>,
+    pub(crate) ring: Ring,
+    /// The peer was gone when it was established.
+    is_orphan: bool,
     pub(crate) spin: Spin,
     /// What the handshake settled.
     pub(crate) established: Established,
 }
 
-/// What the lock protects.
+/// What the lock protects, as who has it sees it.
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) conn: Connection,
-    /// Ours, which the peer writes.
-    area: Area<AreaView>,
-    pub(crate) ring: Ring,
-    /// The peer's, which we write; until the release.
-    pub(crate) far: Option<Far>,
-    /// The halves of our area that the machine has been told.
-    seen: (u64, u64),
-    /// The peer is dead: its area says nothing any more.
-    peer_dead: bool,
-    /// Our area says that we look by ourselves.
-    watched: bool,
+pub(crate) struct Inner<'a> {
+    pub(crate) conn: &'a mut Connection,
+    pub(crate) common: &'a mut Common,
+    pub(crate) local: &'a mut Local,
+    pub(crate) channel: &'a Channel,
+}
+
+/// This process's part.
+#[derive(Debug, Default)]
+pub(crate) struct Local {
     /// It is in somebody's epoll set, so it is never watched.
     pub(crate) polled: bool,
     /// Threads that sleep until something happens here.
     sleepers: Vec<Arc<Wakeup>>,
-    /// Directions that the machine has shut down in TCP.
-    tcp_shut: (bool, bool),
-    /// SO_RCVLOWAT, at least 1.
-    pub(crate) low_water: u32,
+    /// The events that this process has heard of.
+    events: u32,
+    /// This process was told of the release.
+    released: bool,
     effects: Effects,
     pub(crate) tally: Tally,
+    /// The peer's DMB, which we write; until the release.
+    far: Option<Far>,
 }
 
 /// The peer's DMB.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Far {
     area: Area<AreaView>,
     pub(crate) ring: Ring,
     remote: Arc<Remote>,
+}
+
+/// A connection that a child is going to have. Made before the fork, under the connection's lock, so that nothing
+/// is half changed in the child's copy.
+#[derive(Debug)]
+pub(crate) struct Share {
+    kept: Kept<State, Local>,
+    place: (u32, smc_ring::Place<State>),
+    area: Area<AreaView>,
+    ring: Ring,
+    established: Established,
+    spin: Duration,
 }
 
 /// What has to be done without the lock.
@@ -76,6 +95,8 @@ pub(crate) struct Effects {
     pub(crate) reset_tcp: bool,
     /// Nobody touches the rings any more.
     pub(crate) release: bool,
+    /// The events were found here first.
+    pub(crate) fresh: bool,
 }
 
 impl Channel {
@@ -88,6 +109,7 @@ impl Channel {
         peer: PeerElement,
         own: &View,
         remote: Option<Arc<Remote>>,
+        seat: Seat,
         spin: Duration,
     ) -> Result<Self, OutOfBounds> {
         let size = established.receive.size.bytes() as usize;
@@ -97,38 +119,76 @@ impl Channel {
             let theirs = remote.memory().part(peer.cdc_offset() as usize, peer_size)?;
             Ok(Far { area: Area::of(&theirs)?, ring: Ring::of(&theirs)?, remote })
         };
-        let area = Area::of(&own)?;
-        let inner = Inner {
-            conn: Connection::new(&established.params),
-            area: area.clone(),
-            ring: Ring::of(&own)?,
-            far: remote.map(far).transpose()?,
-            seen: (0, 0),
-            peer_dead: false,
-            watched: false,
-            polled: false,
-            sleepers: Vec::new(),
-            tcp_shut: (false, false),
-            low_water: 1,
-            effects: Effects::default(),
-            tally: Tally::default(),
-        };
-        Ok(Self { inner: Mutex::new(inner), area, spin: Spin::new(spin), established })
+        let (area, ring) = (Area::of(&own)?, Ring::of(&own)?);
+        let far = remote.map(far).transpose()?;
+        let state = State::new(&established.params);
+        let is_orphan = far.is_none();
+        let local = Local { far, ..Local::default() };
+        let kept = Kept::new(seat.place.clone(), owner(seat.process()), state, local);
+        Ok(Self { kept, seat, area, ring, is_orphan, spin: Spin::new(spin), established })
     }
 
     /// Runs `act` with the connection. Its effects are the caller's to carry out.
-    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> (R, Effects) {
-        let mut inner = self.lock();
-        let result = act(&mut inner);
-        let effects = std::mem::take(&mut inner.effects);
-        if !effects.news.is_empty() {
-            inner.sleepers.iter().for_each(|sleeper| sleeper.wake());
+    #[inline]
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner<'_>) -> R) -> (R, Effects) {
+        let orphaned = Cell::new(false);
+        let anew = || {
+            orphaned.set(true);
+            State::aborted(&self.established.params)
+        };
+        let mut guard = self.kept.lock(|owner| self.seat.family().is_over(owner), anew);
+        let (State { conn, common }, local) = guard.parts();
+        let mut inner = Inner { conn, common, local, channel: self };
+        if orphaned.get() {
+            inner.pump();
         }
+        let result = act(&mut inner);
+        let effects = inner.take_effects();
         (result, effects)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What a child is going to have, which holds the connection from now on; `None` if it cannot have it.
+    pub(crate) fn share(&self, child: u32) -> Option<Share> {
+        // A thread that this fork has interrupted may have the lock.
+        let mut guard = self.kept.try_lock()?;
+        let (State { conn, common }, local) = guard.parts();
+        let far = match &local.far {
+            // In the child nobody rings by way of the fabric.
+            Some(far) if !far.remote.has_bell() => return None,
+            far => far.clone(),
+        };
+        let place = self.seat.for_child(child)?;
+        let own = Local { events: common.events, far, ..Local::default() };
+        let kept = self.kept.share(owner(child), own);
+        // Each signal is for both now.
+        Inner { conn, common, local, channel: self }.unwatch();
+        let (area, ring) = (self.area.clone(), self.ring.clone());
+        let (established, spin) = (self.established.clone(), self.spin.cap());
+        Some(Share { kept, place, area, ring, established, spin })
+    }
+
+    /// In the child.
+    pub(crate) fn inherit(share: Share, family: &Arc<crate::family::Family>, process: u32) -> Self {
+        let Share { kept, place, area, ring, established, spin } = share;
+        let seat = Seat::of_child(family, process, place);
+        let spin = Spin::new(spin);
+        let channel = Self { kept, seat, area, ring, is_orphan: false, spin, established };
+        channel.with(|inner| {
+            if let Some(far) = &inner.local.far {
+                far.remote.in_child();
+            }
+        });
+        channel
+    }
+
+    /// Who has it.
+    pub(crate) fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// Whether the peer was gone when it was established.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.is_orphan
     }
 }
 
@@ -139,16 +199,38 @@ impl Look for Channel {
     }
 }
 
-impl Inner {
+impl Inner<'_> {
+    /// What has to be done, and wakes who sleeps for it. A process also hears of what another has found.
+    #[inline]
+    fn take_effects(&mut self) -> Effects {
+        let mut effects = std::mem::take(&mut self.local.effects);
+        if self.local.events != self.common.events {
+            effects.news |= self.conn.readiness();
+        } else if !effects.news.is_empty() {
+            self.common.events = self.common.events.wrapping_add(1);
+            effects.fresh = !self.channel.seat.is_alone();
+        }
+        self.local.events = self.common.events;
+        if self.common.released && !self.local.released {
+            self.local.released = true;
+            self.local.far = None;
+            effects.release = true;
+        }
+        if !effects.news.is_empty() {
+            self.local.sleepers.iter().for_each(|sleeper| sleeper.wake());
+        }
+        effects
+    }
+
     /// Tells the machine what our area says now.
     #[inline]
     pub(crate) fn look(&mut self) {
-        if self.peer_dead {
+        if self.common.peer_dead {
             return;
         }
-        let halves = self.area.read();
-        if halves != self.seen {
-            self.seen = halves;
+        let halves = self.channel.area.read();
+        if halves != self.common.seen {
+            self.common.seen = halves;
             self.conn.handle_cdc_smcd(halves.0, halves.1);
             self.pump();
         }
@@ -160,23 +242,29 @@ impl Inner {
         while let Some(wish) = self.conn.poll_wish() {
             match wish {
                 Wish::PublishSmcd(area) => self.publish(&area),
-                Wish::Wake(news) => self.effects.news |= news,
+                Wish::Wake(news) => self.local.effects.news |= news,
                 Wish::FetchUrgent { at } => self.fetch_urgent(at),
                 Wish::ShutdownTcp(how) => self.shut_tcp(how),
-                Wish::AbortTcp => self.effects.reset_tcp = true,
-                Wish::Release => {
-                    self.far = None;
-                    self.effects.release = true;
+                Wish::AbortTcp => {
+                    self.common.tcp_ended = true;
+                    self.local.effects.reset_tcp = true;
                 }
+                Wish::Release => self.common.released = true,
                 // A mapped sender copies nothing, and there is no SMC-R here.
                 Wish::Write(_) | Wish::PublishSmcr(..) => {}
             }
         }
     }
 
+    /// The peer's DMB, which may be another connection's after the release.
+    #[inline]
+    pub(crate) fn far(&self) -> Option<&'_ Far> {
+        self.local.far.as_ref().filter(|_| !self.common.released)
+    }
+
     #[inline]
     fn publish(&mut self, area: &Smcd) {
-        let Some(far) = &self.far else { return };
+        let Some(far) = self.far() else { return };
         let (prod, cons) = area.to_halves();
         if far.area.publish(prod, cons) && far.remote.signal().is_err() {
             self.conn.handle_gone(Gone::Unreachable);
@@ -187,7 +275,7 @@ impl Inner {
     fn fetch_urgent(&mut self, at: u32) {
         let mut byte = [0];
         // The machine names a place in the ring.
-        let _ = self.ring.read(at as usize, &mut byte);
+        let _ = self.channel.ring.read(at as usize, &mut byte);
         self.conn.handle_urgent_byte(byte[0]);
     }
 
@@ -195,14 +283,16 @@ impl Inner {
     /// a process is seen, and CDC says the rest.
     #[cold]
     fn shut_tcp(&mut self, how: How) {
-        self.tcp_shut.0 |= how != How::Write;
-        self.tcp_shut.1 |= how != How::Read;
-        self.effects.shut_tcp |= self.tcp_shut == (true, true);
+        self.common.tcp_shut.0 |= how != How::Write;
+        self.common.tcp_shut.1 |= how != How::Read;
+        let both = self.common.tcp_shut == (true, true);
+        self.common.tcp_ended |= both;
+        self.local.effects.shut_tcp |= both;
     }
 
     /// Runs a command of the machine and its wishes.
     pub(crate) fn command<R>(&mut self, act: impl FnOnce(&mut Connection) -> R) -> R {
-        let result = act(&mut self.conn);
+        let result = act(self.conn);
         self.pump();
         result
     }
@@ -210,7 +300,7 @@ impl Inner {
     /// What the application can do without waiting, SO_RCVLOWAT counted in.
     pub(crate) fn readiness(&self) -> Ready {
         let ready = self.conn.readiness();
-        let few = self.conn.unread() < self.low_water;
+        let few = self.conn.unread() < self.common.low_water;
         if !few || self.conn.is_read_shut() || self.conn.error().is_some() {
             return ready;
         }
@@ -226,10 +316,10 @@ impl Inner {
     pub(crate) fn peer_died(&mut self, reset: bool) {
         self.look();
         let info = self.conn.info();
-        if self.peer_dead || self.peer_is_over() {
+        if self.common.peer_dead || self.peer_is_over() {
             return;
         }
-        self.peer_dead = true;
+        self.common.peer_dead = true;
         let unread = self.conn.peer_free() < info.peer_ring;
         let end = if reset || unread { ConnectionState::ABORTED } else { ConnectionState::CLOSED };
         let last = Smcd {
@@ -245,14 +335,14 @@ impl Inner {
     /// What was counted so far.
     #[cold]
     pub(crate) fn counted(&mut self) -> Technology {
-        self.tally.sum(&mut self.conn).clone()
+        self.local.tally.sum(self.conn).clone()
     }
 
     /// Whether one side did not close in order, so that the DMBs must not be used again.
     pub(crate) fn is_broken(&self) -> bool {
         let info = self.conn.info();
         let aborted = info.rx_state | info.tx_state;
-        self.peer_dead || aborted.contains(ConnectionState::ABORTED)
+        self.common.peer_dead || aborted.contains(ConnectionState::ABORTED)
     }
 
     /// Whether the peer has closed or aborted, or it was said for it.
@@ -268,33 +358,34 @@ impl Inner {
 
     /// From now on nobody needs to signal: a thread looks by itself. What it compares with.
     pub(crate) fn watch(&mut self) -> (u64, u64) {
-        if !self.watched && !self.polled && self.sleepers.is_empty() {
-            self.area.watch();
-            self.watched = true;
+        let alone = || self.channel.seat.is_alone();
+        if !self.common.watched && !self.local.polled && self.local.sleepers.is_empty() && alone() {
+            self.channel.area.watch();
+            self.common.watched = true;
         }
-        self.seen
+        self.common.seen
     }
 
     /// From now on every change is signalled, but those that were made before: look.
     pub(crate) fn unwatch(&mut self) {
-        if self.watched {
-            self.watched = false;
-            self.area.unwatch();
+        if self.common.watched {
+            self.common.watched = false;
+            self.channel.area.unwatch();
         }
         self.look();
     }
 
     /// A thread is going to sleep until something happens here.
     pub(crate) fn add_sleeper(&mut self, sleeper: &Arc<Wakeup>) {
-        self.sleepers.push(Arc::clone(sleeper));
+        self.local.sleepers.push(Arc::clone(sleeper));
         self.unwatch();
     }
 
     /// It sleeps no more.
     pub(crate) fn remove_sleeper(&mut self, sleeper: &Arc<Wakeup>) {
-        let at = self.sleepers.iter().position(|it| Arc::ptr_eq(it, sleeper));
+        let at = self.local.sleepers.iter().position(|it| Arc::ptr_eq(it, sleeper));
         if let Some(at) = at {
-            self.sleepers.swap_remove(at);
+            self.local.sleepers.swap_remove(at);
         }
     }
 }

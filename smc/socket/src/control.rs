@@ -24,6 +24,7 @@ use smc_wire::id::{Chid, DmbToken, IsmGid};
 
 use crate::channel::Channel;
 use crate::config::Config;
+use crate::family::Family;
 use crate::late::LateWord;
 use crate::shared::{Outcome, Shared};
 use crate::table::Table;
@@ -46,6 +47,7 @@ pub(crate) struct Control {
     remotes: HashMap<DmbToken, Arc<Remote>>,
     /// Peers that memory can be shared with.
     reached: HashSet<ism_abi::Gid>,
+    family: Arc<Family>,
     spin: std::time::Duration,
     /// What connections counted that are over.
     pub(crate) closed: Technology,
@@ -89,6 +91,7 @@ impl Control {
         mut endpoint: Endpoint,
         device: Device,
         table: Arc<Table>,
+        family: Arc<Family>,
         config: &Config,
     ) -> Self {
         let limits = device.limits();
@@ -109,7 +112,19 @@ impl Control {
         let bytes = config.crowded_buffer.min(config.receive_buffer);
         let (spin, crowd) = (config.spin, (config.few, bytes));
         let closed = Technology::default();
-        Self { endpoint, device, sockets, table, own, remotes, reached, spin, crowd, closed }
+        Self {
+            endpoint,
+            device,
+            sockets,
+            table,
+            own,
+            remotes,
+            reached,
+            family,
+            spin,
+            crowd,
+            closed,
+        }
     }
 
     /// Makes a socket known.
@@ -374,6 +389,11 @@ impl Control {
         all.filter(|socket| socket.outcome().is_none()).cloned().collect()
     }
 
+    /// Sockets that are connections.
+    pub(crate) fn connections(&self) -> Vec<Arc<Shared>> {
+        self.sockets.values().filter(|socket| socket.channel().is_some()).cloned().collect()
+    }
+
     fn settle(&mut self, conn: ConnId, outcome: Outcome, later: &mut Vec<Later>) {
         if let Some(socket) = self.sockets.remove(&conn) {
             socket.settle(outcome);
@@ -404,7 +424,8 @@ impl Control {
         let peer = *established.path.element()?;
         let remote = self.remotes.get(&peer.token()).cloned();
         let own = self.own.get(&established.receive.id)?;
-        Channel::new(established, peer, own.dmb.memory(), remote, self.spin).ok()
+        let seat = self.family.seat()?;
+        Channel::new(established, peer, own.dmb.memory(), remote, seat, self.spin).ok()
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ism_client::board::Told;
 use ism_client::{Device, Event};
 use smc_proto::Instant;
-use smc_proto::conn::{Gone, Ready};
+use smc_proto::conn::{Gone, LINGER, Ready};
 use smc_proto::group::Fate;
 use smc_proto::stats::{Stats, Technology};
 use smc_wire::cdc::Cursor;
@@ -22,7 +22,9 @@ use smc_wire::id::DmbToken;
 use crate::channel::Inner;
 use crate::clock;
 use crate::control::{Control, Later};
-use crate::shared::{Outcome, Shared};
+use crate::family::Family;
+use crate::hub::{Hub, News};
+use crate::shared::{Due, Outcome, Shared};
 use crate::table::Table;
 use crate::tcp::Standing;
 
@@ -46,6 +48,9 @@ pub(crate) struct Core {
     /// When the time matters next, in nanoseconds; `u64::MAX` for never.
     timer: AtomicU64,
     device_gone: AtomicBool,
+    family: Arc<Family>,
+    /// For children, when there is one.
+    hub: OnceLock<Option<Hub>>,
     /// Who is told of entries of the board.
     pub(crate) board: OnceLock<Reader>,
 }
@@ -58,6 +63,7 @@ impl Core {
         device: Device,
         control: Control,
         table: Arc<Table>,
+        family: Arc<Family>,
         handshake_spin: Duration,
     ) -> Self {
         Self {
@@ -70,6 +76,8 @@ impl Core {
             doomed: Mutex::default(),
             timer: AtomicU64::new(u64::MAX),
             device_gone: AtomicBool::new(false),
+            family,
+            hub: OnceLock::new(),
             board: OnceLock::new(),
         }
     }
@@ -113,8 +121,8 @@ impl Core {
         match later {
             Later::Settled(socket) => {
                 // The peer may have written before anybody knew whose the signal was.
-                let release = socket.observed();
-                self.release_if(release, &socket);
+                let due = socket.observed();
+                self.follow(due, &socket);
                 if socket.is_orphan() {
                     self.ask_tcp(&socket);
                 }
@@ -124,9 +132,9 @@ impl Core {
             Later::Abort { socket, tell_peer: true } => self.abort(&socket, Gone::Group),
             Later::Abort { socket, tell_peer: false } => {
                 // Its last word may not have been signalled.
-                let release = socket.look();
-                self.release_if(release, &socket);
-                if self.is_gone() || socket.is_closed() {
+                let due = socket.look();
+                self.follow(due, &socket);
+                if self.is_gone() || socket.is_left() {
                     return self.abort(&socket, Gone::Unreachable);
                 }
                 self.judge(now.after(TCP_END), socket);
@@ -141,7 +149,10 @@ impl Core {
         if socket.peer_is_over() {
             return;
         }
-        if socket.tcp_is_over() || deadline <= clock::now() {
+        if deadline <= clock::now() && socket.is_closed() {
+            // A child has it, and TCP's word is with the child.
+            self.tcp_stands(&socket, Standing::Closed);
+        } else if socket.tcp_is_over() || deadline <= clock::now() {
             self.abort(&socket, Gone::Unreachable);
         } else {
             self.doomed().push((deadline, socket));
@@ -151,7 +162,7 @@ impl Core {
     fn abort(&self, socket: &Arc<Shared>, why: Gone) {
         let Some(channel) = socket.channel() else { return };
         let gone = socket.act(channel, |inner| inner.command(|conn| conn.handle_gone(why)));
-        self.release_if(gone.1, socket);
+        self.follow(gone.1, socket);
     }
 
     /// Gives back what a connection had.
@@ -160,7 +171,8 @@ impl Core {
         let (mut written, mut fate) = (Cursor::START, Fate::Discard);
         let mut counted = Technology::default();
         if let Some(channel) = socket.channel() {
-            let look = |inner: &mut Inner| (inner.conn.info(), inner.is_broken(), inner.counted());
+            let look =
+                |inner: &mut Inner<'_>| (inner.conn.info(), inner.is_broken(), inner.counted());
             let (info, error, sum) = channel.with(look).0;
             written = info.rx_prod;
             fate = if error { Fate::Discard } else { Fate::Reuse };
@@ -173,9 +185,13 @@ impl Core {
         });
     }
 
-    pub(crate) fn release_if(&self, due: bool, socket: &Arc<Shared>) {
-        if due {
+    /// What follows from an act on a connection.
+    pub(crate) fn follow(&self, due: Due, socket: &Arc<Shared>) {
+        if due.release {
             self.release(socket);
+        }
+        if due.news {
+            self.tell_others(socket);
         }
     }
 
@@ -198,14 +214,83 @@ impl Core {
 
     /// Asks TCP how it stands.
     pub(crate) fn ask_tcp(&self, socket: &Arc<Shared>) {
-        let release = socket.ask_tcp();
-        self.release_if(release, socket);
+        let due = socket.ask_tcp();
+        self.follow(due, socket);
     }
 
     /// TCP stands so.
     pub(crate) fn tcp_stands(&self, socket: &Arc<Shared>, standing: Standing) {
-        let release = socket.tcp_stands(standing);
-        self.release_if(release, socket);
+        let due = socket.tcp_stands(standing);
+        self.follow(due, socket);
+    }
+
+    // Children
+
+    /// The way to children; `None`: there are no descriptors for it.
+    pub(crate) fn hub(&self) -> Option<&Hub> {
+        self.hub.get_or_init(|| Hub::new(&self.family).ok()).as_ref()
+    }
+
+    /// The way to children, if there are some.
+    pub(crate) fn busy_hub(&self) -> Option<&Hub> {
+        self.hub.get()?.as_ref().filter(|hub| hub.is_busy())
+    }
+
+    /// Has children that have a connection look at it.
+    pub(crate) fn tell_others(&self, socket: &Shared) {
+        if let Some(channel) = socket.channel()
+            && !channel.seat().is_alone()
+            && let Some(hub) = self.busy_hub()
+        {
+            hub.tell(channel.seat().others(), channel.seat().slot);
+        }
+    }
+
+    /// Takes what children say, and gives back what those have that have ended.
+    pub(crate) fn serve_children(&self) {
+        let Some(hub) = self.hub.get().and_then(Option::as_ref) else { return };
+        for news in hub.take() {
+            let sockets = self.control(|control, _| control.connections());
+            match news {
+                News::Look(slot) => {
+                    let has = |it: &Shared| it.channel().is_some_and(|it| it.seat().slot == slot);
+                    if let Some(socket) = sockets.iter().find(|socket| has(socket)) {
+                        let due = socket.look();
+                        self.follow(due, socket);
+                        if !due.news {
+                            self.tell_others(socket);
+                        }
+                    }
+                }
+                News::Ended(process) => {
+                    sockets.iter().for_each(|socket| self.leave(socket, process));
+                    self.family.forget(process);
+                }
+            }
+        }
+    }
+
+    /// A child has ended. If it was the last that had a connection, that is over as it is when a process with
+    /// a TCP connection ends.
+    fn leave(&self, socket: &Arc<Shared>, process: u32) {
+        let Some(channel) = socket.channel() else { return };
+        if !channel.seat().is_of(process) {
+            return;
+        }
+        let now = clock::now();
+        let ((), due) = socket.act(channel, |inner| {
+            if !channel.seat().leave(process) {
+                return;
+            }
+            inner.unwatch();
+            inner.command(|conn| {
+                if conn.unread() > 0 {
+                    conn.abort();
+                }
+                conn.close(now, LINGER);
+            });
+        });
+        self.follow(due, socket);
     }
 
     // Signals, events, time
@@ -238,8 +323,12 @@ impl Core {
         match event {
             Event::Signal { index } => {
                 if let Some(socket) = self.table.get(index) {
-                    let release = socket.look();
-                    self.release_if(release, &socket);
+                    let due = socket.look();
+                    self.follow(due, &socket);
+                    // Another process may wait for what a thread of this one has seen without a signal.
+                    if !due.news {
+                        self.tell_others(&socket);
+                    }
                 }
             }
             Event::Unregistered { token } => {
@@ -337,7 +426,7 @@ impl Core {
         });
         for socket in live {
             if let Some(channel) = socket.channel() {
-                stats.smcd.add(&channel.with(Inner::counted).0);
+                stats.smcd.add(&channel.with(|inner| inner.counted()).0);
             }
         }
         stats

@@ -17,6 +17,12 @@ pub enum SetUpError {
     /// A value of the configuration is out of its bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There is no memory for connections.
+    #[error(transparent)]
+    Memory(#[from] smc_ring::MapError),
+    /// There are no descriptors.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
     /// The enterprise id cannot be used.
     #[error("the EID {eid:?} cannot be used: {why}")]
     Eid {

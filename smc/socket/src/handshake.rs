@@ -25,13 +25,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 impl Socket {
     /// Goes on with the handshake as far as it can be without waiting.
     pub fn advance(&self) -> Handshake {
-        self.core.advance(&self.shared);
+        if let Some(core) = self.home.own() {
+            core.advance(&self.shared);
+        }
         self.handshake()
     }
 
     /// Gives up waiting for the server's answer, as nobody can accept now; the connection goes on as TCP.
     pub fn withdraw(&self) -> Handshake {
-        self.core.control(|control, now| control.endpoint.withdraw(now, self.shared.id));
+        if let Some(core) = self.home.own() {
+            core.control(|control, now| control.endpoint.withdraw(now, self.shared.id));
+        }
         self.handshake()
     }
 
@@ -70,10 +74,10 @@ impl Socket {
 
     /// Looks for the peer's answer by itself for a moment: a sleep takes longer than most answers do.
     fn spin_for_tcp(&self) -> bool {
-        let Some(tcp) = self.shared.tcp() else { return false };
+        let (Some(tcp), Some(core)) = (self.shared.tcp(), self.home.own()) else { return false };
         let start = clock::now();
         let mut byte = [0; 1];
-        while clock::now().since(start) < self.core.handshake_spin {
+        while clock::now().since(start) < core.handshake_spin {
             if tcp::peek(&*tcp, &mut byte) != Front::Nothing {
                 return true;
             }
@@ -107,11 +111,12 @@ impl Socket {
         own: Option<&Wakeup>,
         left: Option<Duration>,
     ) -> io::Result<()> {
-        let expects = self.core.control(|control, _| control.endpoint.expects_clc(self.shared.id));
+        let Some(core) = self.home.own() else { return Ok(()) };
+        let expects = core.control(|control, _| control.endpoint.expects_clc(self.shared.id));
         // TCP says nothing new of a message of which a part is there.
         let partial = expects && matches!(tcp::peek(tcp, &mut [0]), Front::Bytes(_));
         let soon = (!expects || partial || own.is_none()).then_some(LOOK_AGAIN);
-        let timer = self.core.next_timeout().map(|at| at.since(clock::now()));
+        let timer = core.next_timeout().map(|at| at.since(clock::now()));
         let wait = [left, soon, timer].into_iter().flatten().min().map(timespec);
         let mut events = PollFlags::RDHUP;
         events.set(PollFlags::IN, !partial);

@@ -58,9 +58,9 @@ pub struct Smc {
 }
 
 impl Smc {
-    fn of(channel: &Channel, inner: &Inner) -> Self {
+    fn of(channel: &Channel, inner: &Inner<'_>) -> Self {
         let established = &channel.established;
-        let [sent, received] = inner.tally.traffic();
+        let [sent, received] = inner.local.tally.traffic();
         let peer = established.path.element().map(PeerElement::token);
         Self {
             state: inner.conn.state(),

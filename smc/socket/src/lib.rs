@@ -51,16 +51,28 @@
 //! calls [`Socket::tcp_stands`], or leaves it to the fabric, which says so to `dispatch`.
 //!
 //! # Fork and exit
-//! A connection's state is its process's. A child of fork makes a stack of its own, must not use or drop
-//! its parent's (`std::mem::forget` it), and may begin handshakes on TCP connections that the parent has
-//! accepted and left alone. A process that exits without `close` is to its peer as one that was killed: what
-//! it sent is read to its end, then comes the end of the stream, or a reset if it left bytes unread.
+//! Connections can be shared with a child of fork (spec/decisions/0007). A [`Birth`] before the fork says which;
+//! the child makes its sockets out of that, must not use or drop its parent's (`std::mem::forget` them), and
+//! connects its stack to a device when it needs connections of its own. The parent serves its children:
+//!
+//! ```text
+//! birth.share(&socket) -> Option<Heir>      // before the fork; then the parent drops both
+//! birth.in_child() -> Inheritance           // in the child: .stack(), .socket(heir, tcp)
+//! stack.connect(device, config)             // in the child, once
+//! stack.has_children() -> bool              // in the parent: then a thread sleeps on wake_fd and children_fd
+//! stack.serve_children()                    // children_fd was readable
+//! ```
+//!
+//! A child may also begin handshakes on TCP connections that the parent has accepted and left alone. A process that
+//! exits without `close` is to its peer as one that was killed: what it sent is read to its end, then comes the end
+//! of the stream, or a reset if it left bytes unread; unless another process has the connection too.
 //!
 //! # The TCP connection
 //! [`Tcp`] is anything with a file descriptor: a `TcpStream`, or a preload's own type that knows under
 //! which number the application's socket is now. The engine shuts TCP down when SMC says so, resets it
 //! after a failure (`connect(AF_UNSPEC)`), and drops its `Tcp` in [`Socket::close`].
 
+mod birth;
 mod blocking;
 mod channel;
 mod clock;
@@ -68,13 +80,18 @@ mod config;
 mod control;
 mod core;
 mod error;
+mod family;
 mod handshake;
+mod home;
+mod hub;
 mod info;
+mod kin;
 mod late;
 mod shared;
 mod socket;
 pub mod spin;
 mod stack;
+mod state;
 mod table;
 mod tally;
 mod tcp;
@@ -83,6 +100,7 @@ mod types;
 mod wait;
 mod wakeup;
 
+pub use birth::{Birth, Heir, Inheritance};
 pub use config::Config;
 pub use error::SetUpError;
 pub use info::{Info, Smc};

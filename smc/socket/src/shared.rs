@@ -37,6 +37,23 @@ pub(crate) struct Shared {
     closed: AtomicBool,
 }
 
+/// What follows from an act on a connection, and is not the connection's own to do.
+#[derive(Debug, Clone, Copy, Default)]
+#[must_use]
+pub(crate) struct Due {
+    /// Its DMB is to be given back.
+    pub(crate) release: bool,
+    /// Something has happened that other processes that have it should hear of.
+    pub(crate) news: bool,
+}
+
+impl Due {
+    #[inline]
+    pub(crate) fn is_some(self) -> bool {
+        self.release || self.news
+    }
+}
+
 /// How the handshake ended.
 pub(crate) enum Outcome {
     Smc(Box<Channel>),
@@ -75,9 +92,15 @@ impl Shared {
         !self.closed.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether it has.
+    /// Whether it has, in this process.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether no process has it open any more.
+    pub(crate) fn is_left(&self) -> bool {
+        let others = self.channel().map_or(0, |channel| channel.seat().others());
+        self.is_closed() && others == 0
     }
 
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
@@ -109,22 +132,23 @@ impl Shared {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the observer; whether the connection's release is due.
-    pub(crate) fn set_observer(&self, observer: Option<Arc<dyn Observe>>) -> bool {
+    /// Changes the observer; what follows.
+    pub(crate) fn set_observer(&self, observer: Option<Arc<dyn Observe>>) -> Due {
         *self.observer.write().unwrap_or_else(PoisonError::into_inner) = observer;
         self.observed()
     }
 
     /// Signals come for a connection that is observed.
-    pub(crate) fn observed(&self) -> bool {
+    pub(crate) fn observed(&self) -> Due {
         let polled = self.observer.read().unwrap_or_else(PoisonError::into_inner).is_some();
-        self.channel().is_some_and(|channel| {
-            let look = |inner: &mut Inner| {
-                inner.polled = polled;
+        let observed = self.channel().map(|channel| {
+            let look = |inner: &mut Inner<'_>| {
+                inner.local.polled = polled;
                 inner.unwatch();
             };
             self.act(channel, look).1
-        })
+        });
+        observed.unwrap_or_default()
     }
 
     /// Tells the observer.
@@ -135,14 +159,18 @@ impl Shared {
         }
     }
 
-    /// Runs `act` on the connection and what follows from it but the release; whether that is due.
+    /// Runs `act` on the connection and what follows from it here; what else does.
     #[inline]
-    pub(crate) fn act<R>(&self, channel: &Channel, act: impl FnOnce(&mut Inner) -> R) -> (R, bool) {
+    pub(crate) fn act<R>(
+        &self,
+        channel: &Channel,
+        act: impl FnOnce(&mut Inner<'_>) -> R,
+    ) -> (R, Due) {
         let (result, effects) = channel.with(act);
         if !effects.is_none() {
             self.carry_out(effects);
         }
-        (result, effects.release)
+        (result, Due { release: effects.release, news: effects.fresh })
     }
 
     fn carry_out(&self, effects: Effects) {
@@ -160,13 +188,14 @@ impl Shared {
         }
     }
 
-    /// Looks at the connection's memory; whether its release is due.
-    pub(crate) fn look(&self) -> bool {
-        self.channel().is_some_and(|channel| self.act(channel, Inner::look).1)
+    /// Looks at the connection's memory; what follows.
+    pub(crate) fn look(&self) -> Due {
+        let looked = self.channel().map(|channel| self.act(channel, |inner| inner.look()).1);
+        looked.unwrap_or_default()
     }
 
     /// What of TCP has to be waited for besides the memory; `None` if it says nothing more.
-    pub(crate) fn tcp_interest(&self, inner: &Inner) -> Option<PollFlags> {
+    pub(crate) fn tcp_interest(&self, inner: &Inner<'_>) -> Option<PollFlags> {
         if self.tcp_over.load(Ordering::Relaxed) {
             return None;
         }
@@ -174,27 +203,29 @@ impl Shared {
         Some(if inner.peer_is_done() { PollFlags::empty() } else { PollFlags::RDHUP })
     }
 
-    /// TCP stands so; whether the connection's release is due.
-    pub(crate) fn tcp_stands(&self, standing: Standing) -> bool {
-        let Some(channel) = self.channel() else { return false };
+    /// TCP stands so; what follows.
+    pub(crate) fn tcp_stands(&self, standing: Standing) -> Due {
+        let Some(channel) = self.channel() else { return Due::default() };
         if self.tcp_over.load(Ordering::Relaxed) || standing == Standing::Up {
-            return false;
+            return Due::default();
         }
-        let ((), release) = self.act(channel, |inner| {
+        let ((), due) = self.act(channel, |inner| {
             inner.look();
             let news = standing > Standing::HalfClosed || !inner.peer_is_done();
-            if news {
+            if inner.common.tcp_ended {
+                self.tcp_over.store(true, Ordering::Relaxed);
+            } else if news {
                 self.tcp_over.store(true, Ordering::Relaxed);
                 inner.peer_died(standing == Standing::Reset);
             }
         });
-        release
+        due
     }
 
-    /// Asks TCP how it stands; whether the connection's release is due.
-    pub(crate) fn ask_tcp(&self) -> bool {
+    /// Asks TCP how it stands; what follows.
+    pub(crate) fn ask_tcp(&self) -> Due {
         if self.tcp_over.load(Ordering::Relaxed) {
-            return false;
+            return Due::default();
         }
         let standing = self.tcp().map_or(Standing::Up, |tcp| tcp::standing(&*tcp));
         self.tcp_stands(standing)
@@ -202,7 +233,7 @@ impl Shared {
 
     /// Whether the connection was established after its peer had gone.
     pub(crate) fn is_orphan(&self) -> bool {
-        self.channel().is_some_and(|channel| channel.with(|inner| inner.far.is_none()).0)
+        self.channel().is_some_and(Channel::is_orphan)
     }
 
     /// Whether the peer has closed or aborted, or nobody ever was there.

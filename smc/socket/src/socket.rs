@@ -14,15 +14,15 @@ use smc_proto::handshake::reason::{Failure, Reason};
 
 use crate::channel::{Channel, Inner};
 use crate::clock;
-use crate::core::Core;
 use crate::error;
+use crate::home::Home;
 use crate::shared::{Outcome, Shared};
 use crate::tcp::Standing;
 use crate::types::{Observe, RecvFlags, Role};
 
 /// A socket of a [`Stack`](crate::Stack). Closed when dropped.
 pub struct Socket {
-    pub(crate) core: Arc<Core>,
+    pub(crate) home: Home,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -49,8 +49,8 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(core: Arc<Core>, shared: Arc<Shared>) -> Self {
-        Self { core, shared }
+    pub(crate) fn new(home: Home, shared: Arc<Shared>) -> Self {
+        Self { home, shared }
     }
 
     /// Which side this is.
@@ -72,8 +72,8 @@ impl Socket {
     /// Changes who is told of events, [`Ready`] as they happen. As long as there is somebody, the peer
     /// signals each of its writes.
     pub fn observe(&self, observer: Option<Arc<dyn Observe>>) {
-        let release = self.shared.set_observer(observer);
-        self.core.release_if(release, &self.shared);
+        let due = self.shared.set_observer(observer);
+        self.home.follow(due, &self.shared);
     }
 
     #[inline]
@@ -83,9 +83,9 @@ impl Socket {
 
     /// Runs `act` on the connection.
     #[inline]
-    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner) -> R) -> io::Result<R> {
-        let (result, release) = self.shared.act(self.channel()?, act);
-        self.core.release_if(release, &self.shared);
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner<'_>) -> R) -> io::Result<R> {
+        let (result, due) = self.shared.act(self.channel()?, act);
+        self.home.follow(due, &self.shared);
         Ok(result)
     }
 
@@ -117,7 +117,7 @@ impl Socket {
 
     /// What can be done without waiting. [`Ready::NOTHING`] during the handshake.
     pub fn readiness(&self) -> Ready {
-        let look = |inner: &mut Inner| {
+        let look = |inner: &mut Inner<'_>| {
             inner.look();
             inner.readiness()
         };
@@ -126,7 +126,7 @@ impl Socket {
 
     /// Tells the engine that poll has seen these events on the TCP connection: RDHUP, HUP, ERR.
     pub fn tcp_stands(&self, events: rustix::event::PollFlags) {
-        self.core.tcp_stands(&self.shared, Standing::of(events));
+        self.home.tcp_stands(&self.shared, Standing::of(events));
     }
 
     // The end
@@ -138,10 +138,12 @@ impl Socket {
     pub fn shutdown(&self, how: How) -> io::Result<()> {
         let now = clock::now();
         let shut = self.with(|inner| inner.command(|conn| conn.shutdown(now, how, LINGER)))?;
+        self.home.tell_others(&self.shared);
         shut.map_err(|NotConnected| error::not_connected())
     }
 
-    /// `close(2)` of the last descriptor; `linger` of zero resets the connection (SO_LINGER). Never
+    /// `close(2)` of this process's last descriptor, which is the connection's end unless another process has it
+    /// too; `linger` of zero resets the connection (SO_LINGER). Never
     /// blocks: what was sent is at the peer.
     ///
     /// The [`Tcp`](crate::Tcp) is dropped, after its shutdown if this was a connection of SMC.
@@ -149,12 +151,18 @@ impl Socket {
         if !self.shared.begin_close() {
             return;
         }
-        if self.shared.outcome().is_none() {
-            self.core.give_up(&self.shared);
+        if self.shared.outcome().is_none()
+            && let Some(core) = self.home.own()
+        {
+            core.give_up(&self.shared);
         }
         let now = clock::now();
         // There is nothing to do for a socket of TCP.
         let _ = self.with(|inner| {
+            let seat = inner.channel.seat();
+            if !seat.leave(seat.process()) {
+                return;
+            }
             // What came and was not read makes it a reset. The peer's last word must be signalled, as
             // nobody will look by himself.
             inner.unwatch();
@@ -166,7 +174,7 @@ impl Socket {
             });
         });
         self.shared.drop_tcp();
-        self.core.take();
+        self.home.take();
     }
 
     // Options and getters
@@ -201,8 +209,8 @@ impl Socket {
     /// ENOTCONN.
     pub fn set_low_water(&self, bytes: u32) -> io::Result<()> {
         self.with(|inner| {
-            let ring = u32::try_from(inner.ring.len()).unwrap_or(u32::MAX);
-            inner.low_water = bytes.clamp(1, (ring / 2).max(1));
+            let ring = u32::try_from(inner.channel.ring.len()).unwrap_or(u32::MAX);
+            inner.common.low_water = bytes.clamp(1, (ring / 2).max(1));
         })
     }
 

@@ -40,6 +40,11 @@ impl Spin {
         Self { budget: AtomicU32::new(START.min(cap)), skipped: AtomicU32::new(0), cap }
     }
 
+    /// The most that it spins.
+    pub(crate) fn cap(&self) -> Duration {
+        Duration::from_nanos(self.cap.into())
+    }
+
     /// How long to spin now; zero: not at all.
     pub fn budget(&self) -> Duration {
         let budget = self.budget.load(Ordering::Relaxed);

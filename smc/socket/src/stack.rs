@@ -6,21 +6,28 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ism_client::Device;
 use ism_client::board::Told;
-use smc_proto::endpoint::Endpoint;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use smc_proto::endpoint::{Endpoint, Late};
 use smc_proto::handshake::route::Route;
+use smc_proto::id::ConnId;
 use smc_proto::stats::Stats;
+use smc_wire::clc::Diagnosis;
 
 use crate::config::Config;
 use crate::control::Control;
 use crate::core::Core;
 use crate::error::SetUpError;
-use crate::shared::Shared;
+use crate::family::Family;
+use crate::home::Home;
+use crate::kin::Kin;
+use crate::late::LateWord;
+use crate::shared::{Outcome, Shared};
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::types::{Role, Tcp};
@@ -31,11 +38,19 @@ const ONLINE: &str = "/sys/devices/system/cpu/online";
 
 /// The SMC stack of a process.
 #[derive(Clone)]
-pub struct Stack(Arc<Core>);
+pub struct Stack(Arc<Parts>);
+
+/// What it is made of: its own part, and in a child those of its parents.
+struct Parts {
+    core: OnceLock<Arc<Core>>,
+    kin: Vec<Arc<Kin>>,
+    /// The descriptors of all parts, of a child.
+    all: Option<OwnedFd>,
+}
 
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Stack").field(&self.0.device).finish()
+        f.debug_tuple("Stack").field(&self.0.core.get().map(|core| &core.device)).finish()
     }
 }
 
@@ -45,6 +60,41 @@ impl Stack {
     /// # Errors
     /// The configuration cannot be used.
     pub fn new(device: Device, config: &Config) -> Result<Self, SetUpError> {
+        let core = OnceLock::from(Arc::new(Self::core_over(device, config)?));
+        Ok(Self(Arc::new(Parts { core, kin: Vec::new(), all: None })))
+    }
+
+    /// The stack of a child, over what it has from its parents.
+    pub(crate) fn of_kin(kin: Vec<Arc<Kin>>) -> std::io::Result<Self> {
+        let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for part in &kin {
+            epoll::add(&all, part.fd(), EventData::new_u64(0), EventFlags::IN)?;
+        }
+        Ok(Self(Arc::new(Parts { core: OnceLock::new(), kin, all: Some(all) })))
+    }
+
+    /// Gives the stack of a child, which has no device yet, one of its own.
+    ///
+    /// # Errors
+    /// The configuration cannot be used, or there are no descriptors.
+    pub fn connect(&self, device: Device, config: &Config) -> Result<(), SetUpError> {
+        let core = Arc::new(Self::core_over(device, config)?);
+        if let Some(all) = &self.0.all {
+            let data = EventData::new_u64(0);
+            epoll::add(all, core.device.fd(), data, EventFlags::IN)
+                .map_err(std::io::Error::from)?;
+        }
+        // Of two at a time one is dropped.
+        let _ = self.0.core.set(core);
+        Ok(())
+    }
+
+    /// Whether it has a device, so that it can make connections of its own.
+    pub fn is_connected(&self) -> bool {
+        self.0.core.get().is_some()
+    }
+
+    fn core_over(device: Device, config: &Config) -> Result<Core, SetUpError> {
         let endpoint = Endpoint::new(config.protocol()?)?;
         // With one CPU who spins keeps its peer from doing what it waits for. A process that may use one
         // of many is no such case: its peer may use another.
@@ -52,8 +102,10 @@ impl Stack {
         let spin = if alone { Duration::ZERO } else { config.spin };
         let config = Config { spin, ..config.clone() };
         let table = Arc::new(Table::default());
-        let control = Control::new(endpoint, device.clone(), Arc::clone(&table), &config);
-        Ok(Self(Arc::new(Core::new(device, control, table, spin))))
+        let family = Family::new()?;
+        let (known, kin) = (Arc::clone(&table), Arc::clone(&family));
+        let control = Control::new(endpoint, device.clone(), known, kin, &config);
+        Ok(Core::new(device, control, table, family, spin))
     }
 
     /// TCP has connected, or accepted: begins the handshake. A client's proposal is sent.
@@ -71,8 +123,14 @@ impl Stack {
             sndbuf: None,
             rcvbuf: None,
         };
-        self.0.take();
-        let shared = self.0.control(|control, now| {
+        let Some(core) = self.0.core.get() else {
+            let shared = Shared::new(ConnId(0), role, tcp);
+            let word = Arc::new(LateWord::new(Late::Nothing));
+            shared.settle(Outcome::Tcp(Diagnosis::NOSMCDDEV.into(), word));
+            return Arc::new(Socket::new(Home::Nobody, Arc::new(shared)));
+        };
+        core.take();
+        let shared = core.control(|control, now| {
             route.rcvbuf = control.receive_buffer();
             let id = match role {
                 Role::Client => control.endpoint.connect(now, &route),
@@ -82,68 +140,130 @@ impl Stack {
             control.insert(&shared);
             shared
         });
-        Arc::new(Socket::new(Arc::clone(&self.0), shared))
+        Arc::new(Socket::new(Home::Own(Arc::clone(core)), shared))
     }
 
-    /// The device, for what is not about sockets.
-    pub fn device(&self) -> &Device {
-        &self.0.device
+    /// The device, for what is not about sockets; a child may have none.
+    pub fn device(&self) -> Option<&Device> {
+        Some(&self.0.core.get()?.device)
     }
 
     /// Has `read` called with each entry that this member is told of the fabric's board, by whatever thread finds
     /// it, which may not find another until `read` returns. Once; false: somebody reads it already.
     pub fn read_board(&self, read: impl Fn(&Told) + Send + Sync + 'static) -> bool {
-        self.0.board.set(Box::new(read)).is_ok()
+        self.0.core.get().is_some_and(|core| core.board.set(Box::new(read)).is_ok())
     }
 
     /// Takes the device's signals and events and the time; observers are told of what happened.
+    #[inline]
     pub fn dispatch(&self) {
-        self.0.dispatch();
+        if let Some(core) = self.0.core.get() {
+            core.dispatch();
+        }
+        self.0.kin.iter().for_each(|kin| kin.dispatch());
     }
 
     /// Readable when [`Stack::dispatch`] has something to do, after [`Stack::prepare_sleep`].
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.0.device.fd()
+        match (&self.0.all, self.0.core.get()) {
+            (Some(all), _) => all.as_fd(),
+            (None, Some(core)) => core.device.fd(),
+            // Every stack has one of the two.
+            (None, None) => rustix::stdio::stdin(),
+        }
     }
 
     /// Before this thread sleeps on [`Stack::wake_fd`]. False: do not, something was there and has been
     /// dispatched; look at the sockets.
     pub fn prepare_sleep(&self) -> bool {
-        self.0.prepare_sleep()
+        self.forget_dead();
+        if !self.0.core.get().is_none_or(|core| core.prepare_sleep()) {
+            return false;
+        }
+        for (n, kin) in self.0.kin.iter().enumerate() {
+            if !kin.prepare_sleep() {
+                self.0.kin.iter().take(n).for_each(|kin| kin.wake_up());
+                self.0.core.get().into_iter().for_each(|core| core.wake_up());
+                return false;
+            }
+        }
+        true
     }
 
     /// After each [`Stack::prepare_sleep`] that gave true; `rung`: the descriptor was readable. Then what
     /// came is dispatched.
     pub fn wake_up(&self, rung: bool) {
-        self.0.wake_up();
-        if rung {
-            self.0.rung();
+        if let Some(core) = self.0.core.get() {
+            core.wake_up();
+            if rung {
+                core.rung();
+            }
+        }
+        for kin in &self.0.kin {
+            kin.wake_up();
+            if rung {
+                kin.rung();
+            }
+        }
+    }
+
+    /// Takes out of a child's descriptors what would be readable for ever.
+    fn forget_dead(&self) {
+        let Some(all) = &self.0.all else { return };
+        for kin in self.0.kin.iter().filter(|kin| kin.is_alone()) {
+            // It may be out already.
+            let _ = epoll::delete(all, kin.fd());
+        }
+        if let Some(core) = self.0.core.get().filter(|core| core.is_gone()) {
+            let _ = epoll::delete(all, core.device.fd());
         }
     }
 
     /// Dispatch no later than in this time, zero: now; none: no need.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.0.next_timeout().map(|at| at.since(clock::now()))
+        let own = self.0.core.get().and_then(|core| core.next_timeout());
+        let kin = self.0.kin.iter().filter_map(|kin| kin.next_timeout());
+        own.into_iter().chain(kin).min().map(|at| at.since(clock::now()))
     }
 
     /// The device is gone (the daemon died): there are no SMC connections any more, new ones are TCP's,
     /// and [`Stack::wake_fd`] must not be polled.
     pub fn is_gone(&self) -> bool {
-        self.0.is_gone()
+        self.0.core.get().is_some_and(|core| core.is_gone())
     }
 
-    /// Runs `look` with the device and the link groups, for `smcd` and `smcss`.
-    pub fn with_endpoint<R>(&self, look: impl FnOnce(&Endpoint) -> R) -> R {
-        self.0.control(|control, _| look(&control.endpoint))
+    // Children
+
+    /// Whether children may have connections of this stack. Then a thread has to sleep on
+    /// [`Stack::children_fd`] and [`Stack::wake_fd`] all the time.
+    pub fn has_children(&self) -> bool {
+        self.0.core.get().is_some_and(|core| core.busy_hub().is_some())
+    }
+
+    /// Readable when [`Stack::serve_children`] has something to do; `None`: there are no children.
+    pub fn children_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.core.get()?.busy_hub()?.fd())
+    }
+
+    /// Takes what children say, and gives back what those had that have ended.
+    pub fn serve_children(&self) {
+        if let Some(core) = self.0.core.get() {
+            core.serve_children();
+        }
+    }
+
+    /// Runs `look` with the link groups and the statistics, for `smcd` and `smcss`; `None` without a device.
+    pub fn with_endpoint<R>(&self, look: impl FnOnce(&Endpoint) -> R) -> Option<R> {
+        Some(self.0.core.get()?.control(|control, _| look(&control.endpoint)))
     }
 
     /// What was counted since the stack was made, as `smcd stats` shows it.
     pub fn stats(&self) -> Stats {
-        self.0.stats()
+        self.0.core.get().map_or_else(Stats::default, |core| core.stats())
     }
 
     /// Sockets in a handshake or connected, those that wait for their peer after a close included.
     pub fn sockets(&self) -> usize {
-        self.0.sockets()
+        self.0.core.get().map_or(0, |core| core.sockets())
     }
 }

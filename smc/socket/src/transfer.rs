@@ -23,7 +23,7 @@ fn len_of<T: std::ops::Deref<Target = [u8]>>(buffers: &[T]) -> usize {
     buffers.iter().fold(0, |sum, buffer| sum.saturating_add(buffer.len()))
 }
 
-impl Inner {
+impl Inner<'_> {
     /// Sends what there is room for, without the first `skip` bytes.
     ///
     /// Nothing, after a `skip`, means an error that the next call will give.
@@ -39,12 +39,12 @@ impl Inner {
         let wanted = len_of(buffers).saturating_sub(skip);
         let sent = self.send_bytes(buffers, skip, wanted, flags);
         let moved = *sent.as_ref().unwrap_or(&0);
-        self.tally.sent(wanted, skip, moved);
+        self.local.tally.sent(wanted, skip, moved);
         if moved < wanted {
-            Tally::blocked(&mut self.conn, wanted);
+            Tally::blocked(self.conn, wanted);
         }
         if flags.oob {
-            self.tally.urgent();
+            self.local.tally.urgent();
         }
         sent
     }
@@ -68,7 +68,7 @@ impl Inner {
             if n == 0 {
                 break;
             }
-            let Some(far) = &self.far else { break };
+            let Some(far) = self.far() else { break };
             let [first, _] = room.ranges();
             gather(&far.ring, first.start, buffers, skip + sent, n);
             sent += n;
@@ -106,7 +106,7 @@ impl Inner {
         let wanted = len_of(buffers).saturating_sub(skip);
         let got = self.recv_stream(buffers, skip, wanted, flags);
         if !flags.peek {
-            self.tally.received(skip, got);
+            self.local.tally.received(skip, got);
         }
         if got > 0 || wanted == 0 {
             return Ok(got);
@@ -148,7 +148,7 @@ impl Inner {
             }
             if !flags.discard {
                 let [first, _] = there.ranges();
-                scatter(&self.ring, first.start, buffers, skip + got, n);
+                scatter(&self.channel.ring, first.start, buffers, skip + got, n);
             }
             got += n;
             if !flags.peek {
@@ -164,7 +164,7 @@ impl Inner {
 
     #[cold]
     fn recv_urgent(&mut self, buffers: &mut [IoSliceMut<'_>], peek: bool) -> io::Result<usize> {
-        self.tally.urgent();
+        self.local.tally.urgent();
         self.look();
         if self.conn.is_read_shut() && self.conn.unread() == 0 && self.conn.error().is_none() {
             if let Ok(byte) = self.conn.take_urgent(peek) {

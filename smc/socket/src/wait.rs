@@ -43,7 +43,7 @@ impl Socket {
     pub(crate) fn wait_until(
         &self,
         deadline: Deadline,
-        mut done: impl FnMut(&mut Inner) -> bool,
+        mut done: impl FnMut(&mut Inner<'_>) -> bool,
     ) -> io::Result<bool> {
         let channel = self.channel()?;
         let mut spinning = channel.spin.begin();
@@ -71,7 +71,7 @@ impl Socket {
         &self,
         channel: &Channel,
         deadline: Deadline,
-        look: &mut dyn FnMut(&mut Inner) -> bool,
+        look: &mut dyn FnMut(&mut Inner<'_>) -> bool,
     ) -> io::Result<bool> {
         let own = Wakeup::own();
         self.with(|inner| match &own {
@@ -90,7 +90,7 @@ impl Socket {
         &self,
         deadline: Deadline,
         own: Option<&Wakeup>,
-        look: &mut dyn FnMut(&mut Inner) -> bool,
+        look: &mut dyn FnMut(&mut Inner<'_>) -> bool,
     ) -> io::Result<bool> {
         loop {
             own.into_iter().for_each(Wakeup::prepare);
@@ -105,10 +105,10 @@ impl Socket {
                 return Ok(true);
             }
             let Some(left) = deadline.left() else { return Ok(false) };
-            let timer = self.core.next_timeout().map(|at| at.since(clock::now()));
+            let timer = self.home.next_timeout().map(|at| at.since(clock::now()));
             let deaf = own.is_none().then_some(DEAF);
             let left = [left, timer, deaf].into_iter().flatten().min();
-            if self.core.prepare_sleep() {
+            if self.home.prepare_sleep() {
                 self.poll(own, tcp, left)?;
             }
         }
@@ -122,29 +122,28 @@ impl Socket {
         left: Option<Duration>,
     ) -> io::Result<()> {
         let tcp: Option<Arc<dyn Tcp>> = self.shared.tcp().filter(|_| tcp_flags.is_some());
-        let gone = self.core.is_gone();
         let said = poll_some(
             [
                 tcp.as_ref().map(|tcp| (tcp.as_fd(), tcp_flags.unwrap_or(PollFlags::empty()))),
                 own.map(|own| (own.fd(), PollFlags::IN)),
-                (!gone).then(|| (self.core.device.fd(), PollFlags::IN)),
+                self.home.fd().map(|fd| (fd, PollFlags::IN)),
             ],
             left,
         );
-        self.core.wake_up();
+        self.home.wake_up();
         own.into_iter().for_each(Wakeup::awake);
         let [tcp_said, own_said, device_said] = said?;
         if let Some(own) = own.filter(|_| !own_said.is_empty()) {
             own.drain();
         }
         if !device_said.is_empty() {
-            self.core.rung();
+            self.home.rung();
         }
         if !tcp_said.is_empty() {
-            self.core.tcp_stands(&self.shared, Standing::of(tcp_said));
+            self.home.tcp_stands(&self.shared, Standing::of(tcp_said));
         }
         if (device_said | own_said | tcp_said).is_empty() {
-            self.core.dispatch();
+            self.home.dispatch();
         }
         Ok(())
     }

@@ -215,7 +215,9 @@ fn a_socket_tells_of_itself() {
     assert_eq!((here.token, here.peer_token), (there.peer_token, there.token));
     assert_eq!((there.unfinished, there.cursors.tx_prod.count, here.cursors.ring), (3, 3, 65_504));
     let connections = |stack: &smc_socket::Stack| {
-        stack.with_endpoint(|it| it.groups().infos().map(|it| it.connections).sum::<usize>())
+        stack
+            .with_endpoint(|it| it.groups().infos().map(|it| it.connections).sum::<usize>())
+            .unwrap()
     };
     assert_eq!(pair.stacks.each_ref().map(connections), [1, 1]);
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::real;
 use crate::settings::SETTINGS;
 use crate::sock::Answer;
-use crate::{minder, numbers, process};
+use crate::{inherited, numbers, process};
 
 /// What must be ready before the program has threads and signal handlers.
 extern "C" fn load() {
@@ -33,9 +33,10 @@ extern "C" fn load() {
         real::look_up_all();
         LazyLock::force(&SETTINGS);
         process::start();
+        inherited::look();
     });
     // SAFETY: the functions live as long as the library, which is never unloaded.
-    unsafe { libc::pthread_atfork(None, Some(in_parent), Some(in_child)) };
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
 }
 
 // SAFETY: an entry of .init_array is a function that the loader calls with the C ABI; this one takes no
@@ -44,10 +45,12 @@ extern "C" fn load() {
 #[used]
 static LOAD: extern "C" fn() = load;
 
+unsafe extern "C" fn before() {
+    quietly(numbers::before_fork);
+}
+
 unsafe extern "C" fn in_parent() {
-    if process::listens() {
-        minder::has_forked();
-    }
+    quietly(numbers::in_parent);
 }
 
 unsafe extern "C" fn in_child() {

@@ -83,7 +83,7 @@ fn gid(gid: IsmGid) -> Gid {
 }
 
 fn device(stack: &Stack) -> Device {
-    stack.with_endpoint(|endpoint| {
+    let device = stack.with_endpoint(|endpoint| {
         let eid = endpoint.config().eids.ueids().first().map(|eid| eid.eid().to_string());
         let device = endpoint.inventory().ism().first();
         device.map_or_else(Device::default, |device| Device {
@@ -92,7 +92,9 @@ fn device(stack: &Stack) -> Device {
             max_dmb_bytes: device.max_dmb.into(),
             eid: eid.unwrap_or_default(),
         })
-    })
+    });
+    // A child may have none.
+    device.unwrap_or_default()
 }
 
 fn counted(stats: &stats::Stats) -> Stats {
@@ -125,7 +127,7 @@ fn direction(counted: &stats::Direction) -> Direction {
 }
 
 fn groups(stack: &Stack) -> Vec<GroupInfo> {
-    stack.with_endpoint(|endpoint| endpoint.groups().infos().collect())
+    stack.with_endpoint(|endpoint| endpoint.groups().infos().collect()).unwrap_or_default()
 }
 
 fn peer_gid(group: &GroupInfo) -> Gid {

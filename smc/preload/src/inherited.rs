@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a program has from the one that executed it: listeners, and connections that were accepted and not
+//! used yet, as inetd and sshd pass them on.
+//!
+//! Invariant: a connection over which this end has sent anything, or received what is not there any more, is
+//! left alone: its handshake is over, and what came of it was the other program's.
+//!
+//! Whether a handshake has begun is told by TCP itself: a server that has begun one has taken the proposal
+//! out of the stream or has sent an answer.
+
+#![expect(unsafe_code, reason = "TCP_INFO, which no safe crate has")]
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use rustix::net::sockopt::socket_acceptconn;
+use smc_discovery::sockopt::{State, state};
+
+use crate::descriptor::borrow;
+use crate::settings::SETTINGS;
+use crate::table::File;
+use crate::{process, upgrade};
+
+/// Bytes of `struct tcp_info` up to the field behind `tcpi_data_segs_out`, which Linux 4.6 has.
+const INFO: usize = 160;
+/// Offset of `tcpi_bytes_received`.
+const RECEIVED: usize = 128;
+/// Offset of `tcpi_data_segs_out`.
+const SENT: usize = 156;
+
+/// At the start of the program: takes in what it has.
+pub(crate) fn look() {
+    if SETTINGS.forced_tcp {
+        return;
+    }
+    let mut found: Vec<(u64, Arc<File>)> = Vec::new();
+    for fd in descriptors() {
+        let Some(state) = marked(fd) else { continue };
+        if socket_acceptconn(borrow(fd)).unwrap_or(false) {
+            process::has_listener();
+        } else if state.peer_speaks_smc() && !state.is_offered() && is_untouched(fd) {
+            // Often it is standard input and output at once.
+            let socket = rustix::fs::fstat(borrow(fd)).map_or(0, |stat| stat.st_ino);
+            match found.iter().find(|(it, _)| *it == socket) {
+                Some((_, file)) => upgrade::inherited_again(fd, file),
+                None => found.push((socket, upgrade::inherited(fd))),
+            }
+        }
+    }
+}
+
+fn descriptors() -> Vec<c_int> {
+    // Without /proc nothing is found, and the peer gives up its proposal.
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// What discovery says of a TCP socket that is marked.
+fn marked(fd: c_int) -> Option<State> {
+    let state = upgrade::is_tcp(fd).then(|| state(borrow(fd)).ok().flatten())?;
+    state.filter(|state| state.is_marked())
+}
+
+/// Whether nothing was sent, and all that came is still there.
+fn is_untouched(fd: c_int) -> bool {
+    let mut info = [0_u8; INFO];
+    let mut len = libc::socklen_t::try_from(INFO).unwrap_or(0);
+    // SAFETY: `info` and `len` are ours; no more than `len` bytes are written.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 || usize::try_from(len) != Ok(INFO) {
+        return false;
+    }
+    let received = info.get(RECEIVED..).and_then(|rest| rest.first_chunk());
+    let received = received.map(|bytes| u64::from_ne_bytes(*bytes));
+    let sent = info.get(SENT..).and_then(|rest| rest.first_chunk());
+    let sent = sent.map(|bytes| u32::from_ne_bytes(*bytes));
+    sent == Some(0) && received == rustix::io::ioctl_fionread(borrow(fd)).ok()
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A value that a process shares with its children, under a lock between processes.
+//!
+//! Invariant: the value is reached with the lock held only. What a process that was killed left half changed
+//! is written anew before anybody reads it.
+#![expect(unsafe_code, reason = "a value of Rust's in memory that processes share")]
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use crate::lock::{self, Got};
+use crate::mapping::{MapError, Mapping};
+use crate::view::View;
+
+/// What may be shared with children of fork.
+///
+/// # Safety
+/// A value means the same in every process that was forked from the one that wrote it, whenever that was: it
+/// owns nothing, and refers to nothing that was made at run time.
+pub unsafe trait Plain: Send + 'static {}
+
+/// Bytes before the value: the lock, and words that the owner of the place uses as it likes.
+pub const HEAD: usize = 128;
+
+/// A place for a value and its lock. Cheap to clone.
+pub struct Place<T> {
+    view: View,
+    value: NonNull<T>,
+}
+
+impl<T> Clone for Place<T> {
+    fn clone(&self) -> Self {
+        Self { view: self.view.clone(), value: self.value }
+    }
+}
+
+// SAFETY: a place in memory that the view, which is Send and Sync, keeps; the value is Send by `Plain`.
+unsafe impl<T: Plain> Send for Place<T> {}
+// SAFETY: a reference to a place reaches the value through the lock only.
+unsafe impl<T: Plain> Sync for Place<T> {}
+
+impl<T> fmt::Debug for Place<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.view.fmt(f)
+    }
+}
+
+impl<T: Plain> Place<T> {
+    /// Bytes that a place takes; a multiple of a cache line.
+    pub const SIZE: usize = (HEAD + size_of::<T>()).next_multiple_of(128);
+
+    /// The words before the value that are the user's: bytes 8 to 127.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn word(&self) -> &AtomicU32 {
+        self.view.word32(0)
+    }
+}
+
+/// Places for values of one type, which children of fork share.
+#[derive(Debug, Clone)]
+pub struct Places<T> {
+    view: View,
+    _value: PhantomData<fn() -> T>,
+}
+
+impl<T: Plain> Places<T> {
+    /// `count` places, in memory that is taken when they are used.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn new(count: usize) -> Result<Self, MapError> {
+        let mapping = Mapping::anonymous(count.saturating_mul(Place::<T>::SIZE))?;
+        Ok(Self { view: View::new(Arc::new(mapping)), _value: PhantomData })
+    }
+
+    /// Place `n`, if there are so many.
+    pub fn get(&self, n: usize) -> Option<Place<T>> {
+        let view = self.view.part(n.checked_mul(Place::<T>::SIZE)?, Place::<T>::SIZE).ok()?;
+        view.place(0, HEAD, align_of::<u64>()).ok()?;
+        let value = view.place(HEAD, size_of::<T>(), align_of::<T>()).ok()?.cast();
+        Some(Place { view, value })
+    }
+}
+
+/// A value in a [`Place`], and this process's own part of it under the same lock.
+pub struct Kept<T, L> {
+    place: Place<T>,
+    /// This process's number.
+    owner: u32,
+    local: UnsafeCell<L>,
+    _value: PhantomData<T>,
+}
+
+// SAFETY: both parts are reached with the lock held, by one thread at a time.
+unsafe impl<T: Plain, L: Send> Sync for Kept<T, L> {}
+
+impl<T, L> fmt::Debug for Kept<T, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("place", &self.place).field("owner", &self.owner).finish()
+    }
+}
+
+impl<T: Plain, L> Kept<T, L> {
+    /// Puts a value into a place that nobody uses.
+    ///
+    /// `owner` names this process, from 1 to 2^31 - 1.
+    pub fn new(place: Place<T>, owner: u32, value: T, local: L) -> Self {
+        let kept = Self { place, owner, local: UnsafeCell::new(local), _value: PhantomData };
+        // A place that nobody uses is free, or was left locked by one that was killed.
+        let got = lock::lock(kept.place.word(), owner, |_| true);
+        drop(Guard::write(&kept, got, value));
+        kept
+    }
+
+    /// The same value for another process, a child that is about to be forked, with its number and part.
+    pub fn share<M>(&self, owner: u32, local: M) -> Kept<T, M> {
+        let local = UnsafeCell::new(local);
+        Kept { place: self.place.clone(), owner, local, _value: PhantomData }
+    }
+
+    /// Where the value is.
+    pub fn place(&self) -> &Place<T> {
+        &self.place
+    }
+
+    /// This process's number.
+    pub fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    /// Takes the lock. `is_over` says whether the process with a number has ended; if it did so with the
+    /// lock, the value becomes `anew`.
+    #[inline]
+    pub fn lock(&self, is_over: impl Fn(u32) -> bool, anew: impl FnOnce() -> T) -> Guard<'_, T, L> {
+        match lock::lock(self.place.word(), self.owner, is_over) {
+            Got::Free => Guard { kept: self },
+            got @ Got::Orphaned => Guard::write(self, got, anew()),
+        }
+    }
+
+    /// Takes the lock, unless it is held for longer than it should be.
+    pub fn try_lock(&self) -> Option<Guard<'_, T, L>> {
+        lock::try_lock(self.place.word(), self.owner).map(|_| Guard { kept: self })
+    }
+}
+
+/// The lock is held.
+#[derive(Debug)]
+pub struct Guard<'a, T: Plain, L> {
+    kept: &'a Kept<T, L>,
+}
+
+impl<'a, T: Plain, L> Guard<'a, T, L> {
+    #[cold]
+    fn write(kept: &'a Kept<T, L>, _got: Got, value: T) -> Self {
+        let guard = Self { kept };
+        // SAFETY: the place has room for a value, which `Places::get` checked, and the lock is held. What is
+        // there is not dropped, as it owns nothing (`Plain`).
+        unsafe { kept.place.value.write(value) };
+        guard
+    }
+
+    /// The shared value and this process's part.
+    #[inline]
+    pub fn parts(&mut self) -> (&mut T, &mut L) {
+        let mut value = self.kept.place.value;
+        // SAFETY: `Kept::new`, here or in a parent, wrote it before anybody had a `Kept` to lock, and the lock
+        // is held as long as the reference lives.
+        let value = unsafe { value.as_mut() };
+        // SAFETY: as above: who has the lock is alone with it.
+        let local = unsafe { &mut *self.kept.local.get() };
+        (value, local)
+    }
+}
+
+impl<T: Plain, L> Drop for Guard<'_, T, L> {
+    #[inline]
+    fn drop(&mut self) {
+        lock::unlock(self.kept.place.word());
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! How the process that made a stack and its children tell each other where to look.
+//!
+//! Invariant: a child is told of every signal for a connection that it has, as long as this process serves
+//! the hub; a child that has ended is found out by the end of its link.
+//!
+//! The device wakes the process that joined it, and nobody else. So that process passes signals on: it sets the
+//! connection's bit in the child's page and writes to the child's link, a socket pair, if the child sleeps.
+//! Children write to one eventfd, which raises no SIGPIPE.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use smc_ring::SignalPage;
+use smc_ring::signal_page::PageView;
+
+use crate::family::{Family, PROCESSES, ROOT};
+
+/// The eventfd in the epoll set; links have their child's number.
+const BELL: u64 = u64::MAX;
+
+/// What a look at the hub brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A child says: look at this connection.
+    Look(u32),
+    /// A child has ended, or was never born.
+    Ended(u32),
+}
+
+/// The middle of a family.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    family: Arc<Family>,
+    page: SignalPage<PageView>,
+    bell: Arc<OwnedFd>,
+    epoll: OwnedFd,
+    links: Mutex<BTreeMap<u32, OwnedFd>>,
+    /// There is a child.
+    busy: AtomicBool,
+}
+
+/// What a child needs of its family.
+#[derive(Debug)]
+pub(crate) struct Cradle {
+    pub(crate) family: Arc<Family>,
+    pub(crate) process: u32,
+    /// The child's end of its link.
+    pub(crate) link: OwnedFd,
+    /// The first process's eventfd.
+    pub(crate) bell: Arc<OwnedFd>,
+    /// What the child must not keep open: by their ends others see who has ended.
+    pub(crate) not_its_own: Vec<RawFd>,
+}
+
+/// Two ends of a link: the first process's, the child's.
+fn link() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+impl Hub {
+    /// The hub of a family without children.
+    ///
+    /// # Errors
+    /// No descriptors.
+    pub(crate) fn new(family: &Arc<Family>) -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
+        let page = family.page(ROOT).ok_or(io::ErrorKind::NotFound)?;
+        let (links, busy) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { family: Arc::clone(family), page, bell: Arc::new(bell), epoll, links, busy })
+    }
+
+    fn links(&self) -> MutexGuard<'_, BTreeMap<u32, OwnedFd>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are children.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    /// Readable when [`Hub::take`] has something to do.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn add(&self, process: u32, end: OwnedFd) -> bool {
+        let mut links = self.links();
+        let data = EventData::new_u64(process.into());
+        let known = epoll::add(&self.epoll, &end, data, EventFlags::IN).is_ok();
+        if known {
+            // What was said before is looked for by who is rung.
+            let _ = rustix::io::write(&end, &[0]);
+            links.insert(process, end);
+            self.busy.store(true, Ordering::Release);
+        }
+        known
+    }
+
+    /// What a child that is about to be forked needs; `None`: it can have nothing.
+    pub(crate) fn expect_child(&self) -> Option<Cradle> {
+        let process = self.family.expect_child()?;
+        let cradle = link().ok().and_then(|(end, link)| {
+            if !self.add(process, end) {
+                return None;
+            }
+            let not_its_own = self.links().values().map(AsRawFd::as_raw_fd).collect();
+            let (family, bell) = (Arc::clone(&self.family), Arc::clone(&self.bell));
+            Some(Cradle { family, process, link, bell, not_its_own })
+        });
+        if cradle.is_none() {
+            self.family.forget(process);
+        }
+        cradle
+    }
+
+    /// Has some processes, a bit each, look at a connection.
+    pub(crate) fn tell(&self, processes: u64, slot: u32) {
+        for process in (ROOT + 1..PROCESSES).filter(|it| processes & (1 << it) != 0) {
+            if self.family.page(process).is_some_and(|page| page.raise(slot))
+                && let Some(link) = self.links().get(&process)
+            {
+                // Full means that it is readable; closed is found by `take`.
+                let _ = rustix::io::write(link, &[0]);
+            }
+        }
+    }
+
+    /// Takes what children have to say.
+    pub(crate) fn take(&self) -> Vec<News> {
+        let mut news = Vec::new();
+        let mut ready = [const { MaybeUninit::uninit() }; 16];
+        let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let Ok((ready, _)) = epoll::wait(&self.epoll, &mut ready[..], Some(&zero)) else {
+            return news;
+        };
+        for event in ready {
+            match event.data.u64() {
+                BELL => {
+                    // It is read to be unreadable again.
+                    let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+                    self.page.take(|slot| news.push(News::Look(slot)));
+                }
+                process => news.extend(u32::try_from(process).ok().and_then(|it| self.hear(it))),
+            }
+        }
+        news
+    }
+
+    /// A child's link is readable: a grandchild's is in it, or it has ended.
+    fn hear(&self, process: u32) -> Option<News> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut number = [0; 4];
+        let received = {
+            let links = self.links();
+            let link = links.get(&process)?;
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            recvmsg(link, &mut [IoSliceMut::new(&mut number)], &mut control, flags)
+        };
+        match received {
+            Ok(received) if received.bytes == number.len() => {
+                let end = control.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut ends) => ends.next(),
+                    _ => None,
+                });
+                self.add(u32::from_ne_bytes(number), end?);
+                None
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            Ok(_) | Err(_) => {
+                let mut links = self.links();
+                links.remove(&process);
+                self.busy.store(!links.is_empty(), Ordering::Release);
+                Some(News::Ended(process))
+            }
+        }
+    }
+}
+
+/// As [`Hub::expect_child`], for a child of the child that has `link`, whose end goes to the first process.
+pub(crate) fn expect_grandchild(
+    family: &Arc<Family>,
+    link_of_child: &OwnedFd,
+    bell: &Arc<OwnedFd>,
+) -> Option<Cradle> {
+    let process = family.expect_child()?;
+    let cradle = link().ok().map(|(end, link)| {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let ends = [end.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&ends));
+        let number = process.to_ne_bytes();
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // Fails if the first process has ended; then the grandchild finds that out by its own link.
+        let _ = sendmsg(link_of_child, &[IoSlice::new(&number)], &mut control, flags);
+        let not_its_own = vec![link_of_child.as_raw_fd()];
+        let (family, bell) = (Arc::clone(family), Arc::clone(bell));
+        Cradle { family, process, link, bell, not_its_own }
+    });
+    if cradle.is_none() {
+        family.forget(process);
+    }
+    cradle
+}

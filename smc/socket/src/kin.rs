@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a child of fork has of its parent's stack: the connections that it inherited.
+//!
+//! Invariant: it never asks the fabric for anything; what has to be given back to it is the first process's
+//! to give.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use smc_proto::Instant;
+use smc_ring::SignalPage;
+use smc_ring::signal_page::PageView;
+
+use crate::clock;
+use crate::family::{Family, ROOT};
+use crate::hub::{self, Cradle};
+use crate::shared::{Due, Shared};
+
+/// How often a child whose first process has ended looks by itself while it sleeps.
+const ALONE: Duration = Duration::from_millis(2);
+
+/// A child's part of the family.
+#[derive(Debug)]
+pub(crate) struct Kin {
+    family: Arc<Family>,
+    process: u32,
+    page: SignalPage<PageView>,
+    /// The page of the first process, and how it is woken.
+    first: SignalPage<PageView>,
+    bell: Arc<OwnedFd>,
+    link: OwnedFd,
+    sockets: RwLock<Vec<Weak<Shared>>>,
+    /// Threads that sleep or are about to.
+    sleeping: AtomicUsize,
+    /// The first process has ended: nobody passes signals on.
+    alone: AtomicBool,
+}
+
+impl Kin {
+    /// In the child.
+    pub(crate) fn new(cradle: Cradle) -> Option<Self> {
+        let Cradle { family, process, link, bell, .. } = cradle;
+        family.is_born(process);
+        let (page, first) = (family.page(process)?, family.page(ROOT)?);
+        let sockets = RwLock::default();
+        let (sleeping, alone) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Some(Self { family, process, page, first, bell, link, sockets, sleeping, alone })
+    }
+
+    pub(crate) fn family(&self) -> &Arc<Family> {
+        &self.family
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// From now on signals for a connection are passed on to it.
+    pub(crate) fn add(&self, socket: &Arc<Shared>) {
+        let mut sockets = self.sockets.write().unwrap_or_else(PoisonError::into_inner);
+        sockets.retain(|socket| socket.strong_count() > 0);
+        sockets.push(Arc::downgrade(socket));
+    }
+
+    /// What a child of this child needs.
+    pub(crate) fn expect_child(&self) -> Option<Cradle> {
+        hub::expect_grandchild(&self.family, &self.link, &self.bell)
+    }
+
+    /// The first process has ended.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
+    }
+
+    /// Readable when it is to look, until it is alone.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
+    /// What follows from an act.
+    pub(crate) fn follow(&self, due: Due, socket: &Arc<Shared>) {
+        if due.release {
+            self.tell(socket);
+        }
+    }
+
+    /// Has the first process look at a connection, which passes it on.
+    pub(crate) fn tell(&self, socket: &Shared) {
+        if let Some(channel) = socket.channel() {
+            let _ = self.first.raise(channel.seat().slot);
+            // Full means that it is readable.
+            let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Looks where it was told to.
+    pub(crate) fn dispatch(&self) {
+        loop {
+            self.take();
+            if self.sleeping.load(Ordering::SeqCst) == 0 || self.page.arm() {
+                return;
+            }
+        }
+    }
+
+    fn take(&self) {
+        let mut slots = Vec::new();
+        self.page.take(|slot| slots.push(slot));
+        if !slots.is_empty() || self.is_alone() {
+            self.look_at(|slot| self.is_alone() || slots.contains(&slot));
+        }
+    }
+
+    #[cold]
+    fn look_at(&self, wanted: impl Fn(u32) -> bool) {
+        for socket in self.sockets() {
+            if socket.channel().is_some_and(|channel| wanted(channel.seat().slot)) {
+                let due = socket.look();
+                self.follow(due, &socket);
+            }
+        }
+    }
+
+    /// A thread is about to sleep. False: it must not.
+    pub(crate) fn prepare_sleep(&self) -> bool {
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        if self.page.arm() {
+            return true;
+        }
+        self.wake_up();
+        self.dispatch();
+        false
+    }
+
+    /// It sleeps no more.
+    pub(crate) fn wake_up(&self) {
+        self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The link was readable.
+    pub(crate) fn rung(&self) {
+        let mut byte = [0; 8];
+        let ended = loop {
+            match rustix::io::read(&self.link, &mut byte) {
+                Ok(n) if n > 0 => {}
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break false,
+                Ok(_) | Err(_) => break true,
+            }
+        };
+        if ended && !self.alone.swap(true, Ordering::Relaxed) {
+            // Nobody else says that the first process has nothing open any more.
+            self.sockets().iter().filter_map(|socket| socket.channel()).for_each(|channel| {
+                channel.seat().leave(ROOT);
+            });
+        }
+        self.dispatch();
+    }
+
+    fn sockets(&self) -> Vec<Arc<Shared>> {
+        let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
+        sockets.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// When it has to look for the time's sake.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.is_alone().then(|| clock::now().after(ALONE))
+    }
+}

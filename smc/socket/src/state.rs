@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a process and its children have in common of a connection.
+//!
+//! Invariant: plain values without addresses, so they mean the same in each of them.
+#![expect(unsafe_code, reason = "says that the state is plain")]
+
+use smc_proto::conn::{Connection, Params};
+use smc_ring::Plain;
+
+/// A connection's state.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) conn: Connection,
+    pub(crate) common: Common,
+}
+
+/// What is known beside the machine.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// The halves of our area that the machine has been told.
+    pub(crate) seen: (u64, u64),
+    /// The peer is dead: its area says nothing any more.
+    pub(crate) peer_dead: bool,
+    /// Our area says that a process looks by itself.
+    pub(crate) watched: bool,
+    /// Directions that the machine has shut down in TCP.
+    pub(crate) tcp_shut: (bool, bool),
+    /// TCP's end is our own doing.
+    pub(crate) tcp_ended: bool,
+    /// The rings are not touched any more.
+    pub(crate) released: bool,
+    /// Counts events, so that each process hears of what another one has found.
+    pub(crate) events: u32,
+    /// SO_RCVLOWAT, at least 1.
+    pub(crate) low_water: u32,
+}
+
+// SAFETY: numbers, flags and enumerations of them; the machine has no allocation and no reference.
+unsafe impl Plain for State {}
+
+impl State {
+    /// A connection in its first state.
+    pub(crate) fn new(params: &Params) -> Self {
+        let common = Common {
+            seen: (0, 0),
+            peer_dead: false,
+            watched: false,
+            tcp_shut: (false, false),
+            tcp_ended: false,
+            released: false,
+            events: 0,
+            low_water: 1,
+        };
+        Self { conn: Connection::new(params), common }
+    }
+
+    /// In place of one that a killed process left half changed.
+    pub(crate) fn aborted(params: &Params) -> Self {
+        let mut state = Self::new(params);
+        state.conn.abort();
+        state
+    }
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Programs that give connections to their children, and to the programs that these execute.
+
+use anyhow::Result;
+use ism_programs::{Running, Way, compare, need, output, unused_port, wait_for_port};
+
+/// Runs a server and a client in Python, each with the port as its argument; what the client says.
+fn exchange(way: Way<'_>, server: &str, client: &str) -> Result<String> {
+    let port = unused_port()?;
+    let start = |script: &str| {
+        let mut command = way.command("python3");
+        command.args(["-c", &format!("{PRELUDE}{script}"), &port.to_string()]);
+        command
+    };
+    let server = Running::start(&mut start(server))?;
+    wait_for_port(port)?;
+    let said = output(&mut start(client))?;
+    server.finish()?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// What both scripts begin with.
+const PRELUDE: &str = "
+import os, signal, socket, sys, time
+port = int(sys.argv[1])
+def listen():
+    return socket.create_server(('127.0.0.1', port))
+def connect():
+    s = socket.create_connection(('127.0.0.1', port))
+    s.settimeout(20)
+    return s
+def all(s):
+    got = b''
+    try:
+        while piece := s.recv(65536):
+            got += piece
+        return got
+    except ConnectionResetError:
+        return got + b' reset'
+def exactly(s, n):
+    got = b''
+    while len(got) < n:
+        piece = s.recv(n - len(got))
+        assert piece, got
+        got += piece
+    return got
+";
+
+#[test]
+fn a_connection_that_nobody_has_used_is_the_executed_programs() {
+    need("python3", "python3");
+    let server = "
+listener = listen()
+first, _ = listener.accept()
+first.sendall(all(first))
+first.close()
+second, _ = listener.accept()
+child = os.fork()
+if child == 0:
+    for number in (0, 1):
+        os.dup2(second.fileno(), number)
+    os.execlp('cat', 'cat')
+second.close()
+os.waitpid(child, 0)
+third, _ = listener.accept()
+import subprocess
+subprocess.run(['sh', '-c', 'read line; echo got $line'], stdin=third, stdout=third)
+third.close()
+fourth, _ = listener.accept()
+for number in (0, 1):
+    os.dup2(fourth.fileno(), number)
+os.execlp('cat', 'cat')
+";
+    let client = "
+for n in range(4):
+    s = connect()
+    s.sendall(b'%d' % n * 100000 + b'\\n')
+    s.shutdown(socket.SHUT_WR)
+    got = all(s)
+    print(n, len(got), got[:10], got[-3:])
+";
+    compare(|way| exchange(way, server, client));
+}
+
+#[test]
+fn a_connection_in_use_is_its_parents_and_its_childs() {
+    need("python3", "python3");
+    let server = "
+listener = listen()
+c, _ = listener.accept()
+c.sendall(b'hello ' + exactly(c, 5))
+child = os.fork()
+if child == 0:
+    got = exactly(c, 1000000)
+    c.sendall(b'child ' + got[-5:])
+    c.close()
+    os._exit(0)
+os.waitpid(child, 0)
+c.sendall(b' parent ' + exactly(c, 5))
+child = os.fork()
+if child == 0:
+    for n in range(100):
+        c.sendall(exactly(c, 1 + n * 99))
+    os._exit(0)
+c.close()
+os.waitpid(child, 0)
+";
+    let client = "
+s = connect()
+s.sendall(b'first')
+print(exactly(s, 11))
+time.sleep(0.1)
+s.sendall(b'x' * 999995 + b'abcde')
+print(exactly(s, 11))
+s.sendall(b'again')
+print(exactly(s, 13))
+for n in range(100):
+    s.sendall(b'%c' % n * (1 + n * 99))
+    got = exactly(s, 1 + n * 99)
+    assert got == b'%c' % n * (1 + n * 99)
+    if n % 10 == 0:
+        time.sleep(0.02)
+print(all(s))
+";
+    compare(|way| exchange(way, server, client));
+}
+
+#[test]
+fn a_parent_sends_while_its_child_reads() {
+    need("python3", "python3");
+    let server = "
+listener = listen()
+c, _ = listener.accept()
+c.sendall(all(c)[::-1])
+";
+    let client = "
+s = connect()
+s.sendall(b'before')
+sent = os.fork()
+if sent == 0:
+    got = all(s)
+    print(len(got), got[:6], got[-6:], flush=True)
+    os._exit(0)
+s.sendall(b'y' * 300000)
+time.sleep(0.1)
+s.sendall(b'behind')
+s.shutdown(socket.SHUT_WR)
+print(os.waitpid(sent, 0)[1])
+";
+    compare(|way| exchange(way, server, client));
+}
+
+#[test]
+fn a_connection_outlives_all_its_holders_but_the_last() {
+    need("python3", "python3");
+    let server = "
+listener = listen()
+def fork(what):
+    child = os.fork()
+    if child == 0:
+        try:
+            what()
+        finally:
+            os._exit(0)
+    return child
+def kill(child):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+# A child is killed, and its parent goes on.
+c, _ = listener.accept()
+c.sendall(exactly(c, 5))
+kill(fork(lambda: time.sleep(60)))
+time.sleep(0.1)
+c.sendall(exactly(c, 5))
+# The last holder is killed: with all bytes read the end, with some unread a reset.
+child = fork(lambda: time.sleep(60))
+c.close()
+time.sleep(0.1)
+kill(child)
+c, _ = listener.accept()
+c.sendall(exactly(c, 5))
+child = fork(lambda: time.sleep(60))
+c.close()
+time.sleep(0.4)
+kill(child)
+# The parent ends, and its child goes on; and a grandchild.
+c, _ = listener.accept()
+listener.close()
+c.sendall(exactly(c, 5))
+def grandchild():
+    c.sendall(exactly(c, 5))
+    time.sleep(0.1)
+    c.sendall(exactly(c, 5))
+def child():
+    c.sendall(exactly(c, 5))
+    fork(grandchild)
+fork(child)
+os._exit(0)
+";
+    let client = "
+s = connect()
+for word in (b'first', b'other'):
+    s.sendall(word)
+    print(exactly(s, 5))
+print(all(s))
+s = connect()
+s.sendall(b'third')
+print(exactly(s, 5))
+time.sleep(0.1)
+s.sendall(b'unread')
+print(all(s))
+s = connect()
+for word in (b'one 1', b'two 2', b'three', b'four4'):
+    s.sendall(word)
+    print(exactly(s, 5))
+    time.sleep(0.2)
+print(all(s))
+";
+    compare(|way| exchange(way, server, client));
+}
+
+#[test]
+fn forking_servers_of_python_answer() {
+    need("python3", "python3");
+    let server = "
+import socketserver, multiprocessing
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(line.upper())
+class Server(socketserver.ForkingMixIn, socketserver.TCPServer):
+    allow_reuse_address = True
+with Server(('127.0.0.1', port), Handler) as server:
+    for _ in range(5):
+        server.handle_request()
+    # And one that has been used before it is handed to a process.
+    c, _ = server.socket.accept()
+    c.sendall(exactly(c, 3))
+    def work(c):
+        c.sendall(all(c))
+    worker = multiprocessing.get_context('fork').Process(target=work, args=(c,))
+    worker.start()
+    c.close()
+    worker.join()
+";
+    let client = "
+for n in range(6):
+    s = connect()
+    s.sendall(b'abc')
+    if n == 5:
+        print(exactly(s, 3))
+    s.sendall(b'def\\n')
+    s.shutdown(socket.SHUT_WR)
+    print(all(s))
+";
+    compare(|way| exchange(way, server, client));
+}
