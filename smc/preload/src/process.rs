@@ -235,11 +235,17 @@ pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) 
 pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) -> Result<(), u32> {
     if !SETTINGS.forced_tcp {
         let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
-        say(fd, policy.may_answer(local))?;
+        say(fd, policy.may_answer(local) && !is_sandboxed())?;
     }
     alone::listens(local);
     LISTENS.store(true, Ordering::Relaxed);
     Ok(())
+}
+
+/// Whether this is OpenSSH's server: it reads from its connections in children in a sandbox (a seccomp filter, one
+/// descriptor for poll) that waiting here does not keep to yet. So it stays with TCP.
+fn is_sandboxed() -> bool {
+    std::env::current_exe().is_ok_and(|program| program.file_name().is_some_and(|it| it == "sshd"))
 }
 
 fn say(fd: impl AsFd, may: bool) -> Result<(), u32> {
