@@ -29,6 +29,8 @@ use smc_socket::spin::{LOOKS, PREEMPTED, Spin};
 pub(crate) type Kernel<'a> =
     &'a mut dyn FnMut(&mut [pollfd], Option<Duration>) -> io::Result<usize>;
 
+/// How long a thread sleeps at most that nobody can wake.
+const DEAF: Duration = Duration::from_millis(5);
 /// How often the kernel is asked while this thread spins.
 const ASK: Duration = Duration::from_micros(25);
 
@@ -80,7 +82,8 @@ struct Wait<'a> {
     files: Vec<Option<Arc<File>>>,
     /// What the kernel is asked: its descriptors, then two of ours.
     asked: Vec<pollfd>,
-    waiter: Arc<Waiter>,
+    /// None: there was no descriptor for it.
+    waiter: Option<Arc<Waiter>>,
     process: Option<Arc<Process>>,
 }
 
@@ -105,7 +108,7 @@ pub(crate) fn wait(
             instance.is_nested();
         }
     }
-    let waiter = Waiter::own()?;
+    let waiter = Waiter::own().ok();
     let mut wait = Wait { fds, files, asked: Vec::new(), waiter, process: process::existing() };
     // One look without being a watcher: often something is there.
     let ready = wait.look(kernel)?;
@@ -131,16 +134,23 @@ impl Wait<'_> {
     }
 
     fn join(&self) {
-        self.socks().for_each(|(file, sock)| sock.add_watcher(file, self.watcher()));
+        for (file, sock) in self.socks() {
+            match self.watcher() {
+                Some(watcher) => sock.add_watcher(file, watcher),
+                None => process::mind(file, true),
+            }
+        }
     }
 
     fn leave(&self) {
-        let watcher = self.watcher();
-        self.socks().for_each(|(_, sock)| sock.remove_watcher(&watcher));
+        if let Some(watcher) = self.watcher() {
+            self.socks().for_each(|(_, sock)| sock.remove_watcher(&watcher));
+        }
     }
 
-    fn watcher(&self) -> Arc<dyn Watcher> {
-        Arc::<Waiter>::clone(&self.waiter)
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        let waiter = self.waiter.clone()?;
+        Some(waiter)
     }
 
     fn until(&mut self, end: Option<Instant>, kernel: Kernel<'_>) -> io::Result<usize> {
@@ -158,7 +168,9 @@ impl Wait<'_> {
 
     /// Asks all; how many are ready.
     fn look(&mut self, kernel: Kernel<'_>) -> io::Result<usize> {
-        self.waiter.bell.clear();
+        if let Some(waiter) = &self.waiter {
+            waiter.bell.clear();
+        }
         if let Some(stack) = self.stack() {
             stack.dispatch();
         }
@@ -196,7 +208,7 @@ impl Wait<'_> {
 
     /// Looks for a while; true: look at all again.
     fn spin(&mut self, end: Option<Instant>, kernel: Kernel<'_>) -> io::Result<bool> {
-        let waiter = Arc::clone(&self.waiter);
+        let Some(waiter) = self.waiter.clone() else { return Ok(false) };
         let budget = waiter.spin.budget();
         if budget.is_zero() || self.stack().is_none() {
             return Ok(false);
@@ -238,16 +250,20 @@ impl Wait<'_> {
         let stack = stack.filter(|stack| !stack.is_gone());
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let left = [left, stack.and_then(Stack::next_timeout)].into_iter().flatten().min();
+        let Some(waiter) = self.waiter.clone() else {
+            let left = left.map_or(DEAF, |left| left.min(DEAF));
+            return self.ask(Some(left), kernel).map(drop);
+        };
         if !stack.is_none_or(Stack::prepare_sleep) {
             return Ok(());
         }
         let (mut said, mut rung) = (Ok(0), false);
-        if self.waiter.bell.prepare_sleep() {
-            self.asked.push(readable(self.waiter.bell.as_fd()));
+        if waiter.bell.prepare_sleep() {
+            self.asked.push(readable(waiter.bell.as_fd()));
             self.asked.extend(stack.map(|stack| readable(stack.wake_fd())));
             said = self.ask(left, kernel);
             rung = self.asked.get(self.fds.len() + 1).is_some_and(|fd| fd.revents != 0);
-            self.waiter.bell.wake_up();
+            waiter.bell.wake_up();
         }
         if let Some(stack) = stack {
             stack.wake_up(rung);
