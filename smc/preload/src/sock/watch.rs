@@ -91,6 +91,10 @@ impl Sock {
             && let Some(engine) = self.engine.get()
         {
             engine.observe(Some(Arc::new(Observer(Arc::downgrade(file)))));
+            // Another thread may have taken an event just before, when there was nobody to be told, and
+            // after a watcher had looked.
+            let now = engine.readiness();
+            lock(&self.watchers).iter().for_each(|watcher| watcher.ready(now));
             process::mind(file, true);
         }
     }
