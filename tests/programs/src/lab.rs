@@ -5,6 +5,7 @@
 //! Invariant: it is gone when the test ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,6 +20,11 @@ use crate::process::Running;
 
 /// Longest time that something takes to start.
 const LONGEST: Duration = Duration::from_secs(20);
+
+/// Who is let in: root, www-data, and the one that tests let programs run as.
+const USERS: [u32; 3] = [0, 33, USER];
+/// A user who is not root.
+pub const USER: u32 = 1234;
 
 /// Joins the cgroup `$0`, appends stderr to `$1`, and becomes the rest.
 const JOIN: &str = r#"echo $$ > "$0/cgroup.procs" && exec 2>> "$1" && shift && exec "$@""#;
@@ -72,8 +78,12 @@ impl Lab {
         let cgroup = cgroups()?.join(name);
         fs::create_dir(&cgroup).with_context(|| format!("making {}", cgroup.display()))?;
         let mut lab = Self { folder: tempfile::tempdir()?, cgroup, running: Vec::new() };
+        // The socket is for others than root too.
+        fs::set_permissions(lab.folder.path(), fs::Permissions::from_mode(0o755))?;
         let (config, socket) = (lab.config(), lab.socket());
-        let own = format!("[[processes]]\nname = \"apps\"\nsocket = {socket:?}\n{lines}\n");
+        let own = format!(
+            "[[processes]]\nname = \"apps\"\nsocket = {socket:?}\nuids = {USERS:?}\n{lines}\n"
+        );
         fs::write(&config, own)?;
         let mut daemon = Command::new(programs().join("vhost-user-ism"));
         lab.running.push(Running::start(daemon.arg("--config").arg(&config))?);

@@ -10,11 +10,15 @@
 mod build;
 mod lab;
 mod network;
+pub mod nginx;
 mod process;
 mod way;
 
 pub use build::programs;
-pub use lab::Lab;
+pub use lab::{Lab, USER};
 pub use network::Network;
-pub use process::{Running, need, output, run, unused_port, wait_for_port};
-pub use way::{Way, compare, compare_strictly};
+pub use process::{
+    Running, need, output, output_of, run, unused_port, wait_for_connections, wait_for_port,
+    wait_until,
+};
+pub use way::{Way, compare, compare_strictly, smc_ends};

@@ -4,6 +4,7 @@
 //!
 //! Invariant: nothing waits for ever.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -51,27 +52,45 @@ pub fn unused_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
+/// Waits until something is so.
+///
+/// # Errors
+/// It is not in time.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    let end = Instant::now() + LONGEST;
+    while !is_so() {
+        ensure!(Instant::now() < end, "in vain for {LONGEST:?} waited for {what}");
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Sockets of TCP with this local port, in a state that /proc/net/tcp gives this number.
+fn sockets(port: u16, state: &str) -> usize {
+    let entry = format!(":{port:04X}");
+    let is_one = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&entry)) && fields.nth(1) == Some(state)
+    };
+    let count =
+        |table| std::fs::read_to_string(table).unwrap_or_default().lines().filter(is_one).count();
+    TABLES.into_iter().map(count).sum()
+}
+
 /// Waits until somebody listens on a port, without connecting.
 ///
 /// # Errors
 /// Nobody does in time.
 pub fn wait_for_port(port: u16) -> Result<()> {
-    let entry = format!(":{port:04X} ");
-    let listens = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        let local = fields.next().unwrap_or_default();
-        format!("{local} ").ends_with(&entry) && fields.nth(1) == Some("0A")
-    };
-    let end = Instant::now() + LONGEST;
-    while Instant::now() < end {
-        for table in TABLES {
-            if std::fs::read_to_string(table).unwrap_or_default().lines().any(listens) {
-                return Ok(());
-            }
-        }
-        sleep(Duration::from_millis(20));
-    }
-    bail!("nobody listens on port {port}");
+    wait_until(&format!("a listener on port {port}"), || sockets(port, "0A") > 0)
+}
+
+/// Waits until so many connections to a port are established at once.
+///
+/// # Errors
+/// There are not in time.
+pub fn wait_for_connections(port: u16, least: usize) -> Result<()> {
+    wait_until(&format!("connections to port {port}"), || sockets(port, "01") >= least)
 }
 
 /// A program in the background; killed when dropped.
@@ -79,12 +98,19 @@ pub fn wait_for_port(port: u16) -> Result<()> {
 pub struct Running(Child);
 
 impl Running {
-    /// Starts it; its output is the test's.
+    /// Starts it, without input; its output is the test's.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let command = command.stdin(Stdio::null());
+        Self::fed(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it, with the input that was set.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fed(command: &mut Command) -> Result<Self> {
         Ok(Self(command.spawn().with_context(|| format!("{command:?}"))?))
     }
 
@@ -98,10 +124,25 @@ impl Running {
     /// # Errors
     /// It does not.
     pub fn end(&mut self) -> Result<()> {
-        let id = self.0.id().to_string();
-        let asked = Command::new("kill").arg(id).status()?;
-        ensure!(asked.success(), "it cannot be asked to end");
+        self.signal("TERM")?;
         wait(&mut self.0).map(drop)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let id = self.0.id().to_string();
+        ensure!(Command::new("kill").args(["-s", name, &id]).status()?.success(), "it has ended");
+        Ok(())
+    }
+
+    /// The processes that it has started and not yet waited for.
+    pub fn children(&self) -> BTreeSet<u32> {
+        let id = self.0.id();
+        let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        list.unwrap_or_default().split_whitespace().filter_map(|it| it.parse().ok()).collect()
     }
 
     /// Waits until it ends by itself.
@@ -109,6 +150,14 @@ impl Running {
     /// # Errors
     /// It does not, or not well.
     pub fn finish(mut self) -> Result<()> {
+        self.wait()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// It does not, or not well.
+    pub fn wait(&mut self) -> Result<()> {
         let status = wait(&mut self.0)?;
         ensure!(status.success(), "{status}");
         Ok(())
@@ -151,8 +200,17 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// It ends with a failure, or not at all.
 pub fn output(command: &mut Command) -> Result<Vec<u8>> {
+    output_of(command.stdin(Stdio::null()))
+}
+
+/// The same of a program with the input that was set.
+///
+/// # Errors
+/// It ends with a failure, or not at all.
+pub fn output_of(command: &mut Command) -> Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("output");
-    run(command.stdout(std::fs::File::create(&file)?))?;
+    let running = Running::fed(command.stdout(std::fs::File::create(&file)?))?;
+    running.finish().with_context(|| format!("{command:?}"))?;
     Ok(std::fs::read(&file)?)
 }

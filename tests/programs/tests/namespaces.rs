@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Client and server in two network namespaces: the door is a path, and memory knows no network.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use ism_programs::{
+    Network, Running, compare_strictly, need, output, run, unused_port, wait_for_port,
+};
+
+/// Addresses of the client's end and of the server's, in each family.
+const ADDRESSES: [[&str; 2]; 2] = [["10.9.8.1/24", "10.9.8.2/24"], ["fd09::1/64", "fd09::2/64"]];
+
+fn ip(line: &str) -> Result<()> {
+    run(Command::new("ip").args(line.split(' ')))
+}
+
+/// Joins two network namespaces by a cable: the client's end first.
+fn connect(client: u32, server: u32) -> Result<()> {
+    ip(&format!("link add client netns {client} type veth peer name server netns {server}"))?;
+    for ((name, owner), end) in [("client", client), ("server", server)].into_iter().zip(0..) {
+        let inside = |line: &str| {
+            let net = format!("--net=/proc/{owner}/ns/net");
+            run(Command::new("nsenter").args([&net, "ip"]).args(line.split(' ')))
+        };
+        for addresses in ADDRESSES {
+            let address = addresses.get(end).context("two ends")?;
+            // Nobody else can have it.
+            let nodad = if address.contains(':') { " nodad" } else { "" };
+            inside(&format!("address add {address} dev {name}{nodad}"))?;
+        }
+        inside(&format!("link set {name} up"))?;
+    }
+    Ok(())
+}
+
+/// The server's addresses, as programs take them.
+fn servers() -> [String; 2] {
+    ADDRESSES.map(|[_, server]| server.split('/').next().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn sockperf_and_redis_work_between_two_network_namespaces() {
+    need("sockperf", "sockperf");
+    need("redis-server", "redis-server");
+    need("redis-benchmark", "redis-tools");
+    compare_strictly(|way| {
+        let (client, server) = (Network::new()?, Network::new()?);
+        connect(client.owner(), server.owner())?;
+        let [v4, _] = servers();
+        let port = unused_port()?.to_string();
+        // Debian's has no IPv6.
+        let place = ["--tcp", "-i", &v4, "-p", &port];
+        let _sockperf = server.inside(|| {
+            let started = Running::start(way.command("sockperf").arg("server").args(place))?;
+            wait_for_port(port.parse()?)?;
+            anyhow::Ok(started)
+        })??;
+        let mut sockperf = way.command("sockperf");
+        sockperf.arg("ping-pong").args(place).args(["--time", "1", "--mps", "20000"]);
+        let report = client.inside(|| output(&mut sockperf))??;
+        let report = String::from_utf8_lossy(&report).into_owned();
+        let line = report.lines().find(|line| line.contains("dropped messages"));
+        let mut said = vec![line.with_context(|| report.clone())?.to_owned()];
+        let port = unused_port()?.to_string();
+        let _redis = server.inside(|| {
+            let mut redis = way.command("redis-server");
+            redis.args(["--port", &port, "--save", "", "--protected-mode", "no"]);
+            let started = Running::start(&mut redis)?;
+            wait_for_port(port.parse()?)?;
+            anyhow::Ok(started)
+        })??;
+        for address in servers() {
+            let mut redis = way.command("redis-benchmark");
+            redis.args(["-h", &address, "-p", &port, "-t", "set,get", "-n", "20000", "--csv"]);
+            let report = client.inside(|| output(&mut redis))??;
+            let report = String::from_utf8_lossy(&report).into_owned();
+            let tests = report.lines().skip(1).filter_map(|line| line.split(',').next());
+            said.extend(tests.map(str::to_owned));
+        }
+        Ok(said)
+    });
+}
