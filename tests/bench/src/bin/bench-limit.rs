@@ -25,7 +25,7 @@ struct Options {
 enum What {
     /// Half a round trip of a message, spinning, in µs
     PingPong,
-    /// 10⁶ bytes a second through a shared buffer of 256 KiB: copied in by one, out by the other
+    /// 10⁶ bytes a second through a shared buffer: copied in and out, in the fastest of some ways
     TwoCopies,
 }
 
