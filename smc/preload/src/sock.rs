@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use smc_proto::handshake::reason::Failure;
 use smc_snapshot::reason;
 use smc_socket::{Birth, Handshake, Heir, LateWord, Role, Socket, Tcp};
@@ -372,7 +373,7 @@ impl Sock {
             self.settle(file, engine.finish_handshake(timeout)?);
         }
         match self.routed() {
-            Route::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            Route::Pending => Err(Errno::AGAIN.into()),
             route => Ok(route),
         }
     }

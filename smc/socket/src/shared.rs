@@ -140,10 +140,12 @@ impl Shared {
 
     /// Signals come for a connection that is observed.
     pub(crate) fn observed(&self) -> Due {
-        let polled = self.observer.read().unwrap_or_else(PoisonError::into_inner).is_some();
         let observed = self.channel().map(|channel| {
             let look = |inner: &mut Inner<'_>| {
-                inner.local.polled = polled;
+                // Asked under the connection's lock: of two threads the later one has the later answer.
+                let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner);
+                inner.local.polled = observer.is_some();
+                drop(observer);
                 inner.unwatch();
             };
             self.act(channel, look).1
