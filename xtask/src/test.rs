@@ -60,6 +60,10 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         steps.step(name, work)?;
     }
     steps.summary();
+    eprintln!(
+        "Not run, minutes long: Python's suites and stress-ng \
+         (cargo test -p {PROGRAM_TESTS} --test python --test stress -- --ignored)."
+    );
     if options.fast {
         eprintln!(
             "Not run (--fast): licences, instructions, fuzzing, real programs, everything in VMs."
