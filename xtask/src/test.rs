@@ -61,8 +61,8 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     }
     steps.summary();
     eprintln!(
-        "Not run, minutes long: Python's suites and stress-ng \
-         (cargo test -p {PROGRAM_TESTS} --test python --test stress -- --ignored)."
+        "Not run, minutes long or not steady: Python's suites, stress-ng, nginx's reload \
+         (cargo test -p {PROGRAM_TESTS} -- --ignored)."
     );
     if options.fast {
         eprintln!(
