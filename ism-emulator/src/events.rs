@@ -64,6 +64,11 @@ impl EventQueue {
         (number, !std::mem::replace(&mut self.announced, true))
     }
 
+    /// How many the member has not taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len() + self.in_flight.len()
+    }
+
     /// Whether the sender may push one more software event; if so it is counted.
     pub(crate) fn admit(&mut self, sender: MemberId) -> bool {
         let waiting = self.software.entry(sender).or_default();

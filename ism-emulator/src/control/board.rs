@@ -13,11 +13,18 @@ use crate::fabric::Fabric;
 use crate::refusal::Refusal;
 use crate::wish::MemberId;
 
+/// Events that may wait for a member that posts, for each presence of its quota: a list of eight ends, and some.
+const EVENTS_PER_PRESENCE: usize = 32;
+
 pub(super) fn post(fabric: &mut Fabric, call: &Call<'_>) -> Answer {
     let request = BoardPostRequest::from_bytes(call.body).ok_or(Refusal::Invalid)?;
     let member = fabric.members.get(&call.id).ok_or(Refusal::NotReady)?;
     if member.abilities.is_none_or(|abilities| !abilities.board) {
         return Err(Refusal::Unsupported);
+    }
+    // What it posts it is told as well: who takes no events gets no more of them by posting.
+    if member.events.waiting() > EVENTS_PER_PRESENCE * member.config.quota.board as usize {
+        return Err(Refusal::Busy);
     }
     let posted = fabric.post_on_board(call.id, &request)?;
     let body = BoardPostReply { listeners: posted, reserved: 0 };

@@ -91,6 +91,20 @@ fn a_callers_end_withdraws_nothing_of_a_listener_that_came_again() {
 }
 
 #[test]
+fn who_takes_no_events_cannot_make_them_pile_up_by_posting() {
+    let mut w = World::new(config());
+    let a = member(&mut w, 1, &["m"]);
+    w.attentive.clear();
+    let busy = (0..1_000_000).find(|n| {
+        let kind = if n % 2 == 0 { board::ANNOUNCE } else { board::LEAVE };
+        try_post(&mut w, a, &request(kind, n / 2)).0 == s::BUSY
+    });
+    assert!(busy.is_some());
+    told(&mut w, a);
+    assert_ne!(try_post(&mut w, a, &request(board::ANNOUNCE, 1_000_000)).0, s::BUSY);
+}
+
+#[test]
 fn who_listens_later_is_told_of_callers_that_are_there() {
     let mut w = World::new(config());
     let (a, b) = (member(&mut w, 1, &["m"]), member(&mut w, 2, &["m"]));

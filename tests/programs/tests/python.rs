@@ -84,7 +84,9 @@ fn suite_of(
     command.args(["-X", "faulthandler", "-m", "test", "--timeout", LONGEST]);
     command.arg("--tempdir").arg(folder.path()).arg("--junit-xml").arg(&report);
     for (option, patterns) in [("-m", only), ("-i", without)] {
-        patterns.iter().for_each(|pattern| drop(command.args([option, pattern])));
+        for pattern in patterns {
+            command.args([option, pattern]);
+        }
     }
     // Where a test fails it fails as a whole; which one that is the report says, and is compared.
     let said = output(command.arg(name));
