@@ -15,6 +15,7 @@
 //! | `arguments`, `signals`, `descriptor` | pointers, signals and numbers of C |
 //! | `table`, `numbers` | what is known about the program's descriptors, and how they come and go |
 //! | `upgrade`, `inherited` | which connections are looked at: listen, accept, connect; and exec |
+//! | `meeting` | finding the other end by the fabric's board, where no TCP option can be used |
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
 //! | `alone` | a program that connects to itself |
 //! | `poll`, `epoll`, `bell` | waiting for many |
@@ -32,7 +33,8 @@
 //! | `SMC_POLICY` | the file of rules; `/etc/smc-policy.toml` if that exists |
 //!
 //! # A connection's way
-//! connect and listen mark the socket (`smc-discovery`). If the peer is marked as well, the descriptor gets
+//! connect and listen mark the socket (`smc-discovery`), or say on the fabric's board that they are there. If the
+//! peer does so as well, the descriptor gets
 //! an entry in the table; before, and for all others, a call costs one load more. connect sends the
 //! proposal; the handshake is finished by the first call that needs its result, or by the minder. Then the
 //! connection is SMC's, or it leaves the table and is TCP's for good.
@@ -48,6 +50,7 @@ mod entry;
 mod epoll;
 mod fallen;
 mod inherited;
+mod meeting;
 mod minder;
 mod numbers;
 mod poll;

@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use smc_socket::Stack;
 
 use crate::descriptor;
+use crate::meeting::Meeting;
 use crate::sock::{Sock, Stage, lock};
 use crate::table::File;
 
@@ -81,7 +82,9 @@ struct Ward {
     waiting: Vec<(Weak<File>, Instant)>,
     /// Handshakes that go on.
     handshakes: Vec<Weak<File>>,
-    /// The device and the children are looked after.
+    /// The device is listened to.
+    hears: bool,
+    /// The children are.
     serves: bool,
 }
 
@@ -105,6 +108,7 @@ impl Minder {
             next: CHILDREN + 1,
             waiting: Vec::new(),
             handshakes: Vec::new(),
+            hears: false,
             serves: false,
         };
         let thread = thread::Builder::new().name("smc-minder".into()).stack_size(256 << 10);
@@ -175,10 +179,10 @@ impl Minder {
 impl Ward {
     /// One sleep and what it brought.
     fn turn(&mut self) -> io::Result<()> {
-        self.serve();
+        self.hear();
         let timeout = self.timeout().and_then(|timeout| timeout.try_into().ok());
         let mut events = [MaybeUninit::uninit(); 64];
-        let stack = self.stack.clone().filter(|_| self.serves);
+        let stack = self.stack.clone().filter(|_| self.hears);
         if !stack.as_ref().is_none_or(Stack::prepare_sleep) {
             return Ok(());
         }
@@ -232,23 +236,33 @@ impl Ward {
         Ok(())
     }
 
-    /// Begins or ends to pass signals on to children.
-    fn serve(&mut self) {
+    /// Begins or ends to hear the device: for children, to which signals are passed on, and for connections that look
+    /// for their other ends on the board.
+    fn hear(&mut self) {
         let Some(stack) = &self.stack else { return };
-        let children = stack.children_fd().filter(|_| !stack.is_gone());
-        match (children, self.serves) {
-            (Some(children), false) => {
-                let fds = [(DEVICE, stack.wake_fd()), (CHILDREN, children)];
-                let added = fds.map(|(data, fd)| {
-                    epoll::add(&self.epoll, fd, EventData::new_u64(data), EventFlags::IN)
-                });
-                // There is no descriptor needed for it, and little memory.
-                self.serves = added.iter().any(Result::is_ok);
+        let is_gone = stack.is_gone();
+        if let Some(children) = stack.children_fd().filter(|_| !is_gone && !self.serves) {
+            let data = EventData::new_u64(CHILDREN);
+            // It is in there for ever: it says nothing more until there is another child.
+            self.serves = match epoll::add(&self.epoll, children, data, EventFlags::IN) {
+                Ok(()) | Err(Errno::EXIST) => true,
+                Err(_) => false,
+            };
+        }
+        let is_meeting = |file: &Weak<File>| {
+            let file = file.upgrade();
+            file.is_some_and(|it| matches!(&*it, File::Sock(sock) if sock.meeting().is_some()))
+        };
+        let wanted = stack.has_children() || self.handshakes.iter().any(is_meeting);
+        match (wanted && !is_gone, self.hears) {
+            (true, false) => {
+                let data = EventData::new_u64(DEVICE);
+                let added = epoll::add(&self.epoll, stack.wake_fd(), data, EventFlags::IN);
+                self.hears = added.is_ok();
             }
-            (None, true) => {
-                self.serves = false;
+            (false, true) => {
+                self.hears = false;
                 let _ = epoll::delete(&self.epoll, stack.wake_fd());
-                // The children's fd is in there for ever: it says nothing more until there is another child.
             }
             _ => {}
         }
@@ -306,6 +320,7 @@ impl Ward {
             && !sock.is_closed()
             && sock.is_server()
             && FORKS.load(Ordering::Relaxed)
+            && !sock.meeting().is_some_and(Meeting::is_begun)
         {
             return;
         }

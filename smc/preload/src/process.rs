@@ -6,7 +6,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -19,6 +19,7 @@ use smc_snapshot::{Joined, reason};
 use smc_socket::{Config, Stack};
 
 use crate::alone;
+use crate::meeting::{Call, Meetings};
 use crate::minder::Minder;
 use crate::report;
 use crate::settings::SETTINGS;
@@ -32,6 +33,8 @@ pub(crate) struct Process {
     pub(crate) stack: Option<Stack>,
     /// Its device is the daemon's. If not, peers that propose are declined in due form.
     is_member: AtomicBool,
+    /// What it has on the fabric's board, if it is a member.
+    meetings: OnceLock<Arc<Meetings>>,
     /// Not in a child that has nothing but what it inherited.
     minder: OnceLock<Minder>,
 }
@@ -88,6 +91,11 @@ fn member() -> Option<Arc<Process>> {
     current().filter(|process| process.is_a_member())
 }
 
+/// What it has on the fabric's board.
+pub(crate) fn meetings() -> Option<Arc<Meetings>> {
+    member().and_then(|process| process.meetings.get().cloned())
+}
+
 /// The process, if it has a stack already.
 pub(crate) fn existing() -> Option<Arc<Process>> {
     CURRENT.load_full()
@@ -136,7 +144,9 @@ impl Process {
             Some(Err(())) => (Some(Stack::new(nobodys_device()?, &config())?), false),
         };
         let minder = OnceLock::from(Minder::start(stack.clone())?);
-        Ok(Self { stack, is_member: AtomicBool::new(is_member), minder })
+        let meetings = stack.as_ref().filter(|_| is_member).map(Meetings::new);
+        let meetings = meetings.map_or_else(OnceLock::new, OnceLock::from);
+        Ok(Self { stack, is_member: AtomicBool::new(is_member), meetings, minder })
     }
 
     /// Whether its device is the daemon's.
@@ -158,6 +168,9 @@ impl Process {
         };
         stack.connect(device, &config())?;
         let _ = self.minder.set(Minder::start(Some(stack.clone()))?);
+        if is_member {
+            let _ = self.meetings.set(Meetings::new(stack));
+        }
         self.is_member.store(is_member, Ordering::Relaxed);
         Ok(())
     }
@@ -216,16 +229,27 @@ pub(crate) fn mind_closed(file: &Arc<File>) {
 
 // Discovery
 
-/// Before connect: says that this end speaks SMC, so that the peer's answer will be known.
+/// Before connect: says that this end speaks SMC, so that the peer's answer will be known: by the TCP option, or by the
+/// board, where somebody has been called.
 ///
 /// # Errors
 /// It cannot, or may not: the reason (`smc_snapshot::reason`).
-pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) -> Result<(), u32> {
+pub(crate) fn offer(
+    fd: impl AsFd,
+    local: Option<SocketAddr>,
+    peer: SocketAddr,
+) -> Result<Option<Call>, u32> {
     if SETTINGS.forced_tcp {
-        return current().map(drop).ok_or(reason::FORCED);
+        return current().map(|_| None).ok_or(reason::FORCED);
     }
     let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
-    say(fd, policy.may_offer(local, peer))
+    match say(&fd, policy.may_offer(local, peer)) {
+        Err(reason::NOTSERVED) => {
+            let call = meetings().and_then(|meetings| meetings.call(fd.as_fd(), peer));
+            call.map(Some).ok_or(reason::NOTSERVED)
+        }
+        said => said.map(|()| None),
+    }
 }
 
 /// Before listen: says that this end speaks SMC.
@@ -235,7 +259,10 @@ pub(crate) fn offer(fd: impl AsFd, local: Option<SocketAddr>, peer: SocketAddr) 
 pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) -> Result<(), u32> {
     if !SETTINGS.forced_tcp {
         let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
-        say(fd, policy.may_answer(local) && !is_sandboxed())?;
+        match say(&fd, policy.may_answer(local) && !is_sandboxed()) {
+            Err(reason::NOTSERVED) if listen_on_board(&fd, local) => {}
+            said => said?,
+        }
     }
     alone::listens(local);
     LISTENS.store(true, Ordering::Relaxed);
@@ -246,6 +273,10 @@ pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) -> Result<(), u32> {
 /// descriptor for poll) that waiting here does not keep to yet. So it stays with TCP.
 fn is_sandboxed() -> bool {
     std::env::current_exe().is_ok_and(|program| program.file_name().is_some_and(|it| it == "sshd"))
+}
+
+fn listen_on_board(fd: impl AsFd, local: SocketAddr) -> bool {
+    meetings().is_some_and(|meetings| meetings.listen(fd.as_fd().as_raw_fd(), local))
 }
 
 fn say(fd: impl AsFd, may: bool) -> Result<(), u32> {
@@ -274,6 +305,14 @@ pub(crate) fn has_listener() {
     LISTENS.store(true, Ordering::Relaxed);
 }
 
+/// Whether a client may be at the other end of what was accepted at `listener` that has called. Only where the TCP
+/// option is not served.
+pub(crate) fn is_called(fd: impl AsFd, listener: RawFd, local: SocketAddr) -> bool {
+    !SETTINGS.forced_tcp
+        && matches!(peer_is_marked(fd), Ok(None))
+        && meetings().is_some_and(|meetings| meetings.is_called(listener, local))
+}
+
 /// Whether what is accepted may speak SMC.
 pub(crate) fn listens() -> bool {
     LISTENS.load(Ordering::Relaxed)
@@ -298,8 +337,9 @@ pub(crate) fn after_fork(inherited: Option<Stack>) {
     MAKING.store(false, Ordering::Relaxed);
     FAILED.store(0, Ordering::Relaxed);
     let heir = inherited.map(|stack| {
-        let (is_member, minder) = (AtomicBool::new(false), OnceLock::new());
-        Arc::new(Process { stack: Some(stack), is_member, minder })
+        let (is_member, meetings, minder) =
+            (AtomicBool::new(false), OnceLock::new(), OnceLock::new());
+        Arc::new(Process { stack: Some(stack), is_member, meetings, minder })
     });
     std::mem::forget(CURRENT.swap(heir));
 }

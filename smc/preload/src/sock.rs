@@ -6,6 +6,7 @@
 //! every call on it is the next library's.
 
 mod calls;
+mod forked;
 mod late;
 mod options;
 mod watch;
@@ -13,7 +14,7 @@ mod watch;
 use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use smc_proto::handshake::reason::Failure;
 use smc_snapshot::reason;
-use smc_socket::{Birth, Handshake, Heir, LateWord, Role, Socket, Tcp};
+use smc_socket::{Handshake, LateWord, Role, Socket};
 
 pub(crate) use calls::Answer;
 pub(crate) use watch::Watcher;
@@ -30,6 +31,7 @@ pub(crate) use watch::Watcher;
 use crate::alone;
 use crate::descriptor::{self, Number};
 use crate::fallen::{self, Why};
+use crate::meeting::{Meeting, Progress};
 use crate::minder;
 use crate::process;
 use crate::settings::SETTINGS;
@@ -82,6 +84,8 @@ pub(crate) struct Sock {
     numbers: Mutex<Vec<c_int>>,
     role: Role,
     stage: AtomicU8,
+    /// What finds out whether the peer speaks SMC, if TCP does not say.
+    meeting: Option<Box<Meeting>>,
     /// Held while the handshake begins.
     beginning: Mutex<()>,
     engine: OnceLock<Arc<Socket>>,
@@ -129,6 +133,7 @@ impl Sock {
             numbers: Mutex::new(vec![fd]),
             role,
             stage: AtomicU8::new(stage as u8),
+            meeting: None,
             beginning: Mutex::default(),
             engine: OnceLock::new(),
             late: OnceLock::new(),
@@ -141,6 +146,16 @@ impl Sock {
             kept: Mutex::default(),
             observed: AtomicBool::new(false),
         }
+    }
+
+    /// One whose other end is looked for on the board.
+    pub(crate) fn with_meeting(self, meeting: Meeting) -> Self {
+        Self { meeting: Some(Box::new(meeting)), ..self }
+    }
+
+    /// What looks for its other end, as long as it does.
+    pub(crate) fn meeting(&self) -> Option<&Meeting> {
+        self.meeting.as_deref().filter(|_| self.stage() == Stage::Fresh)
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -211,6 +226,12 @@ impl Sock {
         if self.stage() == Stage::Connecting && !self.has_connected(file) {
             return self.routed();
         }
+        let met = self.meeting().map(|meeting| meeting.advance(file, self.number.as_fd()));
+        match met {
+            Some(Progress::Pending) => return self.routed(),
+            Some(Progress::Tcp(why)) => self.become_tcp(file, why.into()),
+            Some(Progress::Met) | None => {}
+        }
         if self.stage() == Stage::Fresh {
             self.begin(file);
         }
@@ -250,7 +271,8 @@ impl Sock {
             return false;
         }
         let connected = rustix::net::getpeername(&self.number).is_ok_and(|peer| peer.is_some());
-        let speaks = connected && process::peer_speaks_smc(&self.number);
+        let speaks =
+            connected && (self.meeting.is_some() || process::peer_speaks_smc(&self.number));
         if speaks {
             self.move_on(Stage::Connecting, Stage::Fresh);
         } else {
@@ -268,6 +290,10 @@ impl Sock {
         }
         if SETTINGS.forced_tcp {
             return self.become_tcp(file, reason::FORCED.into());
+        }
+        // It may have been connected between two looks of who calls this.
+        if self.meeting.as_ref().is_some_and(|meeting| !meeting.has_met()) {
+            return;
         }
         let process = process::current();
         let Some(stack) = process.as_ref().and_then(|process| process.stack.as_ref()) else {
@@ -362,6 +388,17 @@ impl Sock {
         if self.stage() == Stage::Connecting {
             self.wait_for_tcp(timeout)?;
         }
+        let begun = std::time::Instant::now();
+        if let Some(meeting) = self.meeting() {
+            if !self.is_server() && process::listens() {
+                process::hurry();
+                if alone::waits_for_itself(&self.number) {
+                    meeting.lose_patience();
+                }
+            }
+            meeting.wait(self, file, timeout)?;
+        }
+        let timeout = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         let route = self.advance(file);
         if let (Route::Pending, Some(engine)) = (&route, self.engine.get()) {
             if !self.is_server() && process::listens() {
@@ -408,6 +445,9 @@ impl Sock {
 
     fn close(&self, file: &Arc<File>) {
         self.forget_watchers();
+        if let Some(meeting) = self.meeting() {
+            meeting.lose_patience();
+        }
         let linger = rustix::net::sockopt::socket_linger(&self.number).ok().flatten();
         // What nobody has begun may be a child's.
         let begun = match self.stage() {
@@ -431,55 +471,6 @@ impl Sock {
         self.number.set(kept.as_raw_fd());
         *lock(&self.kept) = Some(kept);
         Ok(())
-    }
-
-    /// Before a fork: what the child is going to have of this connection if it is in use. One whose handshake
-    /// goes on gets `patience` to end it.
-    pub(crate) fn before_fork(
-        &self,
-        file: &Arc<File>,
-        birth: &mut Birth,
-        patience: Duration,
-    ) -> Option<Heir> {
-        if self.stage() == Stage::Handshake && !self.is_closed() {
-            // It fails if it takes longer.
-            let _ = self.finish(file, Some(patience));
-        }
-        birth.share(self.smc()?)
-    }
-
-    /// What a child of fork has of this connection, at the descriptors `fds`. No lock is taken: another
-    /// thread of the parent may have held it.
-    pub(crate) fn after_fork(
-        &self,
-        fd: c_int,
-        fds: Vec<c_int>,
-        inherited: impl FnOnce(Box<dyn Tcp>) -> Option<Arc<Socket>>,
-    ) -> Self {
-        let number = Number::new(fd);
-        let engine = inherited(Box::new(number.clone()));
-        // A handshake that nobody has begun is whosoever comes first.
-        let stage = match self.stage() {
-            stage @ (Stage::Connecting | Stage::Fresh | Stage::Late) => stage,
-            stage @ (Stage::Tcp | Stage::Ended) => stage,
-            Stage::Smc if engine.is_some() => Stage::Smc,
-            Stage::Handshake | Stage::Smc | Stage::Broken => Stage::Broken,
-        };
-        let mut child = Self::new(fd, self.role, stage, self.is_nonblocking());
-        child.number = number;
-        if let Some(engine) = engine {
-            child.engine = OnceLock::from(engine);
-        }
-        for (own, parents) in child.timeouts.iter().zip(&self.timeouts) {
-            own.store(parents.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        child.low_water = AtomicU32::new(self.low_water.load(Ordering::Relaxed));
-        for (own, parents) in [(&child.is_shut, &self.is_shut), (&child.was_vain, &self.was_vain)] {
-            own.store(parents.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        child.numbers = Mutex::new(fds);
-        child.late = self.late_of_child().map_or_else(OnceLock::new, OnceLock::from);
-        child
     }
 }
 

@@ -16,6 +16,7 @@ use smc_socket::Role;
 
 use crate::descriptor::borrow;
 use crate::fallen;
+use crate::meeting::Meeting;
 use crate::process;
 use crate::sock::{Sock, Stage, is_nonblocking};
 use crate::table::{self, File};
@@ -71,6 +72,12 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
         let file = watch(fd, Sock::new(fd, Role::Server, Stage::Fresh, nonblocking));
         return process::mind(&file, false);
     }
+    let is_called =
+        || local(fd).is_some_and(|local| process::is_called(borrow(fd), listener, local));
+    if process::listens() && is_called() {
+        let sock = Sock::new(fd, Role::Server, Stage::Fresh, nonblocking);
+        return process::mind(&watch(fd, sock.with_meeting(Meeting::of_server())), false);
+    }
     let why = match known {
         Some(0) => process::why_not(borrow(fd)),
         Some(why) => why,
@@ -110,8 +117,17 @@ pub(crate) fn connect(
     let offered = process::offer(borrow(fd), local, peer);
     let result = real();
     let errno = result.as_ref().err().map(|error| Errno::from_io_error(error).unwrap_or(Errno::IO));
+    let (offered, meeting) = match offered {
+        Ok(call) => (Ok(()), call.map(Meeting::of_client)),
+        Err(why) => (Err(why), None),
+    };
+    if let (None, Err(reason::NOTSERVED), Some(meetings)) = (errno, offered, process::meetings()) {
+        // Where nobody is at all, somebody may listen soon.
+        meetings.is_stranger(peer);
+    }
+    let speaks = || meeting.is_some() || process::peer_speaks_smc(borrow(fd));
     let stage = match (errno, offered) {
-        (None, Ok(())) if process::peer_speaks_smc(borrow(fd)) => Stage::Fresh,
+        (None, Ok(())) if speaks() => Stage::Fresh,
         (Some(Errno::INPROGRESS | Errno::INTR), Ok(())) => Stage::Connecting,
         (None, Ok(())) => {
             fallen::connection(fd, Role::Client, process::why_not(borrow(fd)).into());
@@ -124,7 +140,11 @@ pub(crate) fn connect(
         }
         (Some(_), _) => return result,
     };
-    let file = watch(fd, Sock::new(fd, Role::Client, stage, is_nonblocking(fd)));
+    let mut sock = Sock::new(fd, Role::Client, stage, is_nonblocking(fd));
+    if let Some(meeting) = meeting {
+        sock = sock.with_meeting(meeting);
+    }
+    let file = watch(fd, sock);
     if let File::Sock(sock) = &*file
         && stage == Stage::Fresh
     {

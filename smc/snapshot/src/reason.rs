@@ -27,6 +27,10 @@ reasons! {
     NOTSERVED = 0x03ff_0005, "nobody serves SMC's TCP option here (smc-discovery)";
     LATE = 0x03ff_0006, "the listener was there before the library";
     UNASKED = 0x03ff_0007, "the connection failed or ended before its peer could be asked";
+    UNMET = 0x03ff_0008, "the other end was not met on the fabric's board in time";
+    AMBIGUOUS = 0x03ff_0009, "more than one connection on the fabric's board has these addresses";
+    NOBOARD = 0x03ff_000a, "the fabric's board is full or lost";
+    NOTUNIQUE = 0x03ff_000b, "the policy file does not say that these addresses are unique";
 }
 
 /// The name and the words of a number, if it is one of these.

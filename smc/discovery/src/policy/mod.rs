@@ -119,6 +119,11 @@ impl Policy {
         !ip.is_loopback() && self.unique.iter().any(|prefix| prefix.contains(ip))
     }
 
+    /// Whether there is any such address.
+    pub fn has_unique(&self) -> bool {
+        !self.unique.is_empty()
+    }
+
     /// The first rule that matches, or that perhaps matches and says `doubt`.
     fn first(&self, local: End, peer: End, doubt: Transport) -> Transport {
         let decides = |rule: &&Rule| match rule.matches(local, peer) {

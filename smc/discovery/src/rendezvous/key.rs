@@ -48,6 +48,11 @@ impl Key {
     /// the fabric's scope, kernel and cookie are 0.
     pub const LEN: usize = 60;
 
+    /// What a listener at this address listens to, and who connects to it calls: no connection has this key.
+    pub fn of_listener(address: SocketAddr, scope: Scope) -> Self {
+        Self::from_parts(&end(address), &[0; 18], scope)
+    }
+
     /// The key of the connection from `local` to `peer`, and which side `local` is.
     ///
     /// # Errors
@@ -64,6 +69,10 @@ impl Key {
             std::cmp::Ordering::Greater => (peer, local, Side::High),
             std::cmp::Ordering::Equal => return Err(ToItself),
         };
+        Ok((Self::from_parts(&low, &high, scope), side))
+    }
+
+    fn from_parts(low: &[u8; 18], high: &[u8; 18], scope: Scope) -> Self {
         let (kernel, cookie) = match scope {
             Scope::Namespace(namespace) => (namespace.kernel, namespace.cookie),
             Scope::Fabric => (0, 0),
@@ -73,7 +82,7 @@ impl Key {
         for (byte, part) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
             *byte = *part;
         }
-        Ok((Self(bytes), side))
+        Self(bytes)
     }
 
     /// As the board stores it.

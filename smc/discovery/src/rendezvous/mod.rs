@@ -164,6 +164,13 @@ impl Rendezvous {
         }
     }
 
+    /// Lets the end leave now, if it has not: nobody is expected any more.
+    pub fn lose_patience(&mut self) {
+        if let Some(deadline) = self.deadline {
+            self.handle_timeout(deadline);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadline

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What this process has on the fabric's board: ends, listeners, calls.
+//!
+//! Invariant: no lock of this file is held while something is posted, or while a connection is told something.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::c_int;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use ism_abi::{Gid, status};
+use ism_client::board::{Key, Note, Post, Told};
+use rustix::net::sockopt;
+use smc_discovery::rendezvous::{Entry, Side};
+use smc_socket::Stack;
+
+use super::place;
+use crate::descriptor::borrow;
+use crate::sock::lock;
+use crate::table::File;
+
+/// How long nobody is asked about a place where nobody listened. So a connection to a plain server costs a
+/// question at most this often.
+const SILENCE: Duration = Duration::from_millis(100);
+/// How long nobody calls where a listener did not come.
+const VAIN: Duration = Duration::from_secs(1);
+/// Places kept in mind; they are forgotten together.
+const PLACES: usize = 1024;
+/// Listeners of a process; the rest of its places on the board is for connections.
+const MOST: usize = 1024;
+/// Listeners before the closed ones among them are looked for.
+const LISTENERS: usize = 16;
+
+/// All that this process has on the board.
+#[derive(Debug)]
+pub(crate) struct Meetings {
+    stack: Stack,
+    ends: Mutex<HashMap<u64, Weak<File>>>,
+    listeners: Mutex<HashMap<u64, Listener>>,
+    /// Where nobody listens or comes, until when.
+    strangers: Mutex<HashMap<SocketAddr, Instant>>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    port: u16,
+    key: Key,
+    /// The socket, while its cookie is this.
+    fd: c_int,
+    cookie: Option<u64>,
+    callers: HashSet<(Gid, u64)>,
+}
+
+/// A client's word to the listener, taken back when dropped.
+#[derive(Debug)]
+pub(crate) struct Call {
+    meetings: Arc<Meetings>,
+    peer: SocketAddr,
+    key: Key,
+    id: u64,
+}
+
+/// A number that nobody guesses.
+pub(super) fn number() -> Option<u64> {
+    let mut bytes = [0; 8];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok()?;
+    (got == bytes.len()).then_some(u64::from_ne_bytes(bytes))
+}
+
+/// What an end is told, as the rendezvous has it.
+pub(super) fn entry(told: &Told) -> Option<Entry> {
+    let id = told.id;
+    match told.note {
+        Note::Announce { side: 0 } => Some(Entry::Announce { id, side: Side::Low }),
+        Note::Announce { .. } => Some(Entry::Announce { id, side: Side::High }),
+        Note::Accept { other } => Some(Entry::Accept { id, other }),
+        Note::Leave => Some(Entry::Leave { id }),
+        Note::Listen | Note::Call => None,
+    }
+}
+
+impl Meetings {
+    /// Those of the process with this stack.
+    pub(crate) fn new(stack: &Stack) -> Arc<Self> {
+        let meetings = Arc::new(Self {
+            stack: stack.clone(),
+            ends: Mutex::default(),
+            listeners: Mutex::default(),
+            strangers: Mutex::default(),
+        });
+        let reader = Arc::downgrade(&meetings);
+        stack.read_board(move |told| {
+            if let Some(meetings) = reader.upgrade() {
+                meetings.told(told);
+            }
+        });
+        meetings
+    }
+
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.stack.is_gone()
+    }
+
+    /// Posts; the error says whether there were too many, so that it can be tried again.
+    pub(super) fn post(&self, post: &Post) -> Result<(), bool> {
+        let device = self.stack.device().ok_or(false)?;
+        device.post(post).map(drop).map_err(|error| error.status() == Some(status::BUSY))
+    }
+
+    /// Has `file` told what end `id` reads.
+    pub(super) fn expect(&self, id: u64, file: &Arc<File>) {
+        lock(&self.ends).insert(id, Arc::downgrade(file));
+    }
+
+    pub(super) fn forget(&self, id: u64) {
+        lock(&self.ends).remove(&id);
+    }
+
+    fn told(&self, told: &Told) {
+        let end = lock(&self.ends).get(&told.reader).and_then(Weak::upgrade);
+        if let Some(file) = end {
+            if let File::Sock(sock) = &*file
+                && sock.meeting().is_some_and(|meeting| meeting.told(told))
+            {
+                sock.go_on(&file);
+            }
+            return;
+        }
+        let closed = {
+            let mut listeners = lock(&self.listeners);
+            let Some(listener) = listeners.get_mut(&told.reader) else { return };
+            match told.note {
+                Note::Call => drop(listener.callers.insert((told.from, told.id))),
+                _ => drop(listener.callers.remove(&(told.from, told.id))),
+            }
+            if listener.is_open() { None } else { listeners.remove_entry(&told.reader) }
+        };
+        if let Some((id, listener)) = closed {
+            self.leave(id, listener.key);
+        }
+    }
+
+    fn leave(&self, id: u64, key: Key) {
+        // What is not there any more cannot leave.
+        let _ = self.post(&Post { key, id, note: Note::Leave });
+    }
+
+    // Servers
+
+    /// `fd` is about to listen, or does. Whether anybody can know.
+    pub(crate) fn listen(&self, fd: c_int, local: SocketAddr) -> bool {
+        self.sweep();
+        if lock(&self.listeners).len() >= MOST {
+            return false;
+        }
+        let cookie = sockopt::socket_cookie(borrow(fd)).ok();
+        let mut heard = false;
+        for key in place::of_listener(borrow(fd), local) {
+            let Some(id) = number() else { return false };
+            let callers = HashSet::new();
+            let listener = Listener { port: local.port(), key, fd, cookie, callers };
+            // Before it is posted: callers may be there. And kept if it cannot be, so as not to be tried again.
+            lock(&self.listeners).insert(id, listener);
+            heard |= self.post(&Post { key, id, note: Note::Listen }).is_ok();
+        }
+        heard
+    }
+
+    /// Whether a client calls that this end may be connected to. `listener` is where it was accepted.
+    pub(crate) fn is_called(&self, listener: c_int, local: SocketAddr) -> bool {
+        let port = local.port();
+        let listens = || lock(&self.listeners).values().any(|it| it.port == port);
+        if !listens() {
+            // A child of fork: the listener is its parent's.
+            self.listen(listener, local);
+        }
+        // The caller was posted before it connected.
+        self.stack.dispatch();
+        lock(&self.listeners).values().any(|it| it.port == port && !it.callers.is_empty())
+    }
+
+    /// Takes back listeners whose sockets are closed, if there are many.
+    fn sweep(&self) {
+        let closed: Vec<_> = {
+            let mut listeners = lock(&self.listeners);
+            // Not each time: each is asked of the kernel.
+            if listeners.len() < LISTENERS || !listeners.len().is_power_of_two() {
+                return;
+            }
+            listeners.extract_if(|_, listener| !listener.is_open()).collect()
+        };
+        closed.into_iter().for_each(|(id, listener)| self.leave(id, listener.key));
+    }
+
+    // Clients
+
+    /// Before a client connects: whether it may meet somebody there.
+    pub(crate) fn call(self: &Arc<Self>, fd: BorrowedFd<'_>, peer: SocketAddr) -> Option<Call> {
+        let now = Instant::now();
+        if lock(&self.strangers).get(&peer).is_some_and(|until| *until > now) {
+            return None;
+        }
+        let key = place::to_call(fd, peer)?;
+        let id = number()?;
+        let called = self.stack.device()?.post(&Post { key, id, note: Note::Call });
+        if called.is_ok_and(|listeners| listeners > 0) {
+            return Some(Call { meetings: Arc::clone(self), peer, key, id });
+        }
+        None
+    }
+
+    /// Nobody listened on the board at this address, and yet the client was connected.
+    pub(crate) fn is_stranger(&self, peer: SocketAddr) {
+        self.keep_away(peer, SILENCE);
+    }
+
+    pub(super) fn in_vain(&self, call: &Call) {
+        self.keep_away(call.peer, VAIN);
+    }
+
+    fn keep_away(&self, peer: SocketAddr, time: Duration) {
+        let mut strangers = lock(&self.strangers);
+        let until = Instant::now() + time;
+        let known = strangers.get(&peer).is_some_and(|there| *there > until);
+        if strangers.len() >= PLACES {
+            strangers.clear();
+        }
+        if !known {
+            strangers.insert(peer, until);
+        }
+    }
+}
+
+impl Listener {
+    /// Whether the program has not closed it.
+    fn is_open(&self) -> bool {
+        sockopt::socket_cookie(borrow(self.fd)).ok() == self.cookie
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.meetings.leave(self.id, self.key);
+    }
+}
