@@ -86,7 +86,7 @@ pub(crate) fn set_nonblocking(fd: c_int, on: bool) {
 }
 
 /// What a child that is about to be forked is going to have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Heritage {
     birth: Birth,
     /// By where their files are.
@@ -106,18 +106,23 @@ pub(crate) fn before_fork() {
         return;
     }
     let end = Instant::now() + PATIENCE;
-    let mut heritage = Heritage::default();
     for file in table::known(0, c_int::MAX).filter_map(table::get) {
-        let (place, birth) = (Arc::as_ptr(&file), &mut heritage.birth);
+        if let File::Sock(sock) = &*file {
+            sock.before_fork(&file, end.saturating_duration_since(Instant::now()));
+        }
+    }
+    // From here on no other thread forks.
+    let mut heritage = Heritage { birth: Birth::begin(), heirs: HashMap::new() };
+    for file in table::known(0, c_int::MAX).filter_map(table::get) {
+        let place = Arc::as_ptr(&file);
         if let File::Sock(sock) = &*file
             && !heritage.heirs.contains_key(&place)
         {
-            let patience = end.saturating_duration_since(Instant::now());
-            let heir = sock.before_fork(&file, birth, patience);
+            let heir = sock.smc().and_then(|engine| heritage.birth.share(engine));
             heritage.heirs.extend(heir.map(|heir| (place, heir)));
         }
     }
-    let heritage = Some(heritage).filter(|heritage| !heritage.heirs.is_empty());
+    let heritage = Some(heritage);
     // A thread that ends may have none; its child has nothing then.
     let _ = HERITAGE.try_with(|place| place.try_borrow_mut().map(|mut place| *place = heritage));
 }
@@ -131,14 +136,15 @@ pub(crate) fn in_parent() {
     if process::listens() {
         minder::has_forked();
     }
-    if take_heritage().is_some() {
+    if take_heritage().is_some_and(|heritage| !heritage.heirs.is_empty()) {
         process::has_child();
     }
 }
 
 /// In a child of fork: it has its own view of what the parent had. The parent's is never given back.
 pub(crate) fn after_fork() {
-    let Heritage { birth, mut heirs } = take_heritage().unwrap_or_default();
+    let heritage = take_heritage();
+    let (birth, mut heirs) = heritage.map(|it| (it.birth, it.heirs)).unwrap_or_default();
     let inheritance = birth.in_child();
     let stack = if heirs.is_empty() { None } else { inheritance.stack().ok() };
     if stack.is_none() {

@@ -3,9 +3,7 @@
 //! A fork: what the child is going to have is made before, and taken over after.
 //!
 //! Invariant: nothing that another thread may have half changed is looked at in the child.
-#![expect(unsafe_code, reason = "descriptors that a child must not keep are known by number")]
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use smc_proto::id::ConnId;
@@ -14,14 +12,21 @@ use crate::channel::{Channel, Share};
 use crate::home::Home;
 use crate::hub::Cradle;
 use crate::kin::Kin;
+use crate::links::{self, Held};
 use crate::shared::{Outcome, Shared};
 use crate::socket::Socket;
 use crate::stack::Stack;
 use crate::types::{Role, Tcp};
 
 /// A child that is about to be forked. Dropped in the parent, after the fork or without one.
+///
+/// No other child of this process is born as long as this lives, so it is begun after whatever takes time.
 #[derive(Default)]
-pub struct Birth(Vec<(Home, Cradle)>);
+pub struct Birth {
+    /// Given back first: what is dropped after it takes it for itself.
+    held: Option<Held>,
+    homes: Vec<(Home, Cradle)>,
+}
 
 /// A connection that it is going to have.
 pub struct Heir {
@@ -38,7 +43,7 @@ pub struct Inheritance(Vec<Option<Arc<Kin>>>);
 
 impl std::fmt::Debug for Birth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Birth({})", self.0.len())
+        write!(f, "Birth({})", self.homes.len())
     }
 }
 
@@ -49,18 +54,25 @@ impl std::fmt::Debug for Heir {
 }
 
 impl Birth {
+    /// Before each fork, whatever the child is going to have: it must not keep its siblings' links open.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { held: links::hold(), homes: Vec::new() }
+    }
+
     /// Before the fork: the child is going to have this connection too; `None`: it cannot. From here on the
     /// child counts as one that has it open.
     pub fn share(&mut self, socket: &Socket) -> Option<Heir> {
         let channel = socket.shared.channel()?;
-        let at = match self.0.iter().position(|(home, _)| home.is(&socket.home)) {
+        let at = match self.homes.iter().position(|(home, _)| home.is(&socket.home)) {
             Some(at) => at,
             None => {
-                self.0.push((socket.home.clone(), socket.home.expect_child()?));
-                self.0.len() - 1
+                let cradle = socket.home.expect_child(self.held.as_mut()?)?;
+                self.homes.push((socket.home.clone(), cradle));
+                self.homes.len() - 1
             }
         };
-        let (_, cradle) = self.0.get(at)?;
+        let (_, cradle) = self.homes.get(at)?;
         let share = channel.share(cradle.process)?;
         Some(Heir { at, share, id: socket.shared.id, role: socket.shared.role })
     }
@@ -68,21 +80,17 @@ impl Birth {
     /// In the child, before anything else.
     #[must_use]
     pub fn in_child(self) -> Inheritance {
+        let Self { held, homes } = self;
+        if let Some(mut held) = held {
+            held.keep(&homes.iter().map(|(_, cradle)| &cradle.link).collect::<Vec<_>>());
+        }
         let kin = |(home, cradle): (Home, Cradle)| {
             // The parent's: it is never given back here.
             std::mem::forget(home);
-            cradle.not_its_own.iter().copied().for_each(close);
             Kin::new(cradle).map(Arc::new)
         };
-        Inheritance(self.0.into_iter().map(kin).collect())
+        Inheritance(homes.into_iter().map(kin).collect())
     }
-}
-
-/// Closes a descriptor that this child has from its parent.
-fn close(fd: RawFd) {
-    // SAFETY: the parent owned this number when it forked, in a value that is never used nor dropped in the
-    // child; so it is this child's copy, and nobody's.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
 impl Inheritance {

@@ -12,6 +12,7 @@ use smc_proto::Instant;
 use crate::core::Core;
 use crate::hub::Cradle;
 use crate::kin::Kin;
+use crate::links::Held;
 use crate::shared::{Due, Shared};
 use crate::tcp::Standing;
 
@@ -129,10 +130,10 @@ impl Home {
     }
 
     /// What a child that is about to be forked needs.
-    pub(crate) fn expect_child(&self) -> Option<Cradle> {
+    pub(crate) fn expect_child(&self, held: &mut Held) -> Option<Cradle> {
         match self {
-            Self::Own(core) => core.hub()?.expect_child(),
-            Self::Kin(kin) => kin.expect_child(),
+            Self::Own(core) => core.hub()?.expect_child(held),
+            Self::Kin(kin) => kin.expect_child(held),
             Self::Nobody => None,
         }
     }

@@ -12,20 +12,21 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use smc_ring::SignalPage;
 use smc_ring::signal_page::PageView;
 
 use crate::family::{Family, PROCESSES, ROOT};
+use crate::links::{self, Held, Link};
 
 /// The eventfd in the epoll set; links have their child's number.
 const BELL: u64 = u64::MAX;
@@ -46,7 +47,8 @@ pub(crate) struct Hub {
     page: SignalPage<PageView>,
     bell: Arc<OwnedFd>,
     epoll: OwnedFd,
-    links: Mutex<BTreeMap<u32, OwnedFd>>,
+    /// Changed by who holds the lock of all links.
+    links: Mutex<BTreeMap<u32, Link>>,
     /// There is a child.
     busy: AtomicBool,
 }
@@ -57,17 +59,9 @@ pub(crate) struct Cradle {
     pub(crate) family: Arc<Family>,
     pub(crate) process: u32,
     /// The child's end of its link.
-    pub(crate) link: OwnedFd,
+    pub(crate) link: Link,
     /// The first process's eventfd.
     pub(crate) bell: Arc<OwnedFd>,
-    /// What the child must not keep open: by their ends others see who has ended.
-    pub(crate) not_its_own: Vec<RawFd>,
-}
-
-/// Two ends of a link: the first process's, the child's.
-fn link() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
 impl Hub {
@@ -84,7 +78,7 @@ impl Hub {
         Ok(Self { family: Arc::clone(family), page, bell: Arc::new(bell), epoll, links, busy })
     }
 
-    fn links(&self) -> MutexGuard<'_, BTreeMap<u32, OwnedFd>> {
+    fn links(&self) -> MutexGuard<'_, BTreeMap<u32, Link>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,29 +92,42 @@ impl Hub {
         self.epoll.as_fd()
     }
 
-    fn add(&self, process: u32, end: OwnedFd) -> bool {
+    fn add(&self, process: u32, end: Link, held: &mut Held) -> bool {
         let mut links = self.links();
         let data = EventData::new_u64(process.into());
-        let known = epoll::add(&self.epoll, &end, data, EventFlags::IN).is_ok();
+        let known = epoll::add(&self.epoll, end.number(), data, EventFlags::IN).is_ok();
         if known {
             // What was said before is looked for by who is rung.
-            let _ = rustix::io::write(&end, &[0]);
+            let _ = rustix::io::write(end.number(), &[0]);
             links.insert(process, end);
             self.busy.store(true, Ordering::Release);
+        } else {
+            held.close(end);
         }
         known
     }
 
+    /// A child has ended. Its link is taken out by name: a copy of it in another process would keep it in the set.
+    fn remove(&self, process: u32, held: &mut Held) {
+        let mut links = self.links();
+        if let Some(end) = links.remove(&process) {
+            // The program may have closed it.
+            let _ = epoll::delete(&self.epoll, end.number());
+            held.close(end);
+        }
+        self.busy.store(!links.is_empty(), Ordering::Release);
+    }
+
     /// What a child that is about to be forked needs; `None`: it can have nothing.
-    pub(crate) fn expect_child(&self) -> Option<Cradle> {
+    pub(crate) fn expect_child(&self, held: &mut Held) -> Option<Cradle> {
         let process = self.family.expect_child()?;
-        let cradle = link().ok().and_then(|(end, link)| {
-            if !self.add(process, end) {
+        let cradle = held.pair().ok().and_then(|(end, link)| {
+            if !self.add(process, end, held) {
+                held.close(link);
                 return None;
             }
-            let not_its_own = self.links().values().map(AsRawFd::as_raw_fd).collect();
             let (family, bell) = (Arc::clone(&self.family), Arc::clone(&self.bell));
-            Some(Cradle { family, process, link, bell, not_its_own })
+            Some(Cradle { family, process, link, bell })
         });
         if cradle.is_none() {
             self.family.forget(process);
@@ -135,7 +142,7 @@ impl Hub {
                 && let Some(link) = self.links().get(&process)
             {
                 // Full means that it is readable; closed is found by `take`.
-                let _ = rustix::io::write(link, &[0]);
+                let _ = rustix::io::write(link.number(), &[0]);
             }
         }
     }
@@ -166,11 +173,14 @@ impl Hub {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut number = [0; 4];
-        let received = {
-            let links = self.links();
-            let link = links.get(&process)?;
-            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            recvmsg(link, &mut [IoSliceMut::new(&mut number)], &mut control, flags)
+        let mut held = links::hold()?;
+        let received = match self.links().get(&process).map(Link::fd) {
+            Some(Some(link)) => {
+                let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+                recvmsg(link, &mut [IoSliceMut::new(&mut number)], &mut control, flags)
+            }
+            Some(None) => Err(rustix::io::Errno::BADF),
+            None => return None,
         };
         match received {
             Ok(received) if received.bytes == number.len() => {
@@ -178,42 +188,55 @@ impl Hub {
                     RecvAncillaryMessage::ScmRights(mut ends) => ends.next(),
                     _ => None,
                 });
-                self.add(u32::from_ne_bytes(number), end?);
+                let end = held.adopt(end?);
+                self.add(u32::from_ne_bytes(number), end, &mut held);
                 None
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
             Ok(_) | Err(_) => {
-                let mut links = self.links();
-                links.remove(&process);
-                self.busy.store(!links.is_empty(), Ordering::Release);
+                self.remove(process, &mut held);
                 Some(News::Ended(process))
             }
         }
     }
 }
 
-/// As [`Hub::expect_child`], for a child of the child that has `link`, whose end goes to the first process.
+/// As [`Hub::expect_child`], for a child of the child that has `own`, over which the end goes to the first process.
 pub(crate) fn expect_grandchild(
     family: &Arc<Family>,
-    link_of_child: &OwnedFd,
+    own: &Link,
     bell: &Arc<OwnedFd>,
+    held: &mut Held,
 ) -> Option<Cradle> {
     let process = family.expect_child()?;
-    let cradle = link().ok().map(|(end, link)| {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let ends = [end.as_fd()];
-        control.push(SendAncillaryMessage::ScmRights(&ends));
-        let number = process.to_ne_bytes();
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        // Fails if the first process has ended; then the grandchild finds that out by its own link.
-        let _ = sendmsg(link_of_child, &[IoSlice::new(&number)], &mut control, flags);
-        let not_its_own = vec![link_of_child.as_raw_fd()];
+    let cradle = held.pair().ok().and_then(|(end, link)| {
+        let sent = send_end(own, process, &end);
+        held.close(end);
+        if !sent {
+            held.close(link);
+            return None;
+        }
         let (family, bell) = (Arc::clone(family), Arc::clone(bell));
-        Cradle { family, process, link, bell, not_its_own }
+        Some(Cradle { family, process, link, bell })
     });
     if cradle.is_none() {
         family.forget(process);
     }
     cradle
+}
+
+/// Hands a grandchild's link to the first process. False: it is there and has not got it.
+fn send_end(own: &Link, process: u32, end: &Link) -> bool {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let ends = [end.number()];
+    control.push(SendAncillaryMessage::ScmRights(&ends));
+    let number = process.to_ne_bytes();
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let Some(own) = own.fd() else { return false };
+    match sendmsg(own, &[IoSlice::new(&number)], &mut control, flags) {
+        Ok(_) => true,
+        // It has ended; the grandchild finds that out by its own link.
+        Err(error) => matches!(error, rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET),
+    }
 }

@@ -5,7 +5,7 @@
 //! Invariant: it never asks the fabric for anything; what has to be given back to it is the first process's
 //! to give.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use smc_ring::signal_page::PageView;
 use crate::clock;
 use crate::family::{Family, ROOT};
 use crate::hub::{self, Cradle};
+use crate::links::{Held, Link};
 use crate::shared::{Due, Shared};
 
 /// How often a child whose first process has ended looks by itself while it sleeps.
@@ -32,7 +33,7 @@ pub(crate) struct Kin {
     /// The page of the first process, and how it is woken.
     first: SignalPage<PageView>,
     bell: Arc<OwnedFd>,
-    link: OwnedFd,
+    link: Link,
     sockets: RwLock<Vec<Weak<Shared>>>,
     /// Threads that sleep or are about to.
     sleeping: AtomicUsize,
@@ -43,7 +44,7 @@ pub(crate) struct Kin {
 impl Kin {
     /// In the child.
     pub(crate) fn new(cradle: Cradle) -> Option<Self> {
-        let Cradle { family, process, link, bell, .. } = cradle;
+        let Cradle { family, process, link, bell } = cradle;
         family.is_born(process);
         let (page, first) = (family.page(process)?, family.page(ROOT)?);
         let sockets = RwLock::default();
@@ -67,8 +68,8 @@ impl Kin {
     }
 
     /// What a child of this child needs.
-    pub(crate) fn expect_child(&self) -> Option<Cradle> {
-        hub::expect_grandchild(&self.family, &self.link, &self.bell)
+    pub(crate) fn expect_child(&self, held: &mut Held) -> Option<Cradle> {
+        hub::expect_grandchild(&self.family, &self.link, &self.bell, held)
     }
 
     /// The first process has ended.
@@ -78,7 +79,7 @@ impl Kin {
 
     /// Readable when it is to look, until it is alone.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.link.as_fd()
+        self.link.number()
     }
 
     /// What follows from an act.
@@ -145,7 +146,8 @@ impl Kin {
     pub(crate) fn rung(&self) {
         let mut byte = [0; 8];
         let ended = loop {
-            match rustix::io::read(&self.link, &mut byte) {
+            let Some(link) = self.link.fd() else { break true };
+            match rustix::io::read(link, &mut byte) {
                 Ok(n) if n > 0 => {}
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break false,

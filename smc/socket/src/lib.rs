@@ -56,6 +56,7 @@
 //! connects its stack to a device when it needs connections of its own. The parent serves its children:
 //!
 //! ```text
+//! Birth::begin() -> Birth                   // before each fork; the parent drops it after that
 //! birth.share(&socket) -> Option<Heir>      // before the fork; then the parent drops both
 //! birth.in_child() -> Inheritance           // in the child: .stack(), .socket(heir, tcp)
 //! stack.connect(device, config)             // in the child, once
@@ -87,6 +88,7 @@ mod hub;
 mod info;
 mod kin;
 mod late;
+mod links;
 mod shared;
 mod socket;
 pub mod spin;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use smc_snapshot::reason;
-use smc_socket::{Birth, Heir, Socket, Tcp};
+use smc_socket::{Socket, Tcp};
 
 use super::{Sock, Stage};
 use crate::descriptor::Number;
@@ -18,14 +18,8 @@ use crate::meeting::Meeting;
 use crate::table::File;
 
 impl Sock {
-    /// Before a fork: what the child is going to have of this connection if it is in use. One whose handshake
-    /// goes on gets `patience` to end it.
-    pub(crate) fn before_fork(
-        &self,
-        file: &Arc<File>,
-        birth: &mut Birth,
-        patience: Duration,
-    ) -> Option<Heir> {
+    /// Before a fork: a handshake that goes on gets `patience` to end, so that the child can have the connection.
+    pub(crate) fn before_fork(&self, file: &Arc<File>, patience: Duration) {
         let end = Instant::now() + patience;
         if !self.is_closed() {
             self.end_meeting(file, patience);
@@ -34,7 +28,6 @@ impl Sock {
             // It fails if it takes longer.
             let _ = self.finish(file, Some(end.saturating_duration_since(Instant::now())));
         }
-        birth.share(self.smc()?)
     }
 
     /// The search for the other end is this process's alone: it is over before there are two. One that nobody has
