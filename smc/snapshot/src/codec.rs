@@ -2,8 +2,8 @@
 
 //! Records as lines, and lines as a snapshot.
 //!
-//! Invariant: what the decoder holds is at most [`MAX_LINE`] bytes of a line that is not whole, and what
-//! [`MAX_BYTES`] of text can say.
+//! Invariant: what the decoder holds is at most [`MAX_LINE`] bytes of a line that is not whole, and
+//! [`MAX_RECORDS`], or as many as it was made for, however few bytes each takes.
 
 use std::fmt;
 
@@ -14,6 +14,8 @@ use crate::record::{Connection, Device, Fallback, Group, Process, Record, Stats}
 pub const MAX_LINE: usize = 8 << 10;
 /// Bytes of the longest snapshot: 65 536 connections, with all that can be said of each.
 pub const MAX_BYTES: usize = 64 << 20;
+/// Records of the longest snapshot: these connections, link groups, and reasons.
+pub const MAX_RECORDS: usize = 80_000;
 
 /// What a process has told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,11 +38,13 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Malformed {
     /// The line of this number is longer than [`MAX_LINE`].
-    Line(u64),
+    Line(usize),
     /// It is longer than [`MAX_BYTES`].
     Bytes,
+    /// There are more records than this.
+    Records(usize),
     /// The line of this number is no record.
-    Record(u64, String),
+    Record(usize, String),
     /// The first line is not [`Record::Process`], or a later one is.
     Order,
     /// It is of this version, which means something else.
@@ -54,6 +58,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::Line(number) => write!(f, "line {number} has more than {MAX_LINE} bytes"),
             Self::Bytes => write!(f, "it is longer than {MAX_BYTES} bytes"),
+            Self::Records(most) => write!(f, "it has more than {most} records"),
             Self::Record(number, why) => write!(f, "line {number} is no record: {why}"),
             Self::Order => write!(f, "it does not begin with one record of the process"),
             Self::Version(version) => {
@@ -71,6 +76,7 @@ impl std::error::Error for Malformed {}
 pub struct Encoder {
     text: Vec<u8>,
     total: usize,
+    records: usize,
 }
 
 impl Encoder {
@@ -78,8 +84,11 @@ impl Encoder {
     pub fn push(&mut self, record: &Record) -> bool {
         // A line for the end has to fit too.
         const END: usize = 64;
-        let before = self.text.len();
         let ends = matches!(record, Record::End);
+        if self.records >= if ends { MAX_RECORDS } else { MAX_RECORDS - 1 } {
+            return false;
+        }
+        let before = self.text.len();
         let written = serde_json::to_writer(&mut self.text, record).is_ok();
         self.text.push(b'\n');
         let len = self.text.len() - before;
@@ -89,6 +98,7 @@ impl Encoder {
             return false;
         }
         self.total += len;
+        self.records += 1;
         true
     }
 
@@ -109,17 +119,37 @@ impl Encoder {
 }
 
 /// Makes a snapshot of bytes as they come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
+    room: usize,
     line: Vec<u8>,
-    lines: u64,
+    lines: usize,
     total: usize,
     began: bool,
     ended: bool,
     snapshot: Snapshot,
 }
 
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::with_room_for(MAX_RECORDS)
+    }
+}
+
 impl Decoder {
+    /// For a snapshot of at most so many records, and of [`MAX_RECORDS`] in any case.
+    pub fn with_room_for(records: usize) -> Self {
+        Self {
+            room: records.min(MAX_RECORDS),
+            line: Vec::new(),
+            lines: 0,
+            total: 0,
+            began: false,
+            ended: false,
+            snapshot: Snapshot::default(),
+        }
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -140,6 +170,9 @@ impl Decoder {
             self.line.extend_from_slice(text);
             if whole {
                 self.lines += 1;
+                if self.lines > self.room {
+                    return Err(Malformed::Records(self.room));
+                }
                 let line = std::mem::take(&mut self.line);
                 self.take(&line)?;
             }

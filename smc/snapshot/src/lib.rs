@@ -16,7 +16,7 @@ mod codec;
 pub mod reason;
 mod record;
 
-pub use codec::{Decoder, Encoder, MAX_BYTES, MAX_LINE, Malformed, Snapshot};
+pub use codec::{Decoder, Encoder, MAX_BYTES, MAX_LINE, MAX_RECORDS, Malformed, Snapshot};
 pub use record::{
     Carrier, Connection, Cursors, Device, Direction, Fallback, Gid, Group, Joined, Process, Record,
     Role, Smcd, Stats,

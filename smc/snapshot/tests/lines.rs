@@ -4,7 +4,8 @@
 
 use smc_snapshot::{
     Carrier, Connection, Decoder, Device, Encoder, Fallback, Gid, Group, Joined, MAX_BYTES,
-    MAX_LINE, Malformed, Process, Record, Role, Smcd, Snapshot, Stats, VERSION, reason,
+    MAX_LINE, MAX_RECORDS, Malformed, Process, Record, Role, Smcd, Snapshot, Stats, VERSION,
+    reason,
 };
 
 fn process() -> Process {
@@ -140,6 +141,22 @@ fn a_hostile_process_cannot_fill_the_readers_memory() {
     assert!(lines * line.len() <= MAX_BYTES);
 }
 
+/// A record of few bytes is a hundred times as many in memory.
+#[test]
+fn short_records_are_counted() {
+    let process = b"{\"record\":\"process\",\"version\":1}\n";
+    let feed = |mut decoder: Decoder, line: &str| {
+        decoder.feed(process).unwrap();
+        (1..).find_map(|n| decoder.feed(line.as_bytes()).err().map(|error| (n, error))).unwrap()
+    };
+    for kind in ["connection", "group", "fallback", "stats", "future"] {
+        let line = format!("{{\"record\":\"{kind}\"}}\n");
+        let all = feed(Decoder::default(), &line);
+        assert_eq!(all, (MAX_RECORDS, Malformed::Records(MAX_RECORDS)), "{kind}");
+        assert_eq!(feed(Decoder::with_room_for(3), &line), (3, Malformed::Records(3)), "{kind}");
+    }
+}
+
 #[test]
 fn a_writer_stops_before_the_reader_would_refuse() {
     let mut encoder = Encoder::default();
@@ -154,6 +171,12 @@ fn a_writer_stops_before_the_reader_would_refuse() {
     assert!(encoder.push(&Record::End), "there is room for the end");
     total += encoder.take().len();
     assert!((MAX_BYTES - MAX_LINE..=MAX_BYTES).contains(&total), "{total}");
+    let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+    assert!(encoder.push(&Record::Process(process())));
+    while encoder.push(&Record::Fallback(Fallback::default())) {}
+    assert!(encoder.push(&Record::End), "there is a record left for the end");
+    decoder.feed(&encoder.take()).unwrap();
+    assert_eq!(decoder.finish().unwrap().fallbacks.len(), MAX_RECORDS - 2);
 }
 
 #[test]

@@ -19,9 +19,8 @@
 //! | [`socket`] | SMC sockets (sock_diag) |
 //! | [`system`] | what the kernel's SMC can do |
 //! | [`processes`] | asking processes |
+//! | [`text`] | others' text, made fit to be shown |
 //! | [`told`], [`view`] | their answers as the kernel's, and both together |
-
-#![forbid(unsafe_code)]
 
 pub mod client;
 pub mod eid;
@@ -32,5 +31,6 @@ pub mod processes;
 pub mod socket;
 pub mod stats;
 pub mod system;
+pub mod text;
 pub mod told;
 pub mod view;

@@ -13,6 +13,7 @@ use smc_tools::processes::Holder;
 use smc_tools::socket::{Carrier, Socket};
 use smc_tools::stats::{Direction, SIZE_CLASSES, Stats};
 use smc_tools::system::System;
+use smc_tools::text::printable;
 use smc_tools::told::{ProcessFallback, ProcessInfo, ProcessStats};
 
 /// Lays rows out in columns as wide as their widest cell, two blanks apart.
@@ -32,10 +33,6 @@ fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String
         text.push('\n');
     }
     text
-}
-
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn or_dash(text: &str) -> String {

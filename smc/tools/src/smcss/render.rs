@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use smc_tools::fallback::explain;
 use smc_tools::socket::{Carrier, Socket};
+use smc_tools::text::printable;
 
 use crate::{Cli, INIT, LISTEN};
 
@@ -142,10 +143,6 @@ fn debug(socket: &Socket) -> String {
         [cursors.tx_prep, cursors.tx_sent, cursors.tx_fin].iter().for_each(|it| text += &at(*it));
     }
     text
-}
-
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn whose(socket: &Socket) -> String {
