@@ -236,6 +236,6 @@ mod tests {
     fn words_are_ours_or_linuxs() {
         assert_eq!(Why::from(0x0301_0000).to_string(), "the peer does not speak SMC");
         let declined = Why { code: 0x0500_0000, peer: 0x0303_0007 };
-        assert!(declined.to_string().contains("no SMC-D version 2 device"), "{declined}");
+        assert!(declined.to_string().contains("no common device for SMC-D v2"), "{declined}");
     }
 }

@@ -7,8 +7,10 @@
 
 use std::fmt;
 
+use smc_proto::stats::Stats;
+
 use crate::VERSION;
-use crate::record::{Connection, Device, Fallback, Group, Process, Record, Stats};
+use crate::record::{Connection, Device, Fallback, Group, Process, Record};
 
 /// Bytes of the longest line.
 pub const MAX_LINE: usize = 8 << 10;

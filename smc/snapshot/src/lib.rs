@@ -18,9 +18,9 @@ mod record;
 
 pub use codec::{Decoder, Encoder, MAX_BYTES, MAX_LINE, MAX_RECORDS, Malformed, Snapshot};
 pub use record::{
-    Carrier, Connection, Cursors, Device, Direction, Fallback, Gid, Group, Joined, Process, Record,
-    Role, Smcd, Stats,
+    Carrier, Connection, Cursors, Device, Fallback, Gid, Group, Joined, Process, Record, Role, Smcd,
 };
+pub use smc_proto::stats::Stats;
 
 /// The version of the records' meaning.
 pub const VERSION: u32 = 1;

@@ -8,6 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use smc_proto::stats::Stats;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,54 +226,6 @@ pub struct Cursors {
     pub tx_sent: (u16, u32),
     /// The end of what the peer has read.
     pub tx_fin: (u16, u32),
-}
-
-/// Counters of SMC-D, as `smcd stats` shows them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Stats {
-    /// Handshakes that gave a connection, as a client, with versions 1 and 2.
-    pub client: [u64; 2],
-    /// The same as a server.
-    pub server: [u64; 2],
-    /// Handshakes that failed, as a client and as a server.
-    pub handshake_errors: [u64; 2],
-    /// What was received.
-    pub rx: Direction,
-    /// What was sent.
-    pub tx: Direction,
-    /// Calls with urgent data.
-    pub urgent: u64,
-}
-
-/// One direction's counters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Direction {
-    /// Bytes.
-    pub bytes: u64,
-    /// Calls.
-    pub requests: u64,
-    /// Calls that moved data, by size: up to 8 KiB, 16 KiB … 1 MiB, and more.
-    pub request_sizes: [u64; 9],
-    /// Bytes of buffers in use.
-    pub buffer_bytes: u64,
-    /// Buffers that connections got, by size.
-    pub buffer_sizes: [u64; 9],
-    /// Buffers made anew.
-    pub buffers_allocated: u64,
-    /// Buffers used again.
-    pub buffers_reused: u64,
-    /// Buffers smaller than wished for.
-    pub buffers_downgraded: u64,
-    /// Times that our buffer was full.
-    pub buffer_full: u64,
-    /// Times that the peer's was.
-    pub peer_buffer_full: u64,
-    /// Calls larger than our buffer.
-    pub buffer_too_small: u64,
-    /// Calls larger than the peer's.
-    pub peer_buffer_too_small: u64,
 }
 
 /// How often connections fell back for one reason.

@@ -16,6 +16,8 @@ fn process() -> Process {
 fn example() -> Snapshot {
     let gid = Gid { gid: u64::MAX, ext: 1 };
     let smcd = Smcd { token: u64::MAX, peer_gid: gid, sent: (u64::MAX, 2), ..Smcd::default() };
+    let mut stats = Stats::default();
+    (stats.smcd.client_v2, stats.smcd.rx.request_sizes.0[8]) = (1, 2);
     let connection = |carrier, local: &str| Connection {
         state: 1,
         local: local.parse().unwrap(),
@@ -32,7 +34,7 @@ fn example() -> Snapshot {
             connection(Carrier::Smcd(smcd), "[::1]:2"),
             connection(Carrier::Tcp { reason: reason::POLICY, peer: 9 }, "127.0.0.1:3"),
         ],
-        stats: Stats { client: [1, 2], ..Stats::default() },
+        stats,
         fallbacks: vec![Fallback {
             reason: reason::FORCED,
             count: u64::MAX,
@@ -186,4 +188,14 @@ fn there_is_room_for_65_536_connections() {
     let mut encoder = Encoder::default();
     assert!(encoder.push(&Record::Connection(Box::new(most))));
     assert!(encoder.len() + 200 < MAX_BYTES >> 16, "{}", encoder.len());
+}
+
+#[test]
+fn counters_of_any_size_fit_a_line() {
+    let text =
+        serde_json::to_string(&Stats::default()).unwrap().replace(":0", ":18446744073709551615");
+    let text = text.replace("[0,", "[18446744073709551615,").replace(",0", ",18446744073709551615");
+    let most: Stats = serde_json::from_str(&text).unwrap();
+    assert_eq!(most.smcr.tx.request_sizes.0, [u64::MAX; 9]);
+    assert!(Encoder::default().push(&Record::Stats(Box::new(most))));
 }

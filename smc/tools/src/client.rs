@@ -22,7 +22,7 @@ use crate::netlink::{
     TYPE_ERROR, array_at,
 };
 use crate::socket::Socket;
-use crate::stats::Stats;
+use crate::stats::{self, Stats};
 use crate::system::System;
 
 const FAMILY_NAME: &[u8] = b"SMC_GEN_NETLINK\0";
@@ -299,7 +299,7 @@ impl Client {
 
     /// The counters of this network namespace.
     pub fn stats(&mut self) -> Result<Stats, Error> {
-        let found = self.dump(command::GET_STATS, Stats::parse)?.pop();
+        let found = self.dump(command::GET_STATS, stats::parse)?.pop();
         found.ok_or(Error::Malformed(Malformed::Structure("SMC_GEN_STATS")))
     }
 

@@ -11,7 +11,7 @@ use smc_tools::fallback::{Fallbacks, Side, explain};
 use smc_tools::linkgroup::{Device, LinkGroup};
 use smc_tools::processes::Holder;
 use smc_tools::socket::{Carrier, Socket};
-use smc_tools::stats::{Direction, SIZE_CLASSES, Stats};
+use smc_tools::stats::{Direction, Histogram, SIZE_CLASSES, Stats};
 use smc_tools::system::System;
 use smc_tools::text::printable;
 use smc_tools::told::{ProcessFallback, ProcessInfo, ProcessStats};
@@ -317,14 +317,14 @@ fn direction(name: &str, direction: &Direction) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {name:<36}{value}");
     }
-    let row = |name: &str, counts: &[u64; 9]| {
-        let [a, b, c, d, e, f, g, h, i] = counts.map(|count| count.to_string());
+    let row = |name: &str, counts: Histogram| {
+        let [a, b, c, d, e, f, g, h, i] = counts.0.map(|count| count.to_string());
         [format!("  {name}"), a, b, c, d, e, f, g, h, i]
     };
     let [a, b, c, d, e, f, g, h, i] = SIZE_CLASSES;
     text += &table(
         ["", a, b, c, d, e, f, g, h, i],
-        [row("Buffers", &direction.buffer_sizes), row("Requests", &direction.request_sizes)],
+        [row("Buffers", direction.buffer_sizes), row("Requests", direction.request_sizes)],
     );
     text
 }

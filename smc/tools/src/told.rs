@@ -8,10 +8,10 @@
 use serde::{Deserialize, Serialize};
 use smc_snapshot as snapshot;
 
-use crate::fallback::{Side, diagnosis, explain};
+use crate::fallback::{Side, explain, name};
 use crate::linkgroup::{Device, Gid, LinkGroup};
 use crate::processes::{Holder, Processes, Told};
-use crate::stats::{Direction, Stats, Technology};
+use crate::stats::Stats;
 use crate::view::gid;
 
 /// The kernel's answer, if it has SMC, and the processes'.
@@ -142,7 +142,7 @@ pub fn devices(processes: &Processes) -> impl Iterator<Item = Device> + '_ {
 pub fn stats(processes: &Processes) -> Vec<ProcessStats> {
     let of = |told: &Told| ProcessStats {
         holder: told.holder.clone(),
-        stats: counters(&told.snapshot.stats),
+        stats: told.snapshot.stats.clone(),
         fallbacks: told.snapshot.fallbacks.iter().map(fallback).collect(),
     };
     processes.told.iter().map(of).collect()
@@ -150,10 +150,8 @@ pub fn stats(processes: &Processes) -> Vec<ProcessStats> {
 
 fn fallback(fallback: &snapshot::Fallback) -> ProcessFallback {
     let (code, peer_code) = (fallback.reason, fallback.peer);
-    let ours = || snapshot::reason::words(code).map(|(name, _)| name);
-    let name = diagnosis(code).map(|diagnosis| diagnosis.name).or_else(ours);
     let text = match peer_code {
-        0 => explain(code).to_owned(),
+        0 => explain(code),
         peer => format!("{}: {}", explain(code), explain(peer)),
     };
     ProcessFallback {
@@ -163,48 +161,9 @@ fn fallback(fallback: &snapshot::Fallback) -> ProcessFallback {
         },
         code,
         peer_code,
-        name: name.unwrap_or_default().to_owned(),
+        name: name(code).to_owned(),
         text,
         count: fallback.count,
-    }
-}
-
-fn counters(stats: &snapshot::Stats) -> Stats {
-    let ([client_v1, client_v2], [server_v1, server_v2]) = (stats.client, stats.server);
-    let [client_handshake_errors, server_handshake_errors] = stats.handshake_errors;
-    let (rx, tx) = (direction(&stats.rx), direction(&stats.tx));
-    let urgent = stats.urgent;
-    Stats {
-        smcd: Technology {
-            client_v1,
-            client_v2,
-            server_v1,
-            server_v2,
-            rx,
-            tx,
-            urgent,
-            ..Technology::default()
-        },
-        client_handshake_errors,
-        server_handshake_errors,
-        ..Stats::default()
-    }
-}
-
-fn direction(told: &snapshot::Direction) -> Direction {
-    Direction {
-        bytes: told.bytes,
-        requests: told.requests,
-        buffer_bytes: told.buffer_bytes,
-        request_sizes: told.request_sizes,
-        buffer_sizes: told.buffer_sizes,
-        buffers_allocated: told.buffers_allocated,
-        buffers_reused: told.buffers_reused,
-        buffers_downgraded: told.buffers_downgraded,
-        buffer_full: told.buffer_full,
-        peer_buffer_full: told.peer_buffer_full,
-        buffer_too_small: told.buffer_too_small,
-        peer_buffer_too_small: told.peer_buffer_too_small,
     }
 }
 

@@ -9,7 +9,7 @@ use smc_tools::fallback::{Fallbacks, Side};
 use smc_tools::linkgroup::{Device, Gid, LinkGroup};
 use smc_tools::netlink::{Attributes, Malformed, Messages};
 use smc_tools::socket::{Buffers, Carrier, Dmbs, Socket};
-use smc_tools::stats::Stats;
+use smc_tools::stats;
 use smc_tools::system::System;
 
 const GENERIC_HEADER: usize = 4;
@@ -119,16 +119,16 @@ fn devices() {
 
 #[test]
 fn stats() {
-    let found = generic(&bytes(include_str!("golden/stats.hex")), Stats::parse).unwrap();
+    let found = generic(&bytes(include_str!("golden/stats.hex")), stats::parse).unwrap();
     let [stats] = found.as_slice() else { panic!("{found:?}") };
     let (smcd, rx, tx) = (&stats.smcd, &stats.smcd.rx, &stats.smcd.tx);
     assert_eq!((smcd.client_v2, smcd.server_v2, smcd.connections()), (5, 5, 10));
     assert_eq!((smcd.client_v1, smcd.server_v1, stats.smcr.connections()), (0, 0, 0));
     assert_eq!((rx.bytes, rx.requests), (2_526_022_383, 119_342));
     assert_eq!((tx.bytes, tx.requests), (2_526_022_383, 119_435));
-    assert_eq!(rx.request_sizes, [75_880, 4_281, 648, 38_531, 0, 0, 0, 0, 0]);
-    assert_eq!(tx.request_sizes, [75_866, 4_278, 648, 0, 38_643, 0, 0, 0, 0]);
-    assert_eq!(rx.buffer_sizes, [0, 0, 0, 10, 0, 0, 0, 0, 0]);
+    assert_eq!(rx.request_sizes.0, [75_880, 4_281, 648, 38_531, 0, 0, 0, 0, 0]);
+    assert_eq!(tx.request_sizes.0, [75_866, 4_278, 648, 0, 38_643, 0, 0, 0, 0]);
+    assert_eq!(rx.buffer_sizes.0, [0, 0, 0, 10, 0, 0, 0, 0, 0]);
     assert_eq!((rx.buffers_allocated, rx.buffers_reused, rx.buffer_bytes), (5, 5, 262_144));
     assert_eq!((rx.buffer_too_small, rx.buffer_full), (1_164, 2_284));
     assert_eq!((tx.peer_buffer_too_small, tx.buffer_too_small), (38_644, 38_644));
@@ -206,7 +206,7 @@ fn damaged_answers_are_survived() {
     damage(include_str!("golden/seid.hex"), |b| generic(b, Seid::parse).is_ok());
     damage(include_str!("golden/linkgroup.hex"), |b| generic(b, LinkGroup::parse).is_ok());
     damage(include_str!("golden/device.hex"), |b| generic(b, Device::parse).is_ok());
-    damage(include_str!("golden/stats.hex"), |b| generic(b, Stats::parse).is_ok());
+    damage(include_str!("golden/stats.hex"), |b| generic(b, stats::parse).is_ok());
     damage(include_str!("golden/fallback.hex"), |b| generic(b, Fallbacks::parse).is_ok());
     damage(include_str!("golden/sockets.hex"), |b| sockets(b).is_ok());
 }

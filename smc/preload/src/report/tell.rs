@@ -13,10 +13,9 @@ use std::sync::Arc;
 use smc_proto::conn::Ready;
 use smc_proto::group::{GroupInfo, Peer, Version};
 use smc_proto::id::GroupId;
-use smc_proto::stats;
 use smc_snapshot::{
-    Carrier, Connection, Cursors, Device, Direction, Fallback, Gid, Group, Joined, Process, Record,
-    Role, Smcd, Stats, VERSION,
+    Carrier, Connection, Cursors, Device, Fallback, Gid, Group, Joined, Process, Record, Role,
+    Smcd, VERSION,
 };
 use smc_socket::Stack;
 use smc_wire::cdc::Cursor;
@@ -55,7 +54,7 @@ pub(super) fn all(answer: &mut Answer<'_>) -> Result<(), Gone> {
         answer.say(&Record::Connection(Box::new(connection)))?;
     }
     if let Some(stack) = &stack {
-        answer.say(&Record::Stats(Box::new(counted(&stack.stats()))))?;
+        answer.say(&Record::Stats(Box::new(stack.stats())))?;
     }
     for (role, why, count) in fallen::counts() {
         let fallback = Fallback { role, reason: why.code, peer: why.peer, count };
@@ -95,35 +94,6 @@ fn device(stack: &Stack) -> Device {
     });
     // A child may have none.
     device.unwrap_or_default()
-}
-
-fn counted(stats: &stats::Stats) -> Stats {
-    let smcd = &stats.smcd;
-    Stats {
-        client: [smcd.client_v1, smcd.client_v2],
-        server: [smcd.server_v1, smcd.server_v2],
-        handshake_errors: [stats.client_handshake_errors, stats.server_handshake_errors],
-        rx: direction(&smcd.rx),
-        tx: direction(&smcd.tx),
-        urgent: smcd.urgent,
-    }
-}
-
-fn direction(counted: &stats::Direction) -> Direction {
-    Direction {
-        bytes: counted.bytes,
-        requests: counted.requests,
-        request_sizes: counted.request_sizes.0,
-        buffer_bytes: counted.buffer_bytes,
-        buffer_sizes: counted.buffer_sizes.0,
-        buffers_allocated: counted.buffers_allocated,
-        buffers_reused: counted.buffers_reused,
-        buffers_downgraded: counted.buffers_downgraded,
-        buffer_full: counted.buffer_full,
-        peer_buffer_full: counted.peer_buffer_full,
-        buffer_too_small: counted.buffer_too_small,
-        peer_buffer_too_small: counted.peer_buffer_too_small,
-    }
 }
 
 fn groups(stack: &Stack) -> Vec<GroupInfo> {

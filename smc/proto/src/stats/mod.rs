@@ -6,6 +6,9 @@
 //!
 //! Counters are plain numbers. Who runs on several threads has a [`Stats`] for each and adds them up
 //! with [`Stats::add`], as Linux does with one for each CPU.
+//!
+//! With the feature `serde` they can be told to another process, and are shown as JSON; but for
+//! [`Stats::fallbacks`], which the tools have in words.
 
 mod fallback;
 #[cfg(test)]
@@ -22,6 +25,7 @@ pub const SIZE_CLASSES: usize = 9;
 
 /// Everything (`struct smc_stats`, `struct smc_stats_rsn`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Stats {
     /// Connections over SMC-D.
     pub smcd: Technology,
@@ -32,11 +36,13 @@ pub struct Stats {
     /// The same as a server.
     pub server_handshake_errors: u64,
     /// Fallbacks to TCP.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub fallbacks: Fallbacks,
 }
 
 /// One technology's counters (`struct smc_stats_tech`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Technology {
     /// Handshakes that gave a connection, as a client, with version 1.
     pub client_v1: u64,
@@ -62,6 +68,7 @@ pub struct Technology {
 
 /// One direction's counters. In Linux's names all buffers are RMBs here, the send buffers too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Direction {
     /// Bytes moved.
     pub bytes: u64,
@@ -91,6 +98,7 @@ pub struct Direction {
 
 /// How many were of which size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Histogram(pub [u64; SIZE_CLASSES]);
 
 impl Stats {
@@ -146,6 +154,13 @@ impl Technology {
             BufferKind::Receive => &mut self.rx,
             BufferKind::Send => &mut self.tx,
         }
+    }
+
+    /// Connections in all roles and versions.
+    pub fn connections(&self) -> u64 {
+        [self.client_v1, self.client_v2, self.server_v1, self.server_v2]
+            .iter()
+            .fold(0, |sum, count| sum.wrapping_add(*count))
     }
 
     /// Adds another's counters to these.

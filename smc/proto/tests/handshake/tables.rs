@@ -104,9 +104,9 @@ fn a_configuration_has_linuxs_bounds() {
 #[test]
 fn endings_are_told_in_words() {
     let own = Reason::from(Diagnosis::NOSMCDDEV);
-    assert_eq!(own.to_string(), "no SMC-D device (0x03030001)");
+    assert_eq!(own.to_string(), "no common SMC-D device (0x03030001)");
     let theirs = Reason { diagnosis: Diagnosis::PEERDECL, peer: Some(Diagnosis::MEM) };
-    let words = "the peer declined (0x05000000): insufficient memory resources (0x01010000)";
+    let words = "the peer declined (0x05000000): not enough memory (0x01010000)";
     assert_eq!(theirs.to_string(), words);
     let late = Failure::Timeout(Kind::Confirm).to_string();
     assert_eq!(late, "no CLC Confirm from the peer in time");

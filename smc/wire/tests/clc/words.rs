@@ -30,7 +30,10 @@ fn each_diagnosis_has_a_name_and_words() {
         assert_eq!((code.0, code.name()), (number, Some(name)));
     }
     assert_eq!(Diagnosis(7).to_string(), "unknown diagnosis (0x00000007)");
-    assert_eq!(Diagnosis::DIFFPREFIX.to_string(), "the subnets differ (0x03070000)");
+    assert_eq!(
+        Diagnosis::DIFFPREFIX.to_string(),
+        "the peers are in different IP subnets (0x03070000)"
+    );
     assert_eq!(Diagnosis::NONE.name(), None);
 }
 
