@@ -19,6 +19,7 @@
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
 //! | `alone` | a program that connects to itself |
 //! | `poll`, `epoll`, `bell` | waiting for many |
+//! | `confined` | a process under seccomp |
 //! | `process`, `minder` | the process's stack, and the thread for forgotten handshakes |
 //! | `fallen`, `report` | why connections are plain TCP; telling `smcss` and `smcd` |
 //! | `settings` | the environment |
@@ -44,6 +45,7 @@
 mod alone;
 mod arguments;
 mod bell;
+mod confined;
 mod descriptor;
 #[cfg(not(test))]
 mod entry;

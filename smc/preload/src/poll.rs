@@ -23,6 +23,7 @@ use crate::process::{self, Process};
 use crate::settings::SETTINGS;
 use crate::sock::{Route, Sock, Stage, Watcher};
 use crate::table::{self, File};
+use smc_socket::few;
 use smc_socket::spin::{LOOKS, PREEMPTED, Spin};
 
 /// The kernel's poll, for so long (for ever: none); how many are ready.
@@ -68,6 +69,9 @@ impl Waiter {
         let known = known.ok().flatten().filter(|own| own.process == process);
         if let Some(own) = known {
             return Ok(own);
+        }
+        if few::is_confined() {
+            return Err(io::ErrorKind::PermissionDenied.into());
         }
         let new = Arc::new(Self { bell: Bell::new()?, spin: Spin::new(SETTINGS.spin), process });
         let _ = OWN.try_with(|own| own.try_borrow_mut().map(|mut own| *own = Some(new.clone())));
@@ -251,8 +255,7 @@ impl Wait<'_> {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let left = [left, stack.and_then(Stack::next_timeout)].into_iter().flatten().min();
         let Some(waiter) = self.waiter.clone() else {
-            let left = left.map_or(DEAF, |left| left.min(DEAF));
-            return self.ask(Some(left), kernel).map(drop);
+            return self.sleep_deaf(left, stack, kernel);
         };
         if !stack.is_none_or(Stack::prepare_sleep) {
             return Ok(());
@@ -268,6 +271,33 @@ impl Wait<'_> {
         if let Some(stack) = stack {
             stack.wake_up(rung);
         }
+        match said {
+            // The process may not ask about so many descriptors.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.asked.truncate(self.fds.len());
+                self.sleep_deaf(left, stack, kernel)
+            }
+            said => said.map(drop),
+        }
+    }
+
+    /// Sleeps for a moment at most, without more descriptors than the program has asked about.
+    fn sleep_deaf(
+        &mut self,
+        left: Option<Duration>,
+        stack: Option<&Stack>,
+        kernel: Kernel<'_>,
+    ) -> io::Result<()> {
+        let left = left.map_or(DEAF, |left| left.min(DEAF));
+        let Some(stack) = stack.filter(|_| self.asked.iter().all(|fd| fd.fd < 0)) else {
+            return self.ask(Some(left), kernel).map(drop);
+        };
+        if !stack.prepare_sleep() {
+            return Ok(());
+        }
+        let mut device = [readable(stack.wake_fd())];
+        let said = kernel(&mut device, Some(left));
+        stack.wake_up(said.as_ref().is_ok_and(|ready| *ready > 0));
         said.map(drop)
     }
 }

@@ -259,7 +259,7 @@ pub(crate) fn offer(
 pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) -> Result<(), u32> {
     if !SETTINGS.forced_tcp {
         let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
-        match say(&fd, policy.may_answer(local) && !is_sandboxed()) {
+        match say(&fd, policy.may_answer(local)) {
             Err(reason::NOTSERVED) if listen_on_board(&fd, local) => {}
             said => said?,
         }
@@ -267,12 +267,6 @@ pub(crate) fn answer(fd: impl AsFd, local: SocketAddr) -> Result<(), u32> {
     alone::listens(local);
     LISTENS.store(true, Ordering::Relaxed);
     Ok(())
-}
-
-/// Whether this is OpenSSH's server: it reads from its connections in children in a sandbox (a seccomp filter, one
-/// descriptor for poll) that waiting here does not keep to yet. So it stays with TCP.
-fn is_sandboxed() -> bool {
-    std::env::current_exe().is_ok_and(|program| program.file_name().is_some_and(|it| it == "sshd"))
 }
 
 fn listen_on_board(fd: impl AsFd, local: SocketAddr) -> bool {

@@ -165,6 +165,10 @@ functions! {
         timeout: *const timespec, mask: *const sigset_t,
     ) -> c_int;
 
+    fn prctl(
+        what: c_int, second: c_ulong, third: c_ulong, fourth: c_ulong, fifth: c_ulong,
+    ) -> c_int;
+
     fn epoll_create(size: c_int) -> c_int;
     fn epoll_create1(flags: c_int) -> c_int;
     fn epoll_ctl(epoll: c_int, command: c_int, fd: c_int, event: *mut epoll_event) -> c_int;

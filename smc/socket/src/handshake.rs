@@ -8,10 +8,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::clock::{self, Deadline, timespec};
+use crate::clock::{self, Deadline};
+use crate::few;
 use crate::late::LateWord;
 use crate::shared::Outcome;
 use crate::socket::{Handshake, Socket};
@@ -117,14 +118,14 @@ impl Socket {
         let partial = expects && matches!(tcp::peek(tcp, &mut [0]), Front::Bytes(_));
         let soon = (!expects || partial || own.is_none()).then_some(LOOK_AGAIN);
         let timer = core.next_timeout().map(|at| at.since(clock::now()));
-        let wait = [left, soon, timer].into_iter().flatten().min().map(timespec);
+        let wait = [left, soon, timer].into_iter().flatten().min();
         let mut events = PollFlags::RDHUP;
         events.set(PollFlags::IN, !partial);
         events.set(PollFlags::OUT, self.handshake_writes());
         let bell = own.map_or(tcp.as_fd(), Wakeup::fd);
         let tcp = PollFd::from_borrowed_fd(tcp.as_fd(), events);
         let mut fds = [tcp, PollFd::from_borrowed_fd(bell, PollFlags::IN)];
-        let said = match poll(&mut fds, wait.as_ref()) {
+        let said = match few::poll(&mut fds, wait) {
             Err(error) if error != Errno::AGAIN => Err(error.into()),
             _ => Ok(()),
         };

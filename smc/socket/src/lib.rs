@@ -82,6 +82,7 @@ mod control;
 mod core;
 mod error;
 mod family;
+pub mod few;
 mod handshake;
 mod home;
 mod hub;

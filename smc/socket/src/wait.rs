@@ -10,18 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use smc_proto::conn::Ready;
 
 use crate::channel::{Channel, Inner};
-use crate::clock::{self, Deadline, timespec};
+use crate::clock::{self, Deadline};
+use crate::few::{self, DEAF};
 use crate::socket::Socket;
 use crate::tcp::Standing;
 use crate::types::{Tcp, meets};
 use crate::wakeup::Wakeup;
-
-/// How long a thread sleeps at most that no other thread can wake, as there was no descriptor for it.
-const DEAF: Duration = Duration::from_millis(5);
 
 impl Socket {
     /// Waits until the socket is ready for some of `want`, or has an error or hung up, for `timeout` at
@@ -162,7 +160,7 @@ fn poll_some(
         asked.push(PollFd::from_borrowed_fd(fd, flags));
         *place = asked.len();
     }
-    poll(&mut asked, left.map(timespec).as_ref())?;
+    few::poll(&mut asked, left)?;
     let said = |place: usize| asked.get(place.wrapping_sub(1)).map(PollFd::revents);
     Ok(places.map(|place| said(place).unwrap_or(PollFlags::empty())))
 }

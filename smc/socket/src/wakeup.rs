@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::few;
+
 /// A thread's bell.
 #[derive(Debug)]
 pub(crate) struct Wakeup {
@@ -34,7 +36,8 @@ impl Wakeup {
             // A child of fork has the parent's descriptor.
             if own.as_ref().is_none_or(|wakeup| wakeup.process != process) {
                 let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-                *own = eventfd(0, flags).ok().map(|fd| Arc::new(Self::new(fd, process)));
+                let fd = if few::is_confined() { None } else { eventfd(0, flags).ok() };
+                *own = fd.map(|fd| Arc::new(Self::new(fd, process)));
             }
             own.clone()
         });

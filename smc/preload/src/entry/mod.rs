@@ -13,6 +13,7 @@ mod epoll;
 mod message;
 mod options;
 mod poll;
+mod sandbox;
 mod socket;
 
 use std::ffi::c_int;
