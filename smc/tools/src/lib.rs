@@ -11,6 +11,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`netlink`] | messages and attributes, without I/O |
+//! | [`cli`] | the command lines |
 //! | [`client`] | requests to the kernel |
 //! | [`eid`] | enterprise ids: UEIDs and the SEID |
 //! | [`linkgroup`] | SMC-D link groups and devices |
@@ -22,6 +23,7 @@
 //! | [`text`] | others' text, made fit to be shown |
 //! | [`told`], [`view`] | their answers as the kernel's, and both together |
 
+pub mod cli;
 pub mod client;
 pub mod eid;
 pub mod fallback;

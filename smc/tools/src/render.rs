@@ -4,11 +4,13 @@
 //!
 //! Invariant: text that came from a peer or the user is shown without control characters.
 
+pub(crate) mod linkgroup;
+
 use std::fmt::Write;
 
 use smc_tools::eid::Seid;
 use smc_tools::fallback::{Fallbacks, Side, explain};
-use smc_tools::linkgroup::{Device, LinkGroup};
+use smc_tools::linkgroup::Device;
 use smc_tools::processes::Holder;
 use smc_tools::socket::{Carrier, Socket};
 use smc_tools::stats::{Direction, Histogram, SIZE_CLASSES, Stats};
@@ -43,17 +45,24 @@ fn yes(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 
+/// With the names of smc-tools.
 pub(crate) fn system(system: &System) -> String {
+    let features = |v2| if v2 { "v1 v2" } else { "v1" };
     format!(
-        "SMC version:      {}.{}\nHost name:        {}\nSEID:             {}\n\
-         SMC-D v2 device:  {}\nSMC-R v2:         {}\n",
+        "Kernel Capabilities\nSMC Version:      {}.{}\nSMC Hostname:     {}\nSMC-D Features:   {}\n\
+         SMC-R Features:   {}\n\nHardware Capabilities\nSEID:             {}\nISM:              {}\n",
         system.version,
         system.release,
-        or_dash(&system.host),
-        or_dash(&system.seid),
-        yes(system.smcd_v2),
-        yes(system.smcr_v2),
+        or_none(&system.host),
+        features(system.version >= 2),
+        features(system.smcr_v2),
+        or_none(&system.seid),
+        if system.smcd_v2 { "v1 v2" } else { "none for SMC-D v2" },
     )
+}
+
+fn or_none(text: &str) -> String {
+    if text.is_empty() { "n/a".to_owned() } else { printable(text) }
 }
 
 pub(crate) fn seid(seid: &Seid) -> String {
@@ -65,48 +74,16 @@ pub(crate) fn seid(seid: &Seid) -> String {
     }
 }
 
-pub(crate) fn link_groups(groups: &[LinkGroup]) -> String {
-    let head = [
-        "LG-ID",
-        "Ver",
-        "VLAN",
-        "#Conns",
-        "CHID",
-        "GID",
-        "Peer-GID",
-        "PNET-ID",
-        "EID",
-        "Peer-Host",
-        "Of",
-    ];
-    let row = |group: &LinkGroup| {
-        [
-            format!("{:08x}", group.id),
-            format!("{}.{}", group.version, group.release),
-            format!("{}", group.vlan),
-            format!("{}", group.connections),
-            format!("0x{:04x}", group.chid),
-            group.gid.to_string(),
-            group.peer_gid.to_string(),
-            or_dash(&group.pnetid),
-            or_dash(&group.eid),
-            or_dash(&group.peer_host),
-            whose(group.process.as_ref()),
-        ]
-    };
-    table(head, groups.iter().map(row))
-}
-
 pub(crate) fn devices(devices: &[Device]) -> String {
-    let head = ["FID", "PCI-ID", "PCHID", "Type", "InUse", "#LGs", "PNET-ID", "Of"];
+    let head = ["FID", "Type", "PCI-ID", "PCHID", "InUse", "#LGs", "PNET-ID", "Of"];
     let row = |device: &Device| {
         // As smc-tools: a PNET-ID that the user set is marked.
         let mark = if device.pnetid_by_user { "*" } else { "" };
         [
             format!("{:04x}", device.fid),
+            format!("{:04x}:{:04x}", device.vendor, device.device),
             or_dash(&device.pci_id),
             format!("{:04x}", device.pci_chid),
-            format!("{:04x}:{:04x}", device.vendor, device.device),
             yes(device.in_use).to_owned(),
             device.link_groups.to_string(),
             format!("{mark}{}", or_dash(&device.pnetid)),

@@ -7,11 +7,12 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use smc_tools::cli::smcss::Cli;
 use smc_tools::fallback::explain;
 use smc_tools::socket::{Carrier, Socket};
 use smc_tools::text::printable;
 
-use crate::{Cli, INIT, LISTEN};
+use crate::{INIT, LISTEN};
 
 const CLOSED: u8 = 7;
 /// Characters of an address, if it is not to be shown whole.
