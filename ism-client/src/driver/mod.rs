@@ -277,10 +277,12 @@ impl Device {
         }
     }
 
-    /// Peers need not ring until the next [`Device::arm`]: this process looks by itself.
-    pub fn silence(&self) {
-        for peer in self.0.lock().peers.values() {
-            peer.silence();
+    /// Peers need not ring until the next [`Device::arm`]: this process looks by itself. Unless somebody `sleeps`,
+    /// which is asked when nobody can arm: who says so before arming is not silenced.
+    pub fn silence(&self, sleeps: impl FnOnce() -> bool) {
+        let tables = self.0.lock();
+        if !sleeps() {
+            tables.peers.values().for_each(|peer| peer.silence());
         }
     }
 

@@ -69,12 +69,14 @@ impl Bell {
         }
     }
 
-    /// From now on every ring makes it readable: somebody sleeps whom this library does not see.
-    pub(crate) fn set_always(&self) {
-        if !self.always.swap(true, Ordering::SeqCst) {
+    /// From now on every ring makes it readable: somebody sleeps whom this library does not see. Whether that is new.
+    pub(crate) fn set_always(&self) -> bool {
+        let new = !self.always.swap(true, Ordering::SeqCst);
+        if new {
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             self.ring();
         }
+        new
     }
 
     /// Whether every ring makes it readable.

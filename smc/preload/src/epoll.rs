@@ -162,7 +162,11 @@ impl Instance {
 
     /// Somebody sleeps on this instance's descriptor whom this library does not see.
     pub(crate) fn is_nested(&self) {
-        self.shared.bell.set_always();
+        if self.shared.bell.set_always()
+            && let Some(stack) = &self.shared.process.stack
+        {
+            stack.never_silence();
+        }
     }
 
     /// The program has closed the instance.

@@ -20,7 +20,7 @@ use smc_discovery::sockopt::{State, state};
 use crate::descriptor::borrow;
 use crate::settings::SETTINGS;
 use crate::table::File;
-use crate::{process, upgrade};
+use crate::{process, touched, upgrade};
 
 /// Bytes of `struct tcp_info` up to the field behind `tcpi_data_segs_out`, which Linux 4.6 has.
 const INFO: usize = 160;
@@ -35,7 +35,11 @@ pub(crate) fn look() {
         return;
     }
     let mut found: Vec<(u64, Arc<File>)> = Vec::new();
-    for fd in descriptors() {
+    let descriptors = descriptors();
+    if descriptors.as_ref().is_none_or(|all| all.iter().any(|fd| upgrade::is_tcp(*fd))) {
+        touched::has_strange_sockets();
+    }
+    for fd in descriptors.unwrap_or_default() {
         let Some(state) = marked(fd) else { continue };
         if socket_acceptconn(borrow(fd)).unwrap_or(false) {
             process::has_listener();
@@ -50,10 +54,10 @@ pub(crate) fn look() {
     }
 }
 
-fn descriptors() -> Vec<c_int> {
+fn descriptors() -> Option<Vec<c_int>> {
     // Without /proc nothing is found, and the peer gives up its proposal.
-    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let entries = std::fs::read_dir("/proc/self/fd").ok()?.flatten();
+    Some(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// What discovery says of a TCP socket that is marked.

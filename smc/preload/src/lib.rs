@@ -17,6 +17,7 @@
 //! | `upgrade`, `inherited` | which connections are looked at: listen, accept, connect; and exec |
 //! | `meeting` | finding the other end by the fabric's board, where no TCP option can be used |
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
+//! | `touched` | which options the program has ever set |
 //! | `alone` | a program that connects to itself |
 //! | `poll`, `epoll`, `bell` | waiting for many |
 //! | `confined` | a process under seccomp |
@@ -64,4 +65,5 @@ mod settings;
 mod signals;
 mod sock;
 mod table;
+mod touched;
 mod upgrade;

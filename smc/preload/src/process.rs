@@ -14,6 +14,7 @@ use arc_swap::ArcSwapOption;
 use ism_client::Device;
 use ism_client::loopback::Loopback;
 use rustix::time::{ClockId, clock_gettime};
+use smc_discovery::policy::Policy;
 use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked};
 use smc_snapshot::{Joined, reason};
 use smc_socket::{Config, Stack};
@@ -250,6 +251,11 @@ pub(crate) fn offer(
         }
         said => said.map(|()| None),
     }
+}
+
+/// Whether it depends on a connection's addresses what is offered.
+pub(crate) fn has_rules() -> bool {
+    SETTINGS.policy.as_ref().is_some_and(Policy::has_rules)
 }
 
 /// Before listen: says that this end speaks SMC.

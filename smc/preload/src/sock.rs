@@ -234,6 +234,10 @@ impl Sock {
         }
         if self.stage() == Stage::Fresh {
             self.begin(file);
+            if !self.is_server() {
+                // Nobody can have answered yet.
+                return self.routed();
+            }
         }
         if self.stage() == Stage::Handshake
             && let Some(engine) = self.engine.get()
@@ -448,7 +452,7 @@ impl Sock {
         if let Some(meeting) = self.meeting() {
             meeting.lose_patience();
         }
-        let linger = rustix::net::sockopt::socket_linger(&self.number).ok().flatten();
+        let linger = self.linger();
         // What nobody has begun may be a child's.
         let begun = match self.stage() {
             Stage::Fresh => !minder::forks(),

@@ -30,6 +30,10 @@ pub(crate) const LIMIT: usize = 1 << 20;
 static KNOWN: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
 static FILES: [ArcSwapOption<File>; LIMIT] = [const { ArcSwapOption::const_empty() }; LIMIT];
 
+/// Which descriptors were made as TCP sockets, as far as this library has seen. Not that they are: something else may
+/// have closed them.
+static TCP: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
+
 /// No descriptor above was ever known.
 static HIGHEST: AtomicI32 = AtomicI32::new(-1);
 
@@ -41,6 +45,21 @@ fn at<T>(table: &'static [T], fd: c_int) -> Option<&'static T> {
 #[inline]
 pub(crate) fn is_known(fd: c_int) -> bool {
     at(&KNOWN, fd).is_some_and(|known| known.load(Ordering::Relaxed) != 0)
+}
+
+/// Whether a descriptor was made as a TCP socket. What is asked of it may fail nevertheless.
+pub(crate) fn may_be_tcp(fd: c_int) -> bool {
+    at(&TCP, fd).is_some_and(|tcp| tcp.load(Ordering::Relaxed) != 0)
+}
+
+/// A descriptor is new, as a TCP socket or as something else.
+pub(crate) fn is_new(fd: c_int, is_tcp: bool) {
+    if let Some(tcp) = at(&TCP, fd) {
+        // Most are not, and then no memory is taken.
+        if is_tcp || tcp.load(Ordering::Relaxed) != 0 {
+            tcp.store(u8::from(is_tcp), Ordering::Relaxed);
+        }
+    }
 }
 
 /// What is known about a descriptor.

@@ -111,9 +111,10 @@ pub(crate) fn connect(
     if table::is_known(fd) {
         return real();
     }
-    let peer = peer.filter(|_| is_tcp(fd));
+    let peer = peer.filter(|_| table::may_be_tcp(fd) || is_tcp(fd));
     let Some(peer) = peer else { return real() };
-    let local = local(fd).filter(|it| it.port() != 0 && !it.ip().is_unspecified());
+    let local = process::has_rules().then(|| local(fd)).flatten();
+    let local = local.filter(|it| it.port() != 0 && !it.ip().is_unspecified());
     let offered = process::offer(borrow(fd), local, peer);
     let result = real();
     let errno = result.as_ref().err().map(|error| Errno::from_io_error(error).unwrap_or(Errno::IO));

@@ -62,6 +62,19 @@ struct Own {
     used: usize,
 }
 
+/// What a look at a handshake's TCP connection found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fed {
+    /// A message, which was taken; perhaps there is another.
+    Message,
+    /// Nothing: TCP tells when something comes.
+    Nothing,
+    /// A part of a message: TCP tells nothing new when the rest comes.
+    Part,
+    /// It waits for something else than a message, or for nothing.
+    Others,
+}
+
 /// What has to be done without the lock.
 pub(crate) enum Later {
     /// The handshake is over: look at the connection, tell the observer.
@@ -143,10 +156,10 @@ impl Control {
         self.sockets.len()
     }
 
-    /// Goes on with a socket's handshake. False: nothing has come, and its time is not over.
-    pub(crate) fn feed(&mut self, now: Instant, socket: &Shared) -> bool {
+    /// Goes on with a socket's handshake.
+    pub(crate) fn feed(&mut self, now: Instant, socket: &Shared) -> Fed {
         let fed = self.feed_one(now, socket);
-        if !fed && self.endpoint.poll_timeout().is_some_and(|at| at <= now) {
+        if fed != Fed::Message && self.endpoint.poll_timeout().is_some_and(|at| at <= now) {
             self.time(now);
         }
         fed
@@ -163,14 +176,14 @@ impl Control {
         self.endpoint.handle_timeout(now);
     }
 
-    /// Gives the endpoint the next CLC message of a socket, if it is there. False: it is not.
-    fn feed_one(&mut self, now: Instant, socket: &Shared) -> bool {
+    /// Gives the endpoint the next CLC message of a socket, if it is there.
+    fn feed_one(&mut self, now: Instant, socket: &Shared) -> Fed {
         let Some(tcp) = socket.tcp().filter(|_| socket.send_clc(&[])) else {
             self.endpoint.handle_tcp_end(now, socket.id);
-            return false;
+            return Fed::Others;
         };
         if !self.endpoint.expects_clc(socket.id) {
-            return false;
+            return Fed::Others;
         }
         let mut buffer = [0; tcp::LOOK];
         match tcp::peek(&*tcp, &mut buffer) {
@@ -184,12 +197,12 @@ impl Control {
                 {
                     self.endpoint.handle_tcp_end(now, socket.id);
                 }
-                taken > 0 && tcp::eat(&*tcp, taken)
+                if taken > 0 && tcp::eat(&*tcp, taken) { Fed::Message } else { Fed::Part }
             }
-            Front::Nothing => false,
+            Front::Nothing => Fed::Nothing,
             Front::End => {
                 self.endpoint.handle_tcp_end(now, socket.id);
-                false
+                Fed::Others
             }
         }
     }

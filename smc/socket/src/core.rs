@@ -21,7 +21,7 @@ use smc_wire::id::DmbToken;
 
 use crate::channel::Inner;
 use crate::clock;
-use crate::control::{Control, Later};
+use crate::control::{Control, Fed, Later};
 use crate::family::Family;
 use crate::hub::{Hub, News};
 use crate::shared::{Due, Outcome, Shared};
@@ -120,6 +120,8 @@ impl Core {
     fn afterwards(&self, now: Instant, later: Later) {
         match later {
             Later::Settled(socket) => {
+                // A new peer rings always.
+                self.silence();
                 // The peer may have written before anybody knew whose the signal was.
                 let due = socket.observed();
                 self.follow(due, &socket);
@@ -195,16 +197,18 @@ impl Core {
         }
     }
 
-    /// Goes on with a handshake as far as it can be without waiting.
-    pub(crate) fn advance(&self, socket: &Arc<Shared>) {
+    /// Goes on with a handshake as far as it can be without waiting; what the last look found.
+    pub(crate) fn advance(&self, socket: &Arc<Shared>) -> Fed {
         if let (Some(Outcome::Tcp(_, word)), Some(tcp)) = (socket.outcome(), socket.tcp()) {
             word.take(&*tcp);
         }
         while socket.outcome().is_none() {
-            if !self.control(|control, now| control.feed(now, socket)) {
-                break;
+            let fed = self.control(|control, now| control.feed(now, socket));
+            if fed != Fed::Message {
+                return fed;
             }
         }
+        Fed::Others
     }
 
     /// Gives up a handshake.
@@ -337,7 +341,9 @@ impl Core {
             Event::PeerGone { gid } => {
                 // What it said before may end a handshake well.
                 let handshakes = self.control(|control, _| control.handshakes());
-                handshakes.iter().for_each(|socket| self.advance(socket));
+                for socket in &handshakes {
+                    self.advance(socket);
+                }
                 self.control(|control, now| control.peer_gone(now, gid));
             }
             Event::Board(told) => {
@@ -408,7 +414,20 @@ impl Core {
 
     /// It sleeps no more.
     pub(crate) fn wake_up(&self) {
-        self.sleeping.fetch_sub(1, Ordering::SeqCst);
+        if self.sleeping.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.silence();
+        }
+    }
+
+    /// Somebody sleeps on the device's descriptor whom this library does not see, from now on.
+    pub(crate) fn never_silence(&self) {
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        self.dispatch();
+    }
+
+    /// Spares peers the ringing while nobody sleeps, which is a system call for each signal.
+    fn silence(&self) {
+        self.device.silence(|| self.sleeping.load(Ordering::SeqCst) > 0);
     }
 
     /// The device's descriptor was readable.

@@ -8,15 +8,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::clock::{self, Deadline};
+use crate::control::Fed;
 use crate::few;
 use crate::late::LateWord;
 use crate::shared::Outcome;
 use crate::socket::{Handshake, Socket};
-use crate::tcp::{self, Front};
+use crate::tcp;
 use crate::types::Tcp;
 use crate::wakeup::Wakeup;
 
@@ -62,13 +64,15 @@ impl Socket {
     pub fn finish_handshake(&self, timeout: Option<Duration>) -> io::Result<Handshake> {
         let deadline = Deadline::after(timeout);
         loop {
-            let handshake = self.advance();
+            let fed = self.home.own().map_or(Fed::Others, |core| core.advance(&self.shared));
+            let handshake = self.handshake();
             if handshake != Handshake::Pending {
                 return Ok(handshake);
             }
             let Some(left) = deadline.left() else { return Ok(handshake) };
-            if !self.spin_for_tcp() {
-                self.wait_for_tcp(left)?;
+            // Only of a message that has not begun the next look at the stream tells something.
+            if fed != Fed::Nothing || !self.spin_for_tcp() {
+                self.wait_for_tcp(fed, left)?;
             }
         }
     }
@@ -77,9 +81,8 @@ impl Socket {
     fn spin_for_tcp(&self) -> bool {
         let (Some(tcp), Some(core)) = (self.shared.tcp(), self.home.own()) else { return false };
         let start = clock::now();
-        let mut byte = [0; 1];
         while clock::now().since(start) < core.handshake_spin {
-            if tcp::peek(&*tcp, &mut byte) != Front::Nothing {
+            if tcp::has_come(&*tcp) {
                 return true;
             }
         }
@@ -87,7 +90,7 @@ impl Socket {
     }
 
     /// Sleeps until TCP says something, the handshake's end, or `left`.
-    fn wait_for_tcp(&self, left: Option<Duration>) -> io::Result<()> {
+    fn wait_for_tcp(&self, fed: Fed, left: Option<Duration>) -> io::Result<()> {
         let Some(tcp) = self.shared.tcp() else { return Ok(()) };
         let own = Wakeup::own();
         if let Some(own) = &own {
@@ -96,7 +99,7 @@ impl Socket {
         }
         // Whoever settles it after this look wakes.
         let said = match self.shared.outcome() {
-            None => self.poll_tcp(&*tcp, own.as_deref(), left),
+            None => self.poll_tcp(&*tcp, own.as_deref(), fed, left),
             Some(_) => Ok(()),
         };
         if let Some(own) = &own {
@@ -110,28 +113,33 @@ impl Socket {
         &self,
         tcp: &dyn Tcp,
         own: Option<&Wakeup>,
+        fed: Fed,
         left: Option<Duration>,
     ) -> io::Result<()> {
         let Some(core) = self.home.own() else { return Ok(()) };
-        let expects = core.control(|control, _| control.endpoint.expects_clc(self.shared.id));
-        // TCP says nothing new of a message of which a part is there.
-        let partial = expects && matches!(tcp::peek(tcp, &mut [0]), Front::Bytes(_));
-        let soon = (!expects || partial || own.is_none()).then_some(LOOK_AGAIN);
+        // What is there already would end each sleep at once.
+        let tells = fed == Fed::Nothing;
+        let soon = (!tells || own.is_none()).then_some(LOOK_AGAIN);
         let timer = core.next_timeout().map(|at| at.since(clock::now()));
         let wait = [left, soon, timer].into_iter().flatten().min();
-        let mut events = PollFlags::RDHUP;
-        events.set(PollFlags::IN, !partial);
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::IN | PollFlags::RDHUP, tells);
         events.set(PollFlags::OUT, self.handshake_writes());
-        let bell = own.map_or(tcp.as_fd(), Wakeup::fd);
-        let tcp = PollFd::from_borrowed_fd(tcp.as_fd(), events);
-        let mut fds = [tcp, PollFd::from_borrowed_fd(bell, PollFlags::IN)];
+        let mut fds: ArrayVec<PollFd<'_>, 2> = ArrayVec::new();
+        if let Some(own) = own {
+            fds.push(PollFd::from_borrowed_fd(own.fd(), PollFlags::IN));
+        }
+        if !events.is_empty() {
+            fds.push(PollFd::from_borrowed_fd(tcp.as_fd(), events));
+        }
         let said = match few::poll(&mut fds, wait) {
             Err(error) if error != Errno::AGAIN => Err(error.into()),
             _ => Ok(()),
         };
-        let [_, bell] = fds;
-        if bell.revents().contains(PollFlags::IN) {
-            own.into_iter().for_each(Wakeup::drain);
+        if let (Some(own), Some(bell)) = (own, fds.first())
+            && bell.revents().contains(PollFlags::IN)
+        {
+            own.drain();
         }
         said
     }

@@ -180,9 +180,11 @@ impl Shared {
             && let Some(tcp) = self.tcp()
         {
             self.tcp_over.store(true, Ordering::Relaxed);
-            match effects.reset_tcp {
-                true => tcp::reset(&*tcp),
-                false => tcp::shut(&*tcp),
+            if effects.reset_tcp {
+                tcp::reset(&*tcp);
+            } else if !self.is_closed() {
+                // Else it is about to be closed, which says the same.
+                tcp::shut(&*tcp);
             }
         }
         if !effects.news.is_empty() {

@@ -146,7 +146,7 @@ impl Socket {
     /// too; `linger` of zero resets the connection (SO_LINGER). Never
     /// blocks: what was sent is at the peer.
     ///
-    /// The [`Tcp`](crate::Tcp) is dropped, after its shutdown if this was a connection of SMC.
+    /// The [`Tcp`](crate::Tcp) is dropped. If that does not close the TCP connection, the caller does.
     pub fn close(&self, linger: Option<Duration>) {
         if !self.shared.begin_close() {
             return;

@@ -207,6 +207,14 @@ impl Stack {
         }
     }
 
+    /// Somebody sleeps on [`Stack::wake_fd`] from now on who does not call [`Stack::prepare_sleep`]; all signals that
+    /// come after a [`Stack::dispatch`] ring.
+    pub fn never_silence(&self) {
+        if let Some(core) = self.0.core.get() {
+            core.never_silence();
+        }
+    }
+
     /// Takes out of a child's descriptors what would be readable for ever.
     fn forget_dead(&self) {
         let Some(all) = &self.0.all else { return };

@@ -5,6 +5,7 @@
 //! Invariant: each test makes its threads meet where they could miss one another.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use smc_socket::{Config, Handshake};
+use smc_socket::{Config, Handshake, Role};
 
 mod pair;
 use pair::{LONG, Pair};
@@ -61,4 +62,30 @@ fn a_thread_that_waits_is_woken_when_another_one_ends_the_handshake() {
     go_on.send(()).unwrap();
     assert_eq!(ended.recv_timeout(LONG).unwrap(), Handshake::Smc);
     thread.join().unwrap();
+}
+
+/// A TCP connection that counts how often it is asked for its descriptor.
+struct Counted(TcpStream, Arc<AtomicUsize>);
+
+impl AsFd for Counted {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.as_fd()
+    }
+}
+
+/// What is there of a message ends no sleep, and no spinning: who waits for the rest looks now and then.
+#[test]
+fn a_peer_that_sends_a_part_of_a_message_does_not_keep_a_waiting_thread_busy() {
+    let pair = Pair::new();
+    let [mut client, server] = pair.tcp();
+    let looks = Arc::new(AtomicUsize::new(0));
+    let server = Counted(server, Arc::clone(&looks));
+    let server = pair.stacks[1].begin(Box::new(server), Role::Server, true);
+    client.write_all(&[0xe2]).unwrap();
+    let handshake = server.finish_handshake(Some(Duration::from_millis(100))).unwrap();
+    assert_eq!(handshake, Handshake::Pending);
+    // A look is a few questions, and there is one each 5 ms. Who is busy asks a hundred thousand times.
+    let looks = looks.load(Ordering::Relaxed);
+    assert!(looks < 500, "{looks} looks");
 }

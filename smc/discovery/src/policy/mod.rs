@@ -90,6 +90,11 @@ impl Policy {
         Self { rules: rules.map(|rule| Rule { program: None, ..rule }).collect(), ..self.clone() }
     }
 
+    /// Whether anything depends on addresses.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// What carries a connection of which both ends are known. A rule for a program matches only after
     /// [`for_program`](Self::for_program).
     ///

@@ -45,6 +45,7 @@ unsafe extern "C" fn closefrom(first: c_int) {
 unsafe extern "C" fn dup(fd: c_int) -> c_int {
     // SAFETY: it takes any number.
     let copy = unsafe { real::dup(fd) };
+    table::is_new(copy, false);
     if copy >= 0 && table::is_known(fd) {
         quietly(|| numbers::copied(fd, copy));
     }
@@ -60,6 +61,9 @@ fn replacing(fd: c_int, to: c_int) {
 }
 
 fn replaced(fd: c_int, to: c_int) -> c_int {
+    if fd != to {
+        table::is_new(to, false);
+    }
     if to >= 0 && table::is_known(fd) {
         quietly(|| numbers::copied(fd, to));
     }

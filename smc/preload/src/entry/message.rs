@@ -11,7 +11,7 @@ use libc::{mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
 use super::data::{receive, send};
 use super::{duration, fail, int};
-use crate::{arguments, real, table};
+use crate::{arguments, real, table, touched};
 
 // SAFETY of the entry points: see `data`.
 
@@ -163,8 +163,17 @@ unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
 unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's arguments.
     let ours = unsafe { receive_message(fd, message, flags) };
-    // SAFETY: the caller's arguments.
-    ours.unwrap_or_else(|| unsafe { real::recvmsg(fd, message, flags) })
+    ours.unwrap_or_else(|| {
+        // SAFETY: the caller's arguments.
+        let received = unsafe { real::recvmsg(fd, message, flags) };
+        // SAFETY: the caller's message, which the kernel has written.
+        let header = || unsafe { arguments::header(message) };
+        if received >= 0 && header().is_some_and(|header| header.msg_controllen > 0) {
+            // It may be sockets.
+            touched::has_strange_sockets();
+        }
+        received
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -193,6 +202,7 @@ unsafe extern "C" fn recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     if !table::is_known(fd) {
+        touched::has_strange_sockets();
         // SAFETY: the caller's arguments.
         return unsafe { real::recvmmsg(fd, messages, count, flags, timeout) };
     }

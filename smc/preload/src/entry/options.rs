@@ -10,7 +10,7 @@ use libc::socklen_t;
 
 use super::{fail, int, quietly, run};
 use crate::sock::Answer;
-use crate::{arguments, numbers, real, table};
+use crate::{arguments, numbers, real, table, touched};
 
 /// Bytes of an int option.
 const INT: socklen_t = 4;
@@ -51,6 +51,7 @@ unsafe extern "C" fn setsockopt(
     value: *const c_void,
     len: socklen_t,
 ) -> c_int {
+    touched::sets(level, name);
     let known = table::is_known(fd);
     if known {
         let may = run(|| match table::with_sock(fd, |_, sock| sock.may_set(level, name)) {
@@ -75,6 +76,9 @@ unsafe extern "C" fn setsockopt(
 
 /// After a fcntl that gave `result`.
 fn after_fcntl(fd: c_int, command: c_int, argument: c_ulong, result: c_int) -> c_int {
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+        table::is_new(result, false);
+    }
     if result >= 0 && table::is_known(fd) {
         let nonblocking = argument & libc::O_NONBLOCK.cast_unsigned() as c_ulong != 0;
         quietly(|| match command {

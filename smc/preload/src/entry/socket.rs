@@ -18,6 +18,9 @@ use crate::{arguments, numbers, real, table, upgrade};
 unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: it takes any numbers.
     let fd = unsafe { real::socket(domain, kind, protocol) };
+    let of_ip = matches!(domain, libc::AF_INET | libc::AF_INET6);
+    let is_stream = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) == libc::SOCK_STREAM;
+    table::is_new(fd, of_ip && is_stream && matches!(protocol, 0 | libc::IPPROTO_TCP));
     if table::is_known(fd) {
         quietly(|| numbers::opened(fd));
     }

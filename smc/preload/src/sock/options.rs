@@ -18,6 +18,7 @@ use smc_socket::Socket;
 use super::calls::Side;
 use super::{Answer, Route, Sock, Stage};
 use crate::table::File;
+use crate::touched;
 
 /// `SIOCOUTQNSD` of linux/sockios.h.
 const SIOCOUTQNSD: c_ulong = 0x894b;
@@ -33,13 +34,20 @@ impl Sock {
     pub(super) fn take_options(&self, engine: &Socket) {
         self.take_timeouts();
         let tcp = &self.number;
-        // All are off where they cannot be read, as with a new socket.
-        let _ = engine.set_oob_inline(sockopt::socket_oobinline(tcp).unwrap_or(false));
-        let _ = engine.set_cork(sockopt::tcp_cork(tcp).unwrap_or(false));
+        // All are off where they cannot be read, as with a new socket. This fails only without a connection.
+        if touched::is_set(touched::URGENT) {
+            let _ = engine.set_oob_inline(sockopt::socket_oobinline(tcp).unwrap_or(false));
+        }
+        if touched::is_set(touched::CORK) {
+            let _ = engine.set_cork(sockopt::tcp_cork(tcp).unwrap_or(false));
+        }
         let _ = engine.set_low_water(self.low_water.load(Ordering::Relaxed));
     }
 
     pub(super) fn take_timeouts(&self) {
+        if !touched::is_set(touched::TIMEOUTS) {
+            return;
+        }
         let sides = [(Side::Receive, sockopt::Timeout::Recv), (Side::Send, sockopt::Timeout::Send)];
         for (side, which) in sides {
             let time = sockopt::socket_timeout(&self.number, which).ok().flatten();
@@ -47,6 +55,12 @@ impl Sock {
                 timeout.store(micros(time), Ordering::Relaxed);
             }
         }
+    }
+
+    /// SO_LINGER, if it is on.
+    pub(super) fn linger(&self) -> Option<Duration> {
+        let may = touched::is_set(touched::LINGER);
+        may.then(|| sockopt::socket_linger(&self.number).ok().flatten()).flatten()
     }
 
     /// Whether an option may be set at all: an upper layer protocol on TCP would miss the data.
