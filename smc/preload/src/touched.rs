@@ -9,6 +9,8 @@
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::upgrade::is_tcp;
+
 /// SO_RCVTIMEO, SO_SNDTIMEO.
 pub(crate) const TIMEOUTS: u8 = 1;
 /// SO_OOBINLINE.
@@ -34,10 +36,13 @@ fn option(level: c_int, name: c_int) -> u8 {
     }
 }
 
-/// The program is about to set an option.
+/// The program is about to set an option of `fd`; or this library is, whose sockets are none of TCP.
 #[inline]
-pub(crate) fn sets(level: c_int, name: c_int) {
-    touch(option(level, name));
+pub(crate) fn sets(fd: c_int, level: c_int, name: c_int) {
+    let option = option(level, name);
+    if TOUCHED.load(Ordering::Relaxed) & option != option && is_tcp(fd) {
+        touch(option);
+    }
 }
 
 /// The program has, or may have, sockets that others have set options of.
@@ -61,13 +66,19 @@ pub(crate) fn is_set(options: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn an_option_counts_once_it_was_set_and_strange_sockets_have_all() {
-        sets(libc::SOL_SOCKET, libc::SO_KEEPALIVE);
-        sets(libc::IPPROTO_TCP, libc::SO_LINGER);
+        let (other, _own) = UnixStream::pair().unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        sets(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+        sets(tcp.as_raw_fd(), libc::IPPROTO_TCP, libc::SO_LINGER);
+        sets(other.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO);
         assert!(!is_set(u8::MAX));
-        sets(libc::SOL_SOCKET, libc::SO_LINGER);
+        sets(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER);
         assert_eq!([LINGER, TIMEOUTS | URGENT | CORK].map(is_set), [true, false]);
         has_strange_sockets();
         assert!([TIMEOUTS, URGENT, CORK, LINGER].into_iter().all(is_set));

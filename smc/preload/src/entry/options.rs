@@ -51,7 +51,7 @@ unsafe extern "C" fn setsockopt(
     value: *const c_void,
     len: socklen_t,
 ) -> c_int {
-    touched::sets(level, name);
+    touched::sets(fd, level, name);
     let known = table::is_known(fd);
     if known {
         let may = run(|| match table::with_sock(fd, |_, sock| sock.may_set(level, name)) {
