@@ -16,6 +16,7 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::OnceLock;
 
 use crate::rendezvous::Namespace;
 
@@ -148,10 +149,19 @@ pub fn namespace(socket: impl AsFd) -> io::Result<Namespace> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(Namespace { kernel: kernel()?, cookie })
+}
+
+/// The running kernel's `boot_id`.
+fn kernel() -> io::Result<u128> {
+    static KNOWN: OnceLock<u128> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let kernel =
+    let id =
         u128::from_str_radix(&boot_id.trim().replace('-', ""), 16).map_err(io::Error::other)?;
-    Ok(Namespace { kernel, cookie })
+    Ok(*KNOWN.get_or_init(|| id))
 }
 
 fn set(socket: impl AsFd, value: u32) -> io::Result<bool> {

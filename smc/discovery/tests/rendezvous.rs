@@ -194,8 +194,8 @@ fn a_leave_that_comes_too_late_does_not_undo_the_meeting() {
     assert!(world.post(one) && world.post(two));
     while world.read(Member(1)) {}
     while world.read(Member(2)) {}
-    // Both have wished to accept. The second does, and then the first, whose patience ends before it reads that.
-    assert!(world.post(two) && world.post(one));
+    // The first accepts, and its patience ends before it reads that; the second has nothing to say.
+    assert!(world.post(one) && !world.post(two));
     world.now += PATIENCE;
     world.ends[one].rendezvous.handle_timeout(world.now);
     assert_eq!(world.ends[one].rendezvous.outcome(), None, "it cannot know yet");
@@ -205,19 +205,39 @@ fn a_leave_that_comes_too_late_does_not_undo_the_meeting() {
 }
 
 #[test]
-fn a_leave_that_comes_before_the_second_accept_ends_it_for_both() {
+fn a_leave_that_comes_before_the_accept_ends_it_for_both() {
     let (key, client, server) = connection();
     let mut world = World::new();
     let (one, two) = (world.add(1, key, client), world.add(2, key, server));
     world.wish();
     assert!(world.post(one) && world.post(two));
-    while world.read(Member(2)) {}
-    assert!(world.post(two), "the second accepts");
     world.now += PATIENCE;
     world.ends[one].rendezvous.handle_timeout(world.now);
     world.settle();
     assert_eq!(world.outcomes(), [refused(Refusal::Nobody), refused(Refusal::Left)]);
     assert!(world.board.is_empty());
+}
+
+/// One who is stuck, or whose connection is over, is not met by who comes then: it does not accept.
+#[test]
+fn who_was_there_and_says_nothing_is_not_met() {
+    let (key, client, server) = connection();
+    for (stuck, comes) in [(server, client), (client, server)] {
+        let mut world = World::new();
+        let one = world.add(1, key, stuck);
+        world.wish();
+        assert!(world.post(one));
+        let two = world.add(2, key, comes);
+        world.wish();
+        assert!(world.post(two));
+        while world.read(Member(2)) {}
+        world.now += PATIENCE;
+        world.ends[two].rendezvous.handle_timeout(world.now);
+        world.wish();
+        assert!(world.post(two));
+        while world.read(Member(2)) {}
+        assert_eq!(world.outcomes(), [None, refused(Refusal::Nobody)]);
+    }
 }
 
 #[test]
@@ -290,7 +310,7 @@ fn nobody_speaks_for_another() {
     assert!(world.post(one) && world.post(two));
     let ids = [one, two].map(|end| 1000 + end as u64);
     for forged in [
-        Entry::Accept { id: ids[1], other: ids[0] },
+        Entry::Accept { id: ids[0], other: ids[1] },
         Entry::Leave { id: ids[0] },
         Entry::Announce { id: ids[0], side: server },
     ] {
@@ -300,9 +320,11 @@ fn nobody_speaks_for_another() {
         end.handle_entry(0, Member(1), Entry::Announce { id: ids[0], side: client });
         end.handle_entry(1, Member(2), Entry::Announce { id: ids[1], side: server });
         end.handle_entry(2, Member(3), forged);
-        end.handle_entry(3, Member(1), Entry::Accept { id: ids[0], other: ids[1] });
         assert_eq!(end.outcome(), None, "{forged:?}");
-        end.handle_entry(4, Member(2), Entry::Accept { id: ids[1], other: ids[0] });
+        // The second has nothing to accept.
+        end.handle_entry(3, Member(2), Entry::Accept { id: ids[1], other: ids[0] });
+        assert_eq!(end.outcome(), None, "{forged:?}");
+        end.handle_entry(4, Member(1), Entry::Accept { id: ids[0], other: ids[1] });
         assert_eq!(end.outcome(), Some(Outcome::Met(Member(2))), "{forged:?}");
     }
 }

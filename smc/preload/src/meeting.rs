@@ -16,7 +16,7 @@ mod place;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ pub(crate) struct Meeting {
     /// What the client has told the listener.
     call: Mutex<Option<Call>>,
     begun: AtomicBool,
+    /// Threads in [`Meeting::wait`].
+    waiters: AtomicU32,
     state: Mutex<State>,
     bell: OnceLock<Bell>,
 }
@@ -79,7 +81,7 @@ struct Going {
     rendezvous: Rendezvous,
     /// Not yet posted.
     posts: VecDeque<Entry>,
-    has_accepted: bool,
+    has_announced: bool,
     has_left: bool,
 }
 
@@ -95,8 +97,9 @@ impl Meeting {
     }
 
     fn new(role: Role, call: Option<Call>) -> Self {
+        let (begun, waiters) = (AtomicBool::new(false), AtomicU32::new(0));
         let (call, state) = (Mutex::new(call), Mutex::new(State::New));
-        Self { role, call, begun: AtomicBool::new(false), state, bell: OnceLock::new() }
+        Self { role, call, begun, waiters, state, bell: OnceLock::new() }
     }
 
     /// What a child of fork has of it: one that nobody has begun. No lock is taken.
@@ -154,7 +157,7 @@ impl Meeting {
             Some(Outcome::Met(_)) => Progress::Met,
             // The client may have met this end: its first bytes will show.
             Some(Outcome::Refused(Refusal::Lost))
-                if self.role == Role::Server && going.has_accepted =>
+                if self.role == Role::Server && going.has_announced =>
             {
                 Progress::Met
             }
@@ -175,11 +178,15 @@ impl Meeting {
         let id = board::number().ok_or(reason::UNASKED)?;
         let patience = if self.role == Role::Client { PATIENCE } else { SERVER_PATIENCE };
         let rendezvous = Rendezvous::new(id, side, Instant::now(), patience);
-        meetings.expect(id, file);
-        // Who calls may wait for TCP only, and a child of fork had nobody to mind it.
-        process::mind(file, true);
-        let (posts, has_accepted, has_left) = (VecDeque::new(), false, false);
-        Ok(Going { meetings, id, key, rendezvous, posts, has_accepted, has_left })
+        let port = (self.role == Role::Server).then(|| place::port(tcp)).flatten();
+        meetings.expect(id, file, port);
+        // Who calls may wait for TCP only, and a child of fork had nobody to mind it. A client is minded from the
+        // beginning.
+        if self.role == Role::Server && self.waiters.load(Ordering::Relaxed) == 0 {
+            process::mind(file, true);
+        }
+        let (posts, has_announced, has_left) = (VecDeque::new(), false, false);
+        Ok(Going { meetings, id, key, rendezvous, posts, has_announced, has_left })
     }
 
     /// Whether somebody has begun it.
@@ -209,22 +216,40 @@ impl Meeting {
         file: &Arc<File>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
-        if self.bell.get().is_none() {
-            let _ = self.bell.set(Bell::new()?);
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        let waited = self.wait_attended(sock, file, timeout);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        if sock.stage() == Stage::Fresh {
+            process::mind(file, true);
         }
-        let (Some(bell), Some(meetings)) = (self.bell.get(), process::meetings()) else {
+        waited
+    }
+
+    fn wait_attended(
+        &self,
+        sock: &Sock,
+        file: &Arc<File>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let Some(meetings) = process::meetings() else {
             sock.go_on(file);
             return Ok(());
         };
         loop {
-            bell.clear();
+            let bell = self.bell.get();
+            bell.inspect(|bell| bell.clear());
             meetings.stack().dispatch();
             sock.go_on(file);
             let now = Instant::now();
             if sock.stage() != Stage::Fresh || until.is_some_and(|until| until <= now) {
                 return Ok(());
             }
+            let Some(bell) = bell else {
+                // Another thread may have made it.
+                let _ = self.bell.set(Bell::new()?);
+                continue;
+            };
             let next = [until, self.next_look(now)].into_iter().flatten().min();
             let left = next.map(|next| next.saturating_duration_since(now));
             if bell.prepare_sleep() {
@@ -294,9 +319,9 @@ impl Going {
             };
             let posted = self.meetings.post(&Post { key: self.key, id: self.id, note });
             match (posted, entry) {
-                (Ok(()), Entry::Accept { .. }) => self.has_accepted = true,
+                (Ok(()), Entry::Announce { .. }) => self.has_announced = true,
                 (Ok(()), Entry::Leave { .. }) => self.has_left = true,
-                (Ok(()), Entry::Announce { .. }) => {}
+                (Ok(()), Entry::Accept { .. }) => {}
                 // Only who is not on the board at all may forget about it.
                 (Err(busy), Entry::Accept { .. } | Entry::Leave { .. }) if busy => return,
                 (Err(_), _) => {

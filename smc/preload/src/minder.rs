@@ -25,6 +25,7 @@ use smc_socket::Stack;
 
 use crate::descriptor;
 use crate::meeting::Meeting;
+use crate::process;
 use crate::sock::{Sock, Stage, lock};
 use crate::table::File;
 
@@ -277,7 +278,8 @@ impl Ward {
         let restless = !self.handshakes.is_empty() || !lock(&self.inbox.closed).is_empty();
         let tick = restless.then_some(TICK);
         let timer = self.stack.as_ref().and_then(Stack::next_timeout);
-        [due, tick, timer].into_iter().flatten().min()
+        let calls = process::existing().and_then(|process| process.meetings()?.hang_up());
+        [due, tick, timer, calls].into_iter().flatten().min()
     }
 
     fn event(&mut self, data: u64, flags: EventFlags) {

@@ -137,7 +137,7 @@ pub(crate) fn in_parent() {
         minder::has_forked();
     }
     if take_heritage().is_some_and(|heritage| !heritage.heirs.is_empty()) {
-        process::has_child();
+        process::wake_minder();
     }
 }
 

@@ -150,6 +150,11 @@ impl Process {
         Ok(Self { stack, is_member: AtomicBool::new(is_member), meetings, minder })
     }
 
+    /// What it has on the fabric's board, if it is a member.
+    pub(crate) fn meetings(&self) -> Option<&Arc<Meetings>> {
+        self.meetings.get()
+    }
+
     /// Whether its device is the daemon's.
     fn is_a_member(&self) -> bool {
         self.is_member.load(Ordering::Relaxed)
@@ -207,8 +212,9 @@ fn minder(call: impl FnOnce(&Minder)) {
     }
 }
 
-/// There is a child, which may have connections of this process's.
-pub(crate) fn has_child() {
+/// There is something for the minder to do: a child, which may have connections of this process's; a call on the
+/// board that nobody needs.
+pub(crate) fn wake_minder() {
     minder(Minder::wake);
 }
 

@@ -122,7 +122,11 @@ impl Filler<'_> {
         while self.left > 0 {
             self.left -= 1;
             match chain.pop(queue, self.memory) {
-                Popped::Chain if chain.writable_len() >= EVENT_SIZE as u64 => return true,
+                Popped::Chain if chain.writable_len() >= EVENT_SIZE as u64 => {
+                    // Nothing waits for the driver's next buffer: it need not kick. If it does it is no harm.
+                    let _ = queue.disable_notification(self.memory);
+                    return true;
+                }
                 Popped::Chain | Popped::Bad(_) => self.give_back(queue, chain.head(), 0),
                 Popped::BadRing => return false,
                 // Without a buffer the driver must kick when it adds one; it may just have.

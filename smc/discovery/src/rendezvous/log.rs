@@ -28,7 +28,6 @@ struct End {
     id: u64,
     member: Member,
     side: Side,
-    accepted: Option<u64>,
     fate: Fate,
 }
 
@@ -51,8 +50,8 @@ impl Log {
         match entry {
             Entry::Announce { id, side } => self.announce(from, id, side),
             Entry::Accept { id, other } => {
-                if let Some(end) = self.open(from, id) {
-                    end.accepted = Some(other);
+                // Of the second it says nothing new.
+                if self.was_first(id) && self.open(from, id).is_some() {
                     self.meet(id, other);
                 }
             }
@@ -93,24 +92,34 @@ impl Log {
                 Fate::Ambiguous
             }
         };
-        self.ends.push(End { id, member, side, accepted: None, fate });
+        self.ends.push(End { id, member, side, fate });
     }
 
     fn open(&mut self, member: Member, id: u64) -> Option<&mut End> {
         self.ends.iter_mut().find(|end| end.id == id && end.member == member && end.is_open())
     }
 
-    /// Lets two ends meet if each faces and has accepted the other.
+    /// Whether the end `id` was there before the one that it faces.
+    pub(super) fn was_first(&self, id: u64) -> bool {
+        let find = |id| self.ends.iter().position(|end| end.id == id);
+        let at = find(id);
+        let faced = at.and_then(|at| match self.ends.get(at)?.fate {
+            Fate::Facing(other) => find(other),
+            _ => None,
+        });
+        at < faced
+    }
+
+    /// Lets two ends meet if they face each other: the first has accepted, and the second came when that was there,
+    /// and has not left since.
     fn meet(&mut self, one: u64, other: u64) {
         let find = |id| self.ends.iter().position(|end| end.id == id);
-        let (Some(one), Some(other)) = (find(one), find(other)) else { return };
-        let Ok([one, other]) = self.ends.get_disjoint_mut([one, other]) else { return };
-        let agree = |end: &End, with: &End| {
-            end.fate == Fate::Facing(with.id) && end.accepted == Some(with.id)
-        };
-        if agree(one, other) && agree(other, one) {
-            one.fate = Fate::Met(other.member);
-            other.fate = Fate::Met(one.member);
+        let (Some(first), Some(second)) = (find(one), find(other)) else { return };
+        let Ok([first, second]) = self.ends.get_disjoint_mut([first, second]) else { return };
+        let face = first.fate == Fate::Facing(other) && second.fate == Fate::Facing(one);
+        if face {
+            first.fate = Fate::Met(second.member);
+            second.fate = Fate::Met(first.member);
         }
     }
 }

@@ -12,9 +12,9 @@
 //! 3. show nothing to members of other groups, and post [`Entry::Leave`] for each announcement of a member that dies;
 //! 4. forget a key when all that were announced have left.
 //!
-//! [`Board`] does that for the members of one process. An end posts *announce* when TCP is connected; when it sees
-//! exactly one other end, *accept*; and the two have met when both have accepted and nobody has left before. An end
-//! whose patience is over posts *leave*, and is bound to a meeting that comes before it on the board. So no end
+//! [`Board`] does that for the members of one process. An end posts *announce* when TCP is connected. When then
+//! exactly one other comes, it posts *accept*, and the two have met if nobody has left before: the second has shown by
+//! coming that it is there. An end whose patience is over posts *leave*, and is bound to a meeting that comes before it. So no end
 //! proposes, or waits for a proposal, alone. Two ends on one side are two connections that the key cannot tell apart:
 //! all of them stay with TCP.
 //!
@@ -132,7 +132,8 @@ impl Rendezvous {
         match self.log.fate(self.id) {
             None | Some(Fate::Alone) => {}
             Some(Fate::Facing(other)) => {
-                if !std::mem::replace(&mut self.accepted, true) {
+                if !self.accepted && self.log.was_first(self.id) {
+                    self.accepted = true;
                     self.wishes.accept = Some(other);
                 }
             }

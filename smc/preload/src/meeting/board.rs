@@ -4,21 +4,24 @@
 //!
 //! Invariant: no lock of this file is held while something is posted, or while a connection is told something.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_int;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ism_abi::{Gid, status};
 use ism_client::board::{Key, Note, Post, Told};
 use rustix::net::sockopt;
-use smc_discovery::rendezvous::{Entry, Side};
+use smc_discovery::rendezvous::{self, Side};
 use smc_socket::Stack;
 
 use super::place;
 use crate::descriptor::borrow;
+use crate::process;
 use crate::sock::lock;
 use crate::table::File;
 
@@ -27,6 +30,8 @@ use crate::table::File;
 const SILENCE: Duration = Duration::from_millis(100);
 /// How long nobody calls where a listener did not come.
 const VAIN: Duration = Duration::from_secs(1);
+/// How long a call is left on the board after its last client has met somebody: another is likely to follow.
+const LINGER: Duration = Duration::from_millis(3);
 /// Places kept in mind; they are forgotten together.
 const PLACES: usize = 1024;
 /// Listeners of a process; the rest of its places on the board is for connections.
@@ -38,10 +43,21 @@ const LISTENERS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Meetings {
     stack: Stack,
-    ends: Mutex<HashMap<u64, Weak<File>>>,
+    ends: Mutex<HashMap<u64, End>>,
     listeners: Mutex<HashMap<u64, Listener>>,
+    calls: Mutex<HashMap<Key, Calling>>,
+    /// The minder knows that some are to be taken back.
+    is_due: AtomicBool,
     /// Where nobody listens or comes, until when.
     strangers: Mutex<HashMap<SocketAddr, Instant>>,
+}
+
+/// A connection that looks for its other end.
+#[derive(Debug)]
+struct End {
+    file: Weak<File>,
+    /// Of a server: where it was accepted.
+    port: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -54,13 +70,21 @@ struct Listener {
     callers: HashSet<(Gid, u64)>,
 }
 
-/// A client's word to the listener, taken back when dropped.
+/// This process's word to listeners somewhere, for all of its clients that connect there.
+#[derive(Debug)]
+struct Calling {
+    id: u64,
+    users: usize,
+    /// When it is taken back, if nobody needs it until then.
+    until: Instant,
+}
+
+/// A client's part in it.
 #[derive(Debug)]
 pub(crate) struct Call {
     meetings: Arc<Meetings>,
     peer: SocketAddr,
     key: Key,
-    id: u64,
 }
 
 /// A number that nobody guesses.
@@ -71,7 +95,8 @@ pub(super) fn number() -> Option<u64> {
 }
 
 /// What an end is told, as the rendezvous has it.
-pub(super) fn entry(told: &Told) -> Option<Entry> {
+pub(super) fn entry(told: &Told) -> Option<rendezvous::Entry> {
+    use rendezvous::Entry;
     let id = told.id;
     match told.note {
         Note::Announce { side: 0 } => Some(Entry::Announce { id, side: Side::Low }),
@@ -89,6 +114,8 @@ impl Meetings {
             stack: stack.clone(),
             ends: Mutex::default(),
             listeners: Mutex::default(),
+            calls: Mutex::default(),
+            is_due: AtomicBool::new(false),
             strangers: Mutex::default(),
         });
         let reader = Arc::downgrade(&meetings);
@@ -115,8 +142,8 @@ impl Meetings {
     }
 
     /// Has `file` told what end `id` reads.
-    pub(super) fn expect(&self, id: u64, file: &Arc<File>) {
-        lock(&self.ends).insert(id, Arc::downgrade(file));
+    pub(super) fn expect(&self, id: u64, file: &Arc<File>, port: Option<u16>) {
+        lock(&self.ends).insert(id, End { file: Arc::downgrade(file), port });
     }
 
     pub(super) fn forget(&self, id: u64) {
@@ -124,7 +151,7 @@ impl Meetings {
     }
 
     fn told(&self, told: &Told) {
-        let end = lock(&self.ends).get(&told.reader).and_then(Weak::upgrade);
+        let end = lock(&self.ends).get(&told.reader).and_then(|end| end.file.upgrade());
         if let Some(file) = end {
             if let File::Sock(sock) = &*file
                 && sock.meeting().is_some_and(|meeting| meeting.told(told))
@@ -133,17 +160,43 @@ impl Meetings {
             }
             return;
         }
-        let closed = {
+        let (closed, deserted) = {
             let mut listeners = lock(&self.listeners);
             let Some(listener) = listeners.get_mut(&told.reader) else { return };
             match told.note {
                 Note::Call => drop(listener.callers.insert((told.from, told.id))),
                 _ => drop(listener.callers.remove(&(told.from, told.id))),
             }
-            if listener.is_open() { None } else { listeners.remove_entry(&told.reader) }
+            let deserted = listener.callers.is_empty().then_some(listener.port);
+            let is_open = listener.is_open();
+            let closed = if is_open { None } else { listeners.remove_entry(&told.reader) };
+            (closed, deserted)
         };
         if let Some((id, listener)) = closed {
             self.leave(id, listener.key);
+        }
+        if let Some(port) = deserted {
+            self.nobody_calls(port);
+        }
+    }
+
+    /// Who has called has found its other end, or has left: the rest of what was accepted there is of plain clients.
+    fn nobody_calls(&self, port: u16) {
+        if lock(&self.listeners).values().any(|it| it.port == port && !it.callers.is_empty()) {
+            return;
+        }
+        let files: Vec<_> = {
+            let ends = lock(&self.ends);
+            let there = ends.values().filter(|end| end.port == Some(port));
+            there.filter_map(|end| end.file.upgrade()).collect()
+        };
+        for file in files {
+            if let File::Sock(sock) = &*file
+                && let Some(meeting) = sock.meeting()
+            {
+                meeting.lose_patience();
+                sock.go_on(&file);
+            }
         }
     }
 
@@ -208,12 +261,47 @@ impl Meetings {
             return None;
         }
         let key = place::to_call(fd, peer)?;
+        let call = || Call { meetings: Arc::clone(self), peer, key };
+        if let Some(calling) = lock(&self.calls).get_mut(&key) {
+            calling.users += 1;
+            return Some(call());
+        }
         let id = number()?;
         let called = self.stack.device()?.post(&Post { key, id, note: Note::Call });
         if called.is_ok_and(|listeners| listeners > 0) {
-            return Some(Call { meetings: Arc::clone(self), peer, key, id });
+            // Of two threads both have called, and one is enough.
+            let other = match lock(&self.calls).entry(key) {
+                Entry::Occupied(mut there) => {
+                    there.get_mut().users += 1;
+                    Some(id)
+                }
+                Entry::Vacant(place) => {
+                    place.insert(Calling { id, users: 1, until: now });
+                    None
+                }
+            };
+            other.into_iter().for_each(|id| self.leave(id, key));
+            return Some(call());
         }
         None
+    }
+
+    /// Takes back calls that nobody needs any more; when the next is due.
+    pub(crate) fn hang_up(&self) -> Option<Duration> {
+        if !self.is_due.load(Ordering::Acquire) {
+            return None;
+        }
+        let now = Instant::now();
+        let (over, next) = {
+            let mut calls = lock(&self.calls);
+            let is_over = |calling: &Calling| calling.users == 0 && calling.until <= now;
+            let over: Vec<_> = calls.extract_if(|_, calling| is_over(calling)).collect();
+            let next = calls.values().filter(|it| it.users == 0).map(|it| it.until).min();
+            self.is_due.store(next.is_some(), Ordering::Release);
+            (over, next)
+        };
+        over.into_iter().for_each(|(key, calling)| self.leave(calling.id, key));
+        next.map(|next| next.saturating_duration_since(now))
     }
 
     /// Nobody listened on the board at this address, and yet the client was connected.
@@ -247,6 +335,14 @@ impl Listener {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.meetings.leave(self.id, self.key);
+        let meetings = &self.meetings;
+        if let Some(calling) = lock(&meetings.calls).get_mut(&self.key) {
+            calling.users = calling.users.saturating_sub(1);
+            calling.until = Instant::now() + LINGER;
+            if calling.users > 0 || meetings.is_due.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+        process::wake_minder();
     }
 }

@@ -77,6 +77,12 @@ pub(super) fn of_listener(fd: BorrowedFd<'_>, local: SocketAddr) -> Vec<Bytes> {
     inside.into_iter().chain(outside).map(|key| *key.as_bytes()).collect()
 }
 
+/// Its port at this end.
+pub(super) fn port(fd: BorrowedFd<'_>) -> Option<u16> {
+    let local = getsockname(fd).ok().and_then(|it| SocketAddr::try_from(it).ok());
+    local.map(|local| local.port())
+}
+
 /// The key of a connection, and which of its ends this one is.
 pub(super) fn of_connection(fd: BorrowedFd<'_>) -> Result<(Bytes, Side), u32> {
     let local = getsockname(fd).ok().and_then(|it| SocketAddr::try_from(it).ok());

@@ -67,7 +67,10 @@ impl Sock {
 
     /// The connection if it is one of SMC, after its handshake's end.
     fn engine(&self, file: &Arc<File>, wait: bool, side: Side) -> Answer<&Socket> {
-        let route = match self.route(file) {
+        // Who waits for its other end begins to look for it.
+        let route =
+            if wait && self.meeting().is_some() { Route::Pending } else { self.route(file) };
+        let route = match route {
             Route::Pending if wait => {
                 self.take_timeouts();
                 let timeout = self.timeout(side);
