@@ -11,10 +11,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use crate::lock::{self, Got};
 use crate::mapping::{MapError, Mapping};
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::view::View;
 
 /// What may be shared with children of fork.
@@ -24,8 +25,10 @@ use crate::view::View;
 /// owns nothing, and refers to nothing that was made at run time.
 pub unsafe trait Plain: Send + 'static {}
 
-/// Bytes before the value: the lock, and words that the owner of the place uses as it likes.
+/// Bytes before the value: the lock, and behind it words that the owner of the place uses as it likes.
 pub const HEAD: usize = 128;
+/// The first of those.
+const FREE: usize = 8;
 
 /// A place for a value and its lock. Cheap to clone.
 pub struct Place<T> {
@@ -54,9 +57,16 @@ impl<T: Plain> Place<T> {
     /// Bytes that a place takes; a multiple of a cache line.
     pub const SIZE: usize = (HEAD + size_of::<T>()).next_multiple_of(128);
 
-    /// The words before the value that are the user's: bytes 8 to 127.
-    pub fn view(&self) -> &View {
-        &self.view
+    /// A word before the value that is the user's: at 8 to 124, a multiple of 4.
+    #[inline]
+    pub fn word32(&self, at: usize) -> Option<&AtomicU32> {
+        (FREE..HEAD).contains(&at).then(|| self.view.u32(at).ok()).flatten()
+    }
+
+    /// A word before the value that is the user's: at 8 to 120, a multiple of 8.
+    #[inline]
+    pub fn word64(&self, at: usize) -> Option<&AtomicU64> {
+        (FREE..HEAD).contains(&at).then(|| self.view.u64(at).ok()).flatten()
     }
 
     fn word(&self) -> &AtomicU32 {
@@ -111,11 +121,21 @@ impl<T, L> fmt::Debug for Kept<T, L> {
 impl<T: Plain, L> Kept<T, L> {
     /// Puts a value into a place that nobody uses.
     ///
-    /// `owner` names this process, from 1 to 2^31 - 1.
-    pub fn new(place: Place<T>, owner: u32, value: T, local: L) -> Self {
+    /// `owner` names this process, from 1 to 2^31 - 1. `is_over` is that of [`Kept::lock`].
+    ///
+    /// # Safety
+    /// As of [`Kept::lock`]; and nobody has another value in this place: who still has a `Kept` of it never
+    /// locks it again.
+    pub unsafe fn new(
+        place: Place<T>,
+        owner: u32,
+        is_over: impl Fn(u32) -> bool,
+        value: T,
+        local: L,
+    ) -> Self {
         let kept = Self { place, owner, local: UnsafeCell::new(local), _value: PhantomData };
         // A place that nobody uses is free, or was left locked by one that was killed.
-        let got = lock::lock(kept.place.word(), owner, |_| true);
+        let got = lock::lock(kept.place.word(), owner, is_over);
         drop(Guard::write(&kept, got, value));
         kept
     }
@@ -138,17 +158,47 @@ impl<T: Plain, L> Kept<T, L> {
 
     /// Takes the lock. `is_over` says whether the process with a number has ended; if it did so with the
     /// lock, the value becomes `anew`.
+    ///
+    /// # Safety
+    /// A process of which `is_over` says so touches neither value nor local part any more.
     #[inline]
-    pub fn lock(&self, is_over: impl Fn(u32) -> bool, anew: impl FnOnce() -> T) -> Guard<'_, T, L> {
+    pub unsafe fn lock(
+        &self,
+        is_over: impl Fn(u32) -> bool,
+        anew: impl FnOnce() -> T,
+    ) -> Guard<'_, T, L> {
         match lock::lock(self.place.word(), self.owner, is_over) {
             Got::Free => Guard { kept: self },
             got @ Got::Orphaned => Guard::write(self, got, anew()),
         }
     }
 
-    /// Takes the lock, unless it is held for longer than it should be.
-    pub fn try_lock(&self) -> Option<Guard<'_, T, L>> {
-        lock::try_lock(self.place.word(), self.owner).map(|_| Guard { kept: self })
+    /// As [`Kept::lock`], but not for longer than `time`.
+    ///
+    /// # Safety
+    /// As of [`Kept::lock`].
+    pub unsafe fn lock_within(
+        &self,
+        time: Duration,
+        is_over: impl Fn(u32) -> bool,
+        anew: impl FnOnce() -> T,
+    ) -> Option<Guard<'_, T, L>> {
+        Some(match lock::lock_within(self.place.word(), self.owner, is_over, time)? {
+            Got::Free => Guard { kept: self },
+            got @ Got::Orphaned => Guard::write(self, got, anew()),
+        })
+    }
+
+    /// Whether another process holds the lock, and for longer than `time`; which.
+    #[cold]
+    pub fn is_held(&self, time: Duration) -> Option<u32> {
+        let word = self.place.word();
+        let other = || Some(lock::holder(word)).filter(|it| *it != 0 && *it != self.owner);
+        let end = std::time::Instant::now() + time;
+        while other().is_some() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        other()
     }
 }
 

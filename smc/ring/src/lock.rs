@@ -6,6 +6,7 @@
 //! followed by the next who asks, who is told so.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 use rustix::time::Timespec;
@@ -15,7 +16,7 @@ const AWAITED: u32 = 1 << 31;
 /// Looks before a sleep: who holds it copies a few KiB at most.
 const LOOKS: u32 = 100;
 /// How long a holder may take before it is asked whether it lives.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How a lock was got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,29 +34,45 @@ pub enum Got {
 pub fn lock(word: &AtomicU32, owner: u32, is_over: impl Fn(u32) -> bool) -> Got {
     match word.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed) {
         Ok(_) => Got::Free,
-        Err(_) => lock_slowly(word, owner, &is_over),
+        Err(_) => loop {
+            // Without an end it comes back with the lock.
+            if let Some(got) = lock_slowly(word, owner, &is_over, None) {
+                break got;
+            }
+        },
     }
 }
 
-/// As [`lock`], but not for long: `None` if it is held all the time.
-pub fn try_lock(word: &AtomicU32, owner: u32) -> Option<Got> {
-    let free = || word.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok();
-    for _ in 0..LOOKS {
-        if free() {
-            return Some(Got::Free);
-        }
-        std::thread::yield_now();
+/// As [`lock`], but not for longer than `time`: `None` if it is held all the time.
+pub fn lock_within(
+    word: &AtomicU32,
+    owner: u32,
+    is_over: impl Fn(u32) -> bool,
+    time: Duration,
+) -> Option<Got> {
+    match word.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed) {
+        Ok(_) => Some(Got::Free),
+        Err(_) => lock_slowly(word, owner, &is_over, Some(Instant::now() + time)),
     }
-    None
+}
+
+/// Who holds the lock; 0: nobody.
+pub fn holder(word: &AtomicU32) -> u32 {
+    word.load(Ordering::Relaxed) & !AWAITED
 }
 
 #[cold]
-fn lock_slowly(word: &AtomicU32, owner: u32, is_over: &dyn Fn(u32) -> bool) -> Got {
+fn lock_slowly(
+    word: &AtomicU32,
+    owner: u32,
+    is_over: &dyn Fn(u32) -> bool,
+    end: Option<Instant>,
+) -> Option<Got> {
     for _ in 0..LOOKS {
         std::hint::spin_loop();
         let free = word.load(Ordering::Relaxed) == 0;
         if free && word.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            return Got::Free;
+            return Some(Got::Free);
         }
     }
     loop {
@@ -67,7 +84,7 @@ fn lock_slowly(word: &AtomicU32, owner: u32, is_over: &dyn Fn(u32) -> bool) -> G
         };
         if seen & !AWAITED == 0 {
             if ours(seen) {
-                return Got::Free;
+                return Some(Got::Free);
             }
             continue;
         }
@@ -76,10 +93,16 @@ fn lock_slowly(word: &AtomicU32, owner: u32, is_over: &dyn Fn(u32) -> bool) -> G
         if seen != awaited && word.compare_exchange(seen, awaited, order, order).is_err() {
             continue;
         }
-        let slept = futex::wait(word, futex::Flags::empty(), awaited, Some(&PATIENCE));
-        let late = slept == Err(rustix::io::Errno::TIMEDOUT);
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return None;
+        }
+        let time = left.map_or(PATIENCE, |left| left.min(PATIENCE));
+        let nanoseconds = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+        let slept = futex::wait(word, futex::Flags::empty(), awaited, Some(&nanoseconds));
+        let late = slept == Err(rustix::io::Errno::TIMEDOUT) && time == PATIENCE;
         if late && seen & !AWAITED != owner && is_over(seen & !AWAITED) && ours(awaited) {
-            return Got::Orphaned;
+            return Some(Got::Orphaned);
         }
     }
 }

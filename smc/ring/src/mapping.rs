@@ -2,8 +2,8 @@
 
 //! Memory files, and mappings of them.
 //!
-//! Invariant: what is mapped is inside a file that is sealed against shrinking, so no other holder of the
-//! file can make an access here fault.
+//! Invariant: what is mapped is inside a file that is sealed against shrinking, or no file's: nobody else can make
+//! an access here fault. (The system can, when it has no memory left for a page that is first written.)
 #![expect(unsafe_code, reason = "mmap gives raw memory")]
 
 use std::fmt;
@@ -116,7 +116,8 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 // SAFETY: `new` or `anonymous` mapped these bytes readable and writable, `drop` unmaps them, and nothing between
-// changes the mapping; no reference to them is ever made.
+// changes the mapping: the file of the one cannot shrink, that of the other nobody can open. No reference to them
+// is made but by `Kept`, of a value under its lock.
 unsafe impl Memory for Mapping {
     fn base(&self) -> NonNull<u8> {
         self.base

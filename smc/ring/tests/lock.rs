@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use smc_ring::lock::{Got, lock, try_lock, unlock};
+use smc_ring::lock::{Got, lock, lock_within, unlock};
 use smc_ring::{Mapping, View, memory_file};
 
 const FILE: &str = "LOCK_FILE";
@@ -90,7 +90,11 @@ fn two_processes_are_never_in_at_once() {
 fn the_lock_of_a_killed_process_is_taken_over_by_who_is_told_so() {
     let (memory, mut child) = with_child(true);
     let word = memory.0.u32(0).unwrap();
-    assert_eq!(try_lock(word, 1), None);
+    let at_once = |owner| lock_within(word, owner, |_| false, Duration::ZERO);
+    assert_eq!(at_once(1), None);
+    assert_eq!(lock_within(word, 1, |_| true, Duration::from_millis(60)), Some(Got::Orphaned));
+    unlock(word);
+    assert_eq!(lock(word, 2, |_| false), Got::Free, "in the killed process's name");
     child.kill().unwrap();
     child.wait().unwrap();
     let asked = std::cell::Cell::new(0);
@@ -102,7 +106,7 @@ fn the_lock_of_a_killed_process_is_taken_over_by_who_is_told_so() {
     };
     assert_eq!(lock(word, 1, is_over), Got::Orphaned);
     assert_eq!(asked.get(), 3);
-    assert_eq!(try_lock(word, 3), None, "it is held");
+    assert_eq!(at_once(3), None, "it is held");
     unlock(word);
-    assert_eq!(try_lock(word, 3), Some(Got::Free));
+    assert_eq!(at_once(3), Some(Got::Free));
 }

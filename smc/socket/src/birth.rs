@@ -5,6 +5,7 @@
 //! Invariant: nothing that another thread may have half changed is looked at in the child.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smc_proto::id::ConnId;
 
@@ -17,6 +18,9 @@ use crate::shared::{Outcome, Shared};
 use crate::socket::Socket;
 use crate::stack::Stack;
 use crate::types::{Role, Tcp};
+
+/// How long a connection is waited for that another thread or process has just then.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A child that is about to be forked. Dropped in the parent, after the fork or without one.
 ///
@@ -72,8 +76,9 @@ impl Birth {
                 self.homes.len() - 1
             }
         };
-        let (_, cradle) = self.homes.get(at)?;
-        let share = channel.share(cradle.process)?;
+        let (home, cradle) = self.homes.get(at)?;
+        let (share, effects) = channel.share(cradle.member, PATIENCE)?;
+        home.follow(socket.shared.acted(effects), &socket.shared);
         Some(Heir { at, share, id: socket.shared.id, role: socket.shared.role })
     }
 
@@ -105,10 +110,12 @@ impl Inheritance {
     /// An inherited connection.
     pub fn socket(&self, heir: Heir, tcp: Box<dyn Tcp>) -> Option<Arc<Socket>> {
         let kin = self.0.get(heir.at)?.as_ref()?;
-        let channel = Channel::inherit(heir.share, kin.family(), kin.process());
+        let channel = Channel::inherit(heir.share, kin.family(), kin.member());
         let shared = Arc::new(Shared::new(heir.id, heir.role, Arc::from(tcp)));
         shared.settle(Outcome::Smc(Box::new(channel)));
         kin.add(&shared);
+        let ((), due) = shared.act(shared.channel()?, |inner| inner.in_child());
+        kin.follow(due, &shared);
         Some(Arc::new(Socket::new(Home::Kin(Arc::clone(kin)), shared)))
     }
 }

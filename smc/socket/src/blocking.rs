@@ -124,7 +124,7 @@ impl Socket {
                 if waiting.spinning.until_changed(channel, seen, waiting.deadline) {
                     return Ok(true);
                 }
-                self.sleep(channel, waiting.deadline, &mut |inner| {
+                self.sleep(waiting.deadline, &mut |inner| {
                     inner.look();
                     may(inner)
                 })

@@ -4,6 +4,7 @@
 //!
 //! Invariant: every wish of the machine is carried out before the lock is given back, except what
 //! concerns others than the two DMBs; that is left in [`Effects`].
+#![expect(unsafe_code, reason = "the state's lock believes the family who has ended")]
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,14 +16,20 @@ use smc_proto::endpoint::Established;
 use smc_proto::smcd::dmb::PeerElement;
 use smc_proto::stats::Technology;
 use smc_ring::area::AreaView;
+use smc_ring::kept::Guard;
 use smc_ring::{Area, Kept, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
-use crate::family::{Seat, owner};
+use crate::clock;
+use crate::family::{Family, Member};
+use crate::seat::Seat;
 use crate::spin::{Look, Spin};
 use crate::state::{Common, State};
 use crate::tally::Tally;
 use crate::wakeup::Wakeup;
+
+/// How long a process has a connection at most that is not stopped, or waits for a CPU.
+const STUCK: Duration = Duration::from_millis(1);
 
 /// An established connection.
 #[derive(Debug)]
@@ -58,6 +65,8 @@ pub(crate) struct Local {
     sleepers: Vec<Arc<Wakeup>>,
     /// The events that this process has heard of.
     events: u32,
+    /// In place of the state, when the family has given this process up.
+    lost: Option<Box<State>>,
     /// This process was told of the release.
     released: bool,
     effects: Effects,
@@ -88,6 +97,7 @@ pub(crate) struct Share {
 
 /// What has to be done without the lock.
 #[derive(Debug, Clone, Copy, Default)]
+#[must_use = "what follows from an act is not the connection's own to do"]
 pub(crate) struct Effects {
     /// Events for who waits.
     pub(crate) news: Ready,
@@ -97,6 +107,8 @@ pub(crate) struct Effects {
     pub(crate) release: bool,
     /// The events were found here first.
     pub(crate) fresh: bool,
+    /// A killed process had left the state half changed: other processes do not know of the end yet.
+    pub(crate) anew: bool,
 }
 
 impl Channel {
@@ -124,7 +136,11 @@ impl Channel {
         let state = State::new(&established.params);
         let is_orphan = far.is_none();
         let local = Local { far, ..Local::default() };
-        let kept = Kept::new(seat.place.clone(), owner(seat.process()), state, local);
+        let (place, owner) = (seat.place.clone(), seat.member().owner());
+        let family = Arc::clone(seat.family());
+        // SAFETY: the family gives a place to one connection at a time, and what it says to be over touches its
+        // memory no more.
+        let kept = unsafe { Kept::new(place, owner, |it| family.is_over(it), state, local) };
         Ok(Self { kept, seat, area, ring, is_orphan, spin: Spin::new(spin), established })
     }
 
@@ -132,53 +148,107 @@ impl Channel {
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner<'_>) -> R) -> (R, Effects) {
         let orphaned = Cell::new(false);
-        let anew = || {
-            orphaned.set(true);
-            State::aborted(&self.established.params)
-        };
-        let mut guard = self.kept.lock(|owner| self.seat.family().is_over(owner), anew);
+        let anew = || self.anew(&orphaned);
+        // SAFETY: a process that the family says to be over touches its memory no more.
+        let guard = unsafe { self.kept.lock(|it| self.seat.family().is_over(it), anew) };
+        self.run(guard, orphaned.get(), act)
+    }
+
+    /// As [`Channel::with`]; `None` if somebody has the connection for longer than `time`.
+    pub(crate) fn with_soon<R>(
+        &self,
+        time: Duration,
+        act: impl FnOnce(&mut Inner<'_>) -> R,
+    ) -> Option<(R, Effects)> {
+        let orphaned = Cell::new(false);
+        let anew = || self.anew(&orphaned);
+        let is_over = |it| self.seat.family().is_over(it);
+        // SAFETY: as in `with`.
+        let guard = unsafe { self.kept.lock_within(time, is_over, anew) };
+        Some(self.run(guard?, orphaned.get(), act))
+    }
+
+    fn anew(&self, orphaned: &Cell<bool>) -> State {
+        orphaned.set(true);
+        State::aborted(&self.established.params, self.seat.is_released())
+    }
+
+    #[inline]
+    fn run<R>(
+        &self,
+        mut guard: Guard<'_, State, Local>,
+        orphaned: bool,
+        act: impl FnOnce(&mut Inner<'_>) -> R,
+    ) -> (R, Effects) {
         let (State { conn, common }, local) = guard.parts();
+        if self.seat.is_lost() {
+            return self.run_lost(local, act);
+        }
         let mut inner = Inner { conn, common, local, channel: self };
-        if orphaned.get() {
-            inner.pump();
+        if orphaned {
+            inner.begin_anew();
         }
         let result = act(&mut inner);
         let effects = inner.take_effects();
         (result, effects)
     }
 
-    /// What a child is going to have, which holds the connection from now on; `None` if it cannot have it.
-    pub(crate) fn share(&self, child: u32) -> Option<Share> {
-        // A thread that this fork has interrupted may have the lock.
-        let mut guard = self.kept.try_lock()?;
-        let (State { conn, common }, local) = guard.parts();
-        let far = match &local.far {
-            // In the child nobody rings by way of the fabric.
-            Some(far) if !far.remote.has_bell() => return None,
-            far => far.clone(),
-        };
-        let place = self.seat.for_child(child)?;
-        let own = Local { events: common.events, far, ..Local::default() };
-        let kept = self.kept.share(owner(child), own);
-        // Each signal is for both now.
-        Inner { conn, common, local, channel: self }.unwatch();
-        let (area, ring) = (self.area.clone(), self.ring.clone());
-        let (established, spin) = (self.established.clone(), self.spin.cap());
-        Some(Share { kept, place, area, ring, established, spin })
+    /// The family has given this process up, as it has closed its link: the connection is over for it, and its place
+    /// is others'.
+    #[cold]
+    fn run_lost<R>(
+        &self,
+        local: &mut Local,
+        act: impl FnOnce(&mut Inner<'_>) -> R,
+    ) -> (R, Effects) {
+        let is_news = local.lost.is_none();
+        let over = || Box::new(State::over(&self.established.params));
+        let mut state = local.lost.take().unwrap_or_else(over);
+        (local.far, local.released) = (None, true);
+        let State { conn, common } = &mut *state;
+        let mut inner = Inner { conn, common, local, channel: self };
+        if is_news {
+            inner.local.effects.news |= inner.conn.readiness();
+        }
+        let result = act(&mut inner);
+        let news = inner.take_news();
+        local.lost = Some(state);
+        (result, Effects { news, ..Effects::default() })
+    }
+
+    /// Whether another process that lives has the connection for longer than it should: it is stopped.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let holder = || self.kept.is_held(STUCK);
+        !self.seat.is_alone() && holder().is_some_and(|it| !self.seat.family().is_over(it))
+    }
+
+    /// What a child is going to have, which holds the connection from now on; `None` if it cannot have it, or if
+    /// another thread has it for longer than `time`: one that this fork has interrupted perhaps.
+    pub(crate) fn share(&self, child: Member, time: Duration) -> Option<(Share, Effects)> {
+        let (share, effects) = self.with_soon(time, |inner| {
+            let far = match &inner.local.far {
+                // In the child nobody rings by way of the fabric.
+                Some(far) if !far.remote.has_bell() => return None,
+                far => far.clone(),
+            };
+            let place = self.seat.for_child(child.process())?;
+            let own = Local { events: self.seat.events(), far, ..Local::default() };
+            let kept = self.kept.share(child.owner(), own);
+            // Each signal is for both now.
+            inner.unwatch();
+            let (area, ring) = (self.area.clone(), self.ring.clone());
+            let (established, spin) = (self.established.clone(), self.spin.cap());
+            Some(Share { kept, place, area, ring, established, spin })
+        })?;
+        Some((share?, effects))
     }
 
     /// In the child.
-    pub(crate) fn inherit(share: Share, family: &Arc<crate::family::Family>, process: u32) -> Self {
+    pub(crate) fn inherit(share: Share, family: &Arc<Family>, member: Member) -> Self {
         let Share { kept, place, area, ring, established, spin } = share;
-        let seat = Seat::of_child(family, process, place);
+        let seat = Seat::of_child(family, member, place);
         let spin = Spin::new(spin);
-        let channel = Self { kept, seat, area, ring, is_orphan: false, spin, established };
-        channel.with(|inner| {
-            if let Some(far) = &inner.local.far {
-                far.remote.in_child();
-            }
-        });
-        channel
+        Self { kept, seat, area, ring, is_orphan: false, spin, established }
     }
 
     /// Who has it.
@@ -200,26 +270,53 @@ impl Look for Channel {
 }
 
 impl Inner<'_> {
+    /// In the child, before anything is sent: its device rings bells only.
+    pub(crate) fn in_child(&mut self) {
+        if let Some(far) = &self.local.far {
+            far.remote.in_child();
+        }
+    }
+
+    /// The state was written anew: tells peer and processes.
+    #[cold]
+    fn begin_anew(&mut self) {
+        self.pump();
+        self.unwatch();
+        self.local.effects.anew = true;
+        if self.channel.seat.is_left() {
+            // Who was killed was about to close it.
+            self.command(|conn| conn.close(clock::now(), Duration::ZERO));
+        }
+    }
+
     /// What has to be done, and wakes who sleeps for it. A process also hears of what another has found.
     #[inline]
     fn take_effects(&mut self) -> Effects {
-        let mut effects = std::mem::take(&mut self.local.effects);
-        if self.local.events != self.common.events {
-            effects.news |= self.conn.readiness();
-        } else if !effects.news.is_empty() {
-            self.common.events = self.common.events.wrapping_add(1);
-            effects.fresh = !self.channel.seat.is_alone();
+        let seat = &self.channel.seat;
+        if self.local.events != seat.events() {
+            self.local.effects.news |= self.conn.readiness();
+        } else if !self.local.effects.news.is_empty() {
+            seat.count_event();
+            self.local.effects.fresh = !seat.is_alone();
         }
-        self.local.events = self.common.events;
+        self.local.events = seat.events();
         if self.common.released && !self.local.released {
             self.local.released = true;
             self.local.far = None;
-            effects.release = true;
+            self.local.effects.release = true;
         }
-        if !effects.news.is_empty() {
+        let news = self.take_news();
+        Effects { news, ..std::mem::take(&mut self.local.effects) }
+    }
+
+    /// The events, of which who sleeps is told.
+    #[inline]
+    fn take_news(&mut self) -> Ready {
+        let news = std::mem::take(&mut self.local.effects.news);
+        if !news.is_empty() {
             self.local.sleepers.iter().for_each(|sleeper| sleeper.wake());
         }
-        effects
+        news
     }
 
     /// Tells the machine what our area says now.
@@ -249,7 +346,10 @@ impl Inner<'_> {
                     self.common.tcp_ended = true;
                     self.local.effects.reset_tcp = true;
                 }
-                Wish::Release => self.common.released = true,
+                Wish::Release => {
+                    self.common.released = true;
+                    self.channel.seat.set_released();
+                }
                 // A mapped sender copies nothing, and there is no SMC-R here.
                 Wish::Write(_) | Wish::PublishSmcr(..) => {}
             }

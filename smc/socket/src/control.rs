@@ -26,6 +26,7 @@ use crate::channel::Channel;
 use crate::config::Config;
 use crate::family::Family;
 use crate::late::LateWord;
+use crate::seat;
 use crate::shared::{Outcome, Shared};
 use crate::table::Table;
 use crate::tcp::{self, Front, Standing};
@@ -437,7 +438,7 @@ impl Control {
         let peer = *established.path.element()?;
         let remote = self.remotes.get(&peer.token()).cloned();
         let own = self.own.get(&established.receive.id)?;
-        let seat = self.family.seat()?;
+        let seat = seat::take(&self.family).ok()?;
         Channel::new(established, peer, own.dmb.memory(), remote, seat, self.spin).ok()
     }
 }

@@ -13,13 +13,14 @@ use std::time::Duration;
 use ism_client::board::Told;
 use ism_client::{Device, Event};
 use smc_proto::Instant;
-use smc_proto::conn::{Gone, LINGER, Ready};
+use smc_proto::conn::{Gone, Ready};
 use smc_proto::group::Fate;
 use smc_proto::stats::{Stats, Technology};
 use smc_wire::cdc::Cursor;
 use smc_wire::id::DmbToken;
 
 use crate::channel::Inner;
+use crate::chores::{Chore, Chores};
 use crate::clock;
 use crate::control::{Control, Fed, Later};
 use crate::family::Family;
@@ -45,10 +46,12 @@ pub(crate) struct Core {
     sleeping: AtomicUsize,
     /// Connections whose peer is gone, until TCP has said how.
     doomed: Mutex<Vec<(Instant, Arc<Shared>)>>,
+    /// What has to wait for a process that is stopped.
+    chores: Mutex<Chores>,
     /// When the time matters next, in nanoseconds; `u64::MAX` for never.
     timer: AtomicU64,
     device_gone: AtomicBool,
-    family: Arc<Family>,
+    pub(crate) family: Arc<Family>,
     /// For children, when there is one.
     hub: OnceLock<Option<Hub>>,
     /// Who is told of entries of the board.
@@ -74,6 +77,7 @@ impl Core {
             turn: Mutex::default(),
             sleeping: AtomicUsize::new(0),
             doomed: Mutex::default(),
+            chores: Mutex::default(),
             timer: AtomicU64::new(u64::MAX),
             device_gone: AtomicBool::new(false),
             family,
@@ -100,17 +104,22 @@ impl Core {
     }
 
     /// Says when the time matters next, after anything that may have changed it.
-    fn set_timer(&self) {
+    pub(crate) fn set_timer(&self) {
         let doomed = self.doomed();
         // Under both locks, so that of two threads the later one's word stays.
         let control = self.lock();
         let doomed = doomed.iter().map(|(at, _)| *at).min();
-        let next = [control.endpoint.poll_timeout(), doomed].into_iter().flatten().min();
+        let again = self.chores().again();
+        let next = [control.endpoint.poll_timeout(), doomed, again].into_iter().flatten().min();
         self.timer.store(next.map_or(u64::MAX, |at| at.0), Ordering::Relaxed);
     }
 
     fn doomed(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Shared>)>> {
         self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn chores(&self) -> MutexGuard<'_, Chores> {
+        self.chores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
@@ -122,33 +131,42 @@ impl Core {
             Later::Settled(socket) => {
                 // A new peer rings always.
                 self.silence();
-                // The peer may have written before anybody knew whose the signal was.
+                // It is no child's yet. The peer may have written before anybody knew whose the signal was.
                 let due = socket.observed();
                 self.follow(due, &socket);
                 if socket.is_orphan() {
                     self.ask_tcp(&socket);
                 }
-                let ready = socket.channel().map(|it| it.with(|inner| inner.readiness()).0);
+                let act = |it| socket.act(it, |inner| inner.readiness());
+                let (ready, due) = socket.channel().map(act).unzip();
                 socket.notify(ready.unwrap_or(Ready::READABLE | Ready::WRITABLE));
+                self.follow(due.unwrap_or_default(), &socket);
             }
-            Later::Abort { socket, tell_peer: true } => self.abort(&socket, Gone::Group),
+            Later::Abort { socket, tell_peer: true } => self.run(Chore::Abort, socket),
             Later::Abort { socket, tell_peer: false } => {
-                // Its last word may not have been signalled.
-                let due = socket.look();
-                self.follow(due, &socket);
-                if self.is_gone() || socket.is_left() {
-                    return self.abort(&socket, Gone::Unreachable);
-                }
-                self.judge(now.after(TCP_END), socket);
+                self.run(Chore::Doom(now.after(TCP_END)), socket);
             }
         }
     }
 
+    /// The peer of a connection is gone.
+    pub(crate) fn doom(&self, deadline: Instant, socket: Arc<Shared>) {
+        // Its last word may not have been signalled.
+        let due = socket.look();
+        self.follow(due, &socket);
+        if self.is_gone() || socket.is_left() {
+            return self.abort(&socket, Gone::Unreachable);
+        }
+        self.judge(deadline, socket);
+    }
+
     /// The peer of a connection is gone: it ends as TCP says that the peer did, if TCP says so before
     /// `deadline`.
-    fn judge(&self, deadline: Instant, socket: Arc<Shared>) {
+    pub(crate) fn judge(&self, deadline: Instant, socket: Arc<Shared>) {
         self.ask_tcp(&socket);
-        if socket.peer_is_over() {
+        let (over, due) = socket.peer_is_over();
+        self.follow(due, &socket);
+        if over {
             return;
         }
         if deadline <= clock::now() && socket.is_closed() {
@@ -161,7 +179,7 @@ impl Core {
         }
     }
 
-    fn abort(&self, socket: &Arc<Shared>, why: Gone) {
+    pub(crate) fn abort(&self, socket: &Arc<Shared>, why: Gone) {
         let Some(channel) = socket.channel() else { return };
         let gone = socket.act(channel, |inner| inner.command(|conn| conn.handle_gone(why)));
         self.follow(gone.1, socket);
@@ -171,11 +189,12 @@ impl Core {
     #[cold]
     fn release(&self, socket: &Arc<Shared>) {
         let (mut written, mut fate) = (Cursor::START, Fate::Discard);
-        let mut counted = Technology::default();
+        let (mut counted, mut due) = (Technology::default(), Due::default());
         if let Some(channel) = socket.channel() {
             let look =
                 |inner: &mut Inner<'_>| (inner.conn.info(), inner.is_broken(), inner.counted());
-            let (info, error, sum) = channel.with(look).0;
+            let ((info, error, sum), more) = socket.act(channel, look);
+            due = more;
             written = info.rx_prod;
             fate = if error { Fate::Discard } else { Fate::Reuse };
             counted = sum;
@@ -185,6 +204,7 @@ impl Core {
                 control.closed.add(&counted);
             }
         });
+        self.follow(due, socket);
     }
 
     /// What follows from an act on a connection.
@@ -258,43 +278,13 @@ impl Core {
             match news {
                 News::Look(slot) => {
                     let has = |it: &Shared| it.channel().is_some_and(|it| it.seat().slot == slot);
-                    if let Some(socket) = sockets.iter().find(|socket| has(socket)) {
-                        let due = socket.look();
-                        self.follow(due, socket);
-                        if !due.news {
-                            self.tell_others(socket);
-                        }
+                    if let Some(socket) = sockets.into_iter().find(|socket| has(socket)) {
+                        self.run(Chore::Look, socket);
                     }
                 }
-                News::Ended(process) => {
-                    sockets.iter().for_each(|socket| self.leave(socket, process));
-                    self.family.forget(process);
-                }
+                News::Ended(process) => self.bury(process, sockets),
             }
         }
-    }
-
-    /// A child has ended. If it was the last that had a connection, that is over as it is when a process with
-    /// a TCP connection ends.
-    fn leave(&self, socket: &Arc<Shared>, process: u32) {
-        let Some(channel) = socket.channel() else { return };
-        if !channel.seat().is_of(process) {
-            return;
-        }
-        let now = clock::now();
-        let ((), due) = socket.act(channel, |inner| {
-            if !channel.seat().leave(process) {
-                return;
-            }
-            inner.unwatch();
-            inner.command(|conn| {
-                if conn.unread() > 0 {
-                    conn.abort();
-                }
-                conn.close(now, LINGER);
-            });
-        });
-        self.follow(due, socket);
     }
 
     // Signals, events, time
@@ -327,12 +317,7 @@ impl Core {
         match event {
             Event::Signal { index } => {
                 if let Some(socket) = self.table.get(index) {
-                    let due = socket.look();
-                    self.follow(due, &socket);
-                    // Another process may wait for what a thread of this one has seen without a signal.
-                    if !due.news {
-                        self.tell_others(&socket);
-                    }
+                    self.run(Chore::Look, socket);
                 }
             }
             Event::Unregistered { token } => {
@@ -371,6 +356,7 @@ impl Core {
         }
         self.control(|control, now| control.time(now));
         self.end_doomed();
+        self.run_again();
         self.set_timer();
     }
 
@@ -378,7 +364,7 @@ impl Core {
     #[cold]
     fn end_doomed(&self) {
         let doomed = std::mem::take(&mut *self.doomed());
-        doomed.into_iter().for_each(|(deadline, socket)| self.judge(deadline, socket));
+        doomed.into_iter().for_each(|(at, socket)| self.run(Chore::Judge(at), socket));
     }
 
     /// When [`Core::dispatch`] is due for the time's sake.
@@ -445,7 +431,9 @@ impl Core {
         });
         for socket in live {
             if let Some(channel) = socket.channel() {
-                stats.smcd.add(&channel.with(|inner| inner.counted()).0);
+                let (counted, due) = socket.act(channel, |inner| inner.counted());
+                stats.smcd.add(&counted);
+                self.follow(due, &socket);
             }
         }
         stats

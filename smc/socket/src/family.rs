@@ -1,143 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A process and its children of fork: memory that they share, and who of them holds which connection.
+//! A process and its children of fork: memory that they share, and which of them there are.
 //!
-//! Invariant: a place serves one connection until no process has it any more; a number names one process
-//! until all that it held was given back.
+//! Invariant: a number names one process until all that it held was given back; which one of those that had a
+//! number is meant is told by its turn.
 //!
 //! Each process has a page like those between peers (`smc_ring::signal_page`), in which others say which
 //! place it shall look at.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ism_abi::signal_page::SIZE as PAGE;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use smc_ring::signal_page::PageView;
 use smc_ring::{MapError, Mapping, OutOfBounds, Place, Places, SignalPage, View};
 
-use crate::clock;
 use crate::few;
+use crate::life::Life;
+use crate::seat::{self, Free};
 use crate::state::State;
 
 /// Processes at a time, the one that made the stack included.
 pub(crate) const PROCESSES: u32 = u64::BITS;
-/// Connections that can be shared: as many as a page has bits.
-const SHARED: u32 = 4096;
+/// Places; as many as can be shared, and some that children may still have.
+const PLACES: u32 = 8192;
 /// The process that made the stack.
 pub(crate) const ROOT: u32 = 0;
 
-/// In a place: the processes that have the connection open, a bit each.
-const HOLDERS: usize = 16;
-/// In a place: the processes that may still look at it.
-const USERS: usize = 24;
+/// Bits of a desk's word that say how its process stands; above them is its turn.
+const STATE: u32 = 3;
+/// Nobody has the number.
+const FREE: u32 = 0;
+/// Its process is about to be forked, or has not said anything yet.
+const EXPECTED: u32 = 1;
+/// Its process lives.
+const BORN: u32 = 2;
+/// Its process has ended or was given up, and something may still be held in its name.
+const ENDED: u32 = 3;
+/// Turns; the lock has a number and a turn in 31 bits.
+const TURNS: u32 = 1 << 24;
+
+/// A process of a family, told from those that had its number before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Member {
+    process: u32,
+    turn: u32,
+}
+
+impl Member {
+    /// Its number.
+    #[inline]
+    pub(crate) const fn process(self) -> u32 {
+        self.process
+    }
+
+    /// As the lock has it.
+    pub(crate) const fn owner(self) -> u32 {
+        1 + (self.turn * PROCESSES + self.process)
+    }
+
+    const fn of(owner: u32) -> Self {
+        let all = owner.wrapping_sub(1);
+        Self { process: all % PROCESSES, turn: all / PROCESSES }
+    }
+
+    const fn word(self, state: u32) -> u32 {
+        (self.turn << 2) | state
+    }
+}
 
 /// The memory.
 #[derive(Debug)]
 pub(crate) struct Family {
     places: Places<State>,
-    /// Pages, and behind them for each process whether its number is in use and its id.
+    /// Pages, and behind them for each process its turn and how it stands.
     desks: View,
-    /// Places that were never used begin here; those before may be free.
-    next: Mutex<u32>,
-}
-
-/// A place that belongs to a connection, as one process has it; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    family: Arc<Family>,
-    process: u32,
-    pub(crate) slot: u32,
-    pub(crate) place: Place<State>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        clear(users(&self.place), self.process);
-    }
-}
-
-fn bit(process: u32) -> u64 {
-    1_u64.checked_shl(process).unwrap_or(0)
-}
-
-fn word(place: &Place<State>, at: usize) -> Option<&AtomicU64> {
-    // It is within the place's head.
-    place.view().u64(at).ok()
-}
-
-fn users(place: &Place<State>) -> Option<&AtomicU64> {
-    word(place, USERS)
-}
-
-fn holders(place: &Place<State>) -> Option<&AtomicU64> {
-    word(place, HOLDERS)
-}
-
-/// Clears a process's bit; what is left.
-fn clear(word: Option<&AtomicU64>, process: u32) -> u64 {
-    let all = !bit(process);
-    word.map_or(0, |word| word.fetch_and(all, Ordering::AcqRel) & all)
-}
-
-impl Seat {
-    /// Whether no other process has the connection open.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.others() == 0
-    }
-
-    /// The other processes that have it open.
-    pub(crate) fn others(&self) -> u64 {
-        let holders = holders(&self.place).map_or(0, |word| word.load(Ordering::Acquire));
-        holders & !bit(self.process)
-    }
-
-    /// Whether a process has it open.
-    pub(crate) fn is_of(&self, process: u32) -> bool {
-        let holders = holders(&self.place).map_or(0, |word| word.load(Ordering::Acquire));
-        holders & bit(process) != 0
-    }
-
-    /// A process closes it, or has ended; whether nobody has it open any more.
-    pub(crate) fn leave(&self, process: u32) -> bool {
-        clear(holders(&self.place), process) == 0
-    }
-
-    /// The same connection for a child that is about to be forked; it counts at once.
-    pub(crate) fn for_child(&self, child: u32) -> Option<(u32, Place<State>)> {
-        if self.slot >= SHARED {
-            return None;
-        }
-        for word in [users(&self.place), holders(&self.place)] {
-            word?.fetch_or(bit(child), Ordering::AcqRel);
-        }
-        Some((self.slot, self.place.clone()))
-    }
-
-    /// The child's seat, in the child.
-    pub(crate) fn of_child(
-        family: &Arc<Family>,
-        process: u32,
-        (slot, place): (u32, Place<State>),
-    ) -> Self {
-        Self { family: Arc::clone(family), process, slot, place }
-    }
-
-    /// Whose it is.
-    pub(crate) fn family(&self) -> &Arc<Family> {
-        &self.family
-    }
-
-    /// This process's number.
-    pub(crate) fn process(&self) -> u32 {
-        self.process
-    }
-}
-
-/// A process's number as the lock has it.
-pub(crate) const fn owner(process: u32) -> u32 {
-    process + 1
+    free: Mutex<Free>,
+    /// Places from here on were never used by this process.
+    next: AtomicU32,
+    /// Who lives, from the first child on.
+    life: OnceLock<Life>,
 }
 
 impl Family {
@@ -149,85 +92,132 @@ impl Family {
         let processes = PROCESSES as usize;
         let desks = Mapping::anonymous(processes * (PAGE + 8))?;
         let family = Self {
-            places: Places::new(2 * SHARED as usize)?,
+            places: Places::new(PLACES as usize)?,
             desks: View::new(Arc::new(desks)),
-            next: Mutex::new(0),
+            free: Mutex::default(),
+            next: AtomicU32::new(0),
+            life: OnceLock::new(),
         };
-        family.claim(ROOT);
-        family.is_born(ROOT);
+        family.set(family.root(), BORN);
         Ok(Arc::new(family))
     }
 
-    /// A free place, for the process that made the stack.
-    pub(crate) fn seat(self: &Arc<Self>) -> Option<Seat> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let take = |slot: u32| {
-            let place = self.places.get(slot as usize)?;
-            let (mine, order) = (bit(ROOT), Ordering::AcqRel);
-            users(&place)?.compare_exchange(0, mine, order, Ordering::Relaxed).ok()?;
-            holders(&place)?.store(mine, Ordering::Release);
-            Some(Seat { family: Arc::clone(self), process: ROOT, slot, place })
-        };
-        // The lowest are the ones that can be shared.
-        let seat = (0..=*next).find_map(take)?;
-        *next = (*next).max(seat.slot + 1);
-        Some(seat)
+    /// The process that made the stack. It is the only one that ever has its number.
+    pub(crate) const fn root(&self) -> Member {
+        Member { process: ROOT, turn: 0 }
+    }
+
+    // Places
+
+    /// Place `slot`.
+    pub(crate) fn place(&self, slot: u32) -> Option<Place<State>> {
+        self.places.get(slot as usize)
+    }
+
+    /// Places that nobody has. For the process that made the stack.
+    pub(crate) fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place that was never used, under the lock of [`Family::free`].
+    pub(crate) fn unused(&self) -> Option<u32> {
+        let slot = self.next.load(Ordering::Relaxed);
+        (slot < PLACES).then(|| self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     // Processes
 
-    fn desk(&self, process: u32, at: usize) -> Result<&AtomicU32, OutOfBounds> {
-        self.desks.u32(PROCESSES as usize * PAGE + 8 * process as usize + at)
+    #[inline]
+    fn desk(&self, process: u32) -> Result<&AtomicU32, OutOfBounds> {
+        self.desks.u32(PROCESSES as usize * PAGE + 8 * process as usize)
     }
 
-    fn claim(&self, process: u32) -> bool {
+    fn word(&self, process: u32) -> u32 {
+        self.desk(process).map_or(0, |desk| desk.load(Ordering::Acquire))
+    }
+
+    fn set(&self, member: Member, state: u32) {
+        if let Ok(desk) = self.desk(member.process) {
+            desk.store(member.word(state), Ordering::Release);
+        }
+    }
+
+    fn claim(&self, process: u32) -> Option<Member> {
+        let (desk, was) = (self.desk(process).ok()?, self.word(process));
+        let member = Member { process, turn: ((was >> 2) + 1) % TURNS };
         let (order, failed) = (Ordering::AcqRel, Ordering::Relaxed);
-        self.desk(process, 0).is_ok_and(|used| used.compare_exchange(0, 1, order, failed).is_ok())
+        let claims = || desk.compare_exchange(was, member.word(EXPECTED), order, failed).is_ok();
+        (was & STATE == FREE && claims()).then_some(member)
     }
 
     /// A number for a child that is about to be forked.
-    pub(crate) fn expect_child(&self) -> Option<u32> {
-        (ROOT + 1..PROCESSES).find(|process| self.claim(*process))
+    pub(crate) fn expect_child(&self) -> Option<Member> {
+        (ROOT + 1..PROCESSES).find_map(|process| self.claim(process))
+    }
+
+    /// From now on who lives can be told: before the first child.
+    ///
+    /// # Errors
+    /// No descriptors.
+    pub(crate) fn begin_life(&self) -> io::Result<()> {
+        if self.life.get().is_none() {
+            let life = Life::new()?;
+            life.begin(ROOT)?;
+            // Of two at a time one goes, and with it the lock that both have: never, they are one hub's.
+            let _ = self.life.set(life);
+        }
+        Ok(())
     }
 
     /// This process is the one with a number.
-    pub(crate) fn is_born(&self, process: u32) {
-        if let Ok(id) = self.desk(process, 4) {
-            id.store(getpid().as_raw_nonzero().get().cast_unsigned(), Ordering::Release);
-        }
+    ///
+    /// # Errors
+    /// Others could not see its end.
+    pub(crate) fn is_born(&self, member: Member) -> io::Result<()> {
+        self.life.get().ok_or(io::ErrorKind::NotFound)?.begin(member.process)?;
+        let (order, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let born = self.desk(member.process).map(|desk| {
+            desk.compare_exchange(member.word(EXPECTED), member.word(BORN), order, failed)
+        });
+        // The first process may have given it up before.
+        born.is_ok_and(|was| was.is_ok()).then_some(()).ok_or(io::ErrorKind::NotFound.into())
     }
 
-    /// A process has ended, and nothing names it any more.
+    /// Whether a process still is one of the family.
+    #[inline]
+    pub(crate) fn counts(&self, member: Member) -> bool {
+        self.word(member.process) == member.word(BORN)
+    }
+
+    /// A process has ended, or is given up as it has closed its link: what it holds is to be given back.
+    pub(crate) fn end(&self, process: u32) {
+        let turn = self.word(process) >> 2;
+        self.set(Member { process, turn }, ENDED);
+    }
+
+    /// Nothing names a process any more.
     pub(crate) fn forget(&self, process: u32) {
-        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        for place in (0..next).filter_map(|slot| self.places.get(slot as usize)) {
-            clear(holders(&place), process);
-            clear(users(&place), process);
-        }
-        for at in [4, 0] {
-            if let Ok(word) = self.desk(process, at) {
-                word.store(0, Ordering::Release);
-            }
-        }
+        self.end(process);
+        let next = self.next.load(Ordering::Relaxed);
+        let places = (0..next).filter_map(|slot| self.place(slot));
+        places.for_each(|place| seat::forget(&place, process));
+        let turn = self.word(process) >> 2;
+        self.set(Member { process, turn }, FREE);
     }
 
-    /// Whether the process that a lock names has ended. One of its parent's children that nobody has waited
-    /// for has.
+    /// Whether the process that a lock names has ended.
     #[cold]
     pub(crate) fn is_over(&self, owner: u32) -> bool {
-        if few::is_confined() {
-            return false;
-        }
-        let id = self.desk(owner.wrapping_sub(1), 4).map_or(0, |id| id.load(Ordering::Acquire));
-        let Some(id) = Pid::from_raw(id.cast_signed()) else { return true };
-        match pidfd_open(id, PidfdFlags::empty()) {
-            Ok(process) => {
-                let mut fds = [PollFd::new(&process, PollFlags::IN)];
-                let zero = clock::timespec(std::time::Duration::ZERO);
-                poll(&mut fds, Some(&zero)).is_ok_and(|ready| ready > 0)
-            }
-            Err(error) => error == rustix::io::Errno::SRCH,
-        }
+        let member = Member::of(owner);
+        let word = self.word(member.process);
+        // It lives before it takes any lock.
+        word != member.word(EXPECTED)
+            && (word != member.word(BORN) || !self.is_lived(member.process))
+    }
+
+    /// Whether a process lives, as far as can be told.
+    pub(crate) fn is_lived(&self, process: u32) -> bool {
+        few::is_confined() || self.life.get().is_none_or(|life| life.is_lived(process))
     }
 
     /// The page in which a process is told where to look.

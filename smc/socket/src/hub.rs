@@ -25,7 +25,7 @@ use rustix::net::{
 use smc_ring::SignalPage;
 use smc_ring::signal_page::PageView;
 
-use crate::family::{Family, PROCESSES, ROOT};
+use crate::family::{Family, Member, PROCESSES, ROOT};
 use crate::links::{self, Held, Link};
 
 /// The eventfd in the epoll set; links have their child's number.
@@ -57,7 +57,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 pub(crate) struct Cradle {
     pub(crate) family: Arc<Family>,
-    pub(crate) process: u32,
+    pub(crate) member: Member,
     /// The child's end of its link.
     pub(crate) link: Link,
     /// The first process's eventfd.
@@ -70,6 +70,7 @@ impl Hub {
     /// # Errors
     /// No descriptors.
     pub(crate) fn new(family: &Arc<Family>) -> io::Result<Self> {
+        family.begin_life()?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
@@ -120,17 +121,17 @@ impl Hub {
 
     /// What a child that is about to be forked needs; `None`: it can have nothing.
     pub(crate) fn expect_child(&self, held: &mut Held) -> Option<Cradle> {
-        let process = self.family.expect_child()?;
+        let member = self.family.expect_child()?;
         let cradle = held.pair().ok().and_then(|(end, link)| {
-            if !self.add(process, end, held) {
+            if !self.add(member.process(), end, held) {
                 held.close(link);
                 return None;
             }
             let (family, bell) = (Arc::clone(&self.family), Arc::clone(&self.bell));
-            Some(Cradle { family, process, link, bell })
+            Some(Cradle { family, member, link, bell })
         });
         if cradle.is_none() {
-            self.family.forget(process);
+            self.family.forget(member.process());
         }
         cradle
     }
@@ -208,19 +209,19 @@ pub(crate) fn expect_grandchild(
     bell: &Arc<OwnedFd>,
     held: &mut Held,
 ) -> Option<Cradle> {
-    let process = family.expect_child()?;
+    let member = family.expect_child()?;
     let cradle = held.pair().ok().and_then(|(end, link)| {
-        let sent = send_end(own, process, &end);
+        let sent = send_end(own, member.process(), &end);
         held.close(end);
         if !sent {
             held.close(link);
             return None;
         }
         let (family, bell) = (Arc::clone(family), Arc::clone(bell));
-        Some(Cradle { family, process, link, bell })
+        Some(Cradle { family, member, link, bell })
     });
     if cradle.is_none() {
-        family.forget(process);
+        family.forget(member.process());
     }
     cradle
 }

@@ -82,12 +82,13 @@ impl Smc {
 impl Socket {
     /// All that can be said of it.
     pub fn info(&self) -> Info {
-        let channel = self.shared.channel();
+        let smc = self.channel().and_then(|channel| self.with(|inner| Smc::of(channel, inner)));
         Info {
             id: self.shared.id,
             role: self.role(),
             handshake: self.handshake(),
-            smc: channel.map(|channel| channel.with(|inner| Smc::of(channel, inner)).0),
+            // Without a connection there is nothing to be said.
+            smc: smc.ok(),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -16,19 +16,20 @@ use smc_ring::SignalPage;
 use smc_ring::signal_page::PageView;
 
 use crate::clock;
-use crate::family::{Family, ROOT};
+use crate::family::{Family, Member, ROOT};
+use crate::few;
 use crate::hub::{self, Cradle};
 use crate::links::{Held, Link};
 use crate::shared::{Due, Shared};
 
-/// How often a child whose first process has ended looks by itself while it sleeps.
+/// How often a child to which nobody passes signals on looks by itself while it sleeps.
 const ALONE: Duration = Duration::from_millis(2);
 
 /// A child's part of the family.
 #[derive(Debug)]
 pub(crate) struct Kin {
     family: Arc<Family>,
-    process: u32,
+    member: Member,
     page: SignalPage<PageView>,
     /// The page of the first process, and how it is woken.
     first: SignalPage<PageView>,
@@ -37,27 +38,45 @@ pub(crate) struct Kin {
     sockets: RwLock<Vec<Weak<Shared>>>,
     /// Threads that sleep or are about to.
     sleeping: AtomicUsize,
-    /// The first process has ended: nobody passes signals on.
+    /// Nobody passes signals on any more: the first process has ended, or its device has.
     alone: AtomicBool,
+    /// The first process has ended, and what it had is given back.
+    first_buried: AtomicBool,
+    /// Places to look at again, which a process had that is stopped.
+    stuck: Mutex<Vec<u32>>,
 }
 
 impl Kin {
     /// In the child.
     pub(crate) fn new(cradle: Cradle) -> Option<Self> {
-        let Cradle { family, process, link, bell } = cradle;
-        family.is_born(process);
-        let (page, first) = (family.page(process)?, family.page(ROOT)?);
-        let sockets = RwLock::default();
-        let (sleeping, alone) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Some(Self { family, process, page, first, bell, link, sockets, sleeping, alone })
+        let Cradle { family, member, link, bell } = cradle;
+        family.is_born(member).ok()?;
+        let (page, first) = (family.page(member.process())?, family.page(ROOT)?);
+        let (sockets, stuck) = (RwLock::default(), Mutex::default());
+        let sleeping = AtomicUsize::new(0);
+        let [alone, first_buried] = [const { AtomicBool::new(false) }; 2];
+        let it = Self {
+            family,
+            member,
+            page,
+            first,
+            bell,
+            link,
+            sockets,
+            sleeping,
+            alone,
+            first_buried,
+            stuck,
+        };
+        Some(it)
     }
 
     pub(crate) fn family(&self) -> &Arc<Family> {
         &self.family
     }
 
-    pub(crate) fn process(&self) -> u32 {
-        self.process
+    pub(crate) fn member(&self) -> Member {
+        self.member
     }
 
     /// From now on signals for a connection are passed on to it.
@@ -72,7 +91,7 @@ impl Kin {
         hub::expect_grandchild(&self.family, &self.link, &self.bell, held)
     }
 
-    /// The first process has ended.
+    /// Nobody passes signals on.
     pub(crate) fn is_alone(&self) -> bool {
         self.alone.load(Ordering::Relaxed)
     }
@@ -84,7 +103,7 @@ impl Kin {
 
     /// What follows from an act.
     pub(crate) fn follow(&self, due: Due, socket: &Arc<Shared>) {
-        if due.release {
+        if due.release || due.tell {
             self.tell(socket);
         }
     }
@@ -109,8 +128,11 @@ impl Kin {
     }
 
     fn take(&self) {
-        let mut slots = Vec::new();
+        let mut slots = std::mem::take(&mut *self.stuck());
         self.page.take(|slot| slots.push(slot));
+        if self.is_alone() {
+            self.bury_first();
+        }
         if !slots.is_empty() || self.is_alone() {
             self.look_at(|slot| self.is_alone() || slots.contains(&slot));
         }
@@ -119,8 +141,29 @@ impl Kin {
     #[cold]
     fn look_at(&self, wanted: impl Fn(u32) -> bool) {
         for socket in self.sockets() {
-            if socket.channel().is_some_and(|channel| wanted(channel.seat().slot)) {
-                let due = socket.look();
+            let slot = socket.channel().map(|channel| channel.seat().slot);
+            let Some(slot) = slot.filter(|slot| wanted(*slot)) else { continue };
+            if socket.is_stuck() {
+                self.stuck().push(slot);
+                continue;
+            }
+            let due = socket.look();
+            self.follow(due, &socket);
+        }
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// If the first process has ended, nobody else says that it has nothing open any more.
+    #[cold]
+    fn bury_first(&self) {
+        // Who may not ask has the link's word for it.
+        let ended = few::is_confined() || !self.family.is_lived(ROOT);
+        if ended && !self.first_buried.swap(true, Ordering::Relaxed) {
+            for socket in self.sockets() {
+                let due = socket.leave(ROOT);
                 self.follow(due, &socket);
             }
         }
@@ -154,11 +197,8 @@ impl Kin {
                 Ok(_) | Err(_) => break true,
             }
         };
-        if ended && !self.alone.swap(true, Ordering::Relaxed) {
-            // Nobody else says that the first process has nothing open any more.
-            self.sockets().iter().filter_map(|socket| socket.channel()).for_each(|channel| {
-                channel.seat().leave(ROOT);
-            });
+        if ended {
+            self.alone.store(true, Ordering::Relaxed);
         }
         self.dispatch();
     }
@@ -170,6 +210,6 @@ impl Kin {
 
     /// When it has to look for the time's sake.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.is_alone().then(|| clock::now().after(ALONE))
+        (self.is_alone() || !self.stuck().is_empty()).then(|| clock::now().after(ALONE))
     }
 }

@@ -76,6 +76,7 @@
 mod birth;
 mod blocking;
 mod channel;
+mod chores;
 mod clock;
 mod config;
 mod control;
@@ -89,7 +90,10 @@ mod hub;
 mod info;
 mod kin;
 mod late;
+mod life;
 mod links;
+mod own;
+mod seat;
 mod shared;
 mod socket;
 pub mod spin;

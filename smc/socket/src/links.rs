@@ -4,26 +4,24 @@
 //!
 //! Invariant: links are made and closed under one lock, which is held over each fork. So a child knows exactly
 //! which of its descriptors are links of its parent's, and closes them; none keeps another's link open.
-//!
-//! A program may close descriptors that are not its own, and give their numbers to something else. So a link is
-//! told by its inode before it is read or closed.
-#![expect(unsafe_code, reason = "a child closes by number what its parent had open")]
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::own::{Name, Own};
 
 /// How long the lock is waited for: another thread's fork is over by then, and what a killed thread of a parent
 /// had, when a program forks without the C library, never comes back.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Numbers of this process's links, and their inodes.
-type Known = Vec<(RawFd, u64)>;
+/// This process's links.
+type Known = Vec<Name>;
 
 static LINKS: Mutex<Known> = Mutex::new(Vec::new());
 
@@ -40,8 +38,7 @@ pub(crate) struct Held(Option<MutexGuard<'static, Known>>);
 #[derive(Debug)]
 pub(crate) struct Link {
     /// Until it is closed.
-    fd: Option<OwnedFd>,
-    inode: u64,
+    fd: Option<Own>,
 }
 
 /// Takes the lock; `None`: a signal handler has interrupted this thread while it has it.
@@ -75,16 +72,6 @@ impl Drop for Held {
     }
 }
 
-fn inode(fd: impl AsFd) -> u64 {
-    rustix::fs::fstat(fd).map_or(0, |stat| stat.st_ino)
-}
-
-fn is_inode(fd: RawFd, is: u64) -> bool {
-    // SAFETY: it is not -1, and only given to fstat, which takes any number.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    is != 0 && inode(fd) == is
-}
-
 impl Held {
     /// Both ends of a new link.
     ///
@@ -98,11 +85,11 @@ impl Held {
 
     /// An end that came from another process.
     pub(crate) fn adopt(&mut self, fd: OwnedFd) -> Link {
-        let inode = inode(&fd);
+        let fd = Own::new(fd);
         if let Some(known) = &mut self.0 {
-            known.push((fd.as_raw_fd(), inode));
+            known.push(fd.name());
         }
-        Link { fd: Some(fd), inode }
+        Link { fd: Some(fd) }
     }
 
     /// Closes an end.
@@ -111,54 +98,31 @@ impl Held {
     }
 
     fn take_from(&mut self, link: &mut Link) {
-        let Some(fd) = link.fd.take() else { return };
-        if let Some(known) = &mut self.0 {
-            known.retain(|it| *it != (fd.as_raw_fd(), link.inode));
+        let fd = link.fd.take();
+        if let (Some(known), Some(fd)) = (&mut self.0, &fd) {
+            known.retain(|it| *it != fd.name());
         }
-        close(fd, link.inode);
     }
 
     /// In a child, which has its parent's lock: closes all links but its own.
     pub(crate) fn keep(&mut self, own: &[&Link]) {
         let Some(known) = &mut self.0 else { return };
-        let own: Vec<_> = own.iter().filter_map(|link| link.name()).collect();
-        for (fd, inode) in known.iter().filter(|it| !own.contains(it)) {
-            if is_inode(*fd, *inode) {
-                // SAFETY: it is the link that it was in the parent, whose value is never used nor dropped in this
-                // child; so the number is nobody's.
-                drop(unsafe { OwnedFd::from_raw_fd(*fd) });
-            }
-        }
+        let own: Vec<_> = own.iter().filter_map(|link| Some(link.fd.as_ref()?.name())).collect();
+        known.iter().filter(|it| !own.contains(it)).for_each(|it| it.close_inherited());
         **known = own;
     }
 }
 
-/// Closes a descriptor, if it is still what it was.
-fn close(fd: OwnedFd, inode: u64) {
-    if is_inode(fd.as_raw_fd(), inode) {
-        drop(fd);
-    } else {
-        // The program's by now, or closed.
-        let _ = fd.into_raw_fd();
-    }
-}
-
 impl Link {
-    fn name(&self) -> Option<(RawFd, u64)> {
-        Some((self.fd.as_ref()?.as_raw_fd(), self.inode))
-    }
-
     /// The descriptor; `None`: the program has closed it.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        let fd = self.fd.as_ref()?;
-        is_inode(fd.as_raw_fd(), self.inode).then(|| fd.as_fd())
+        self.fd.as_ref()?.get()
     }
 
     /// As [`Link::fd`], but not looked at.
     pub(crate) fn number(&self) -> BorrowedFd<'_> {
-        // It is taken out by `drop` only.
         match &self.fd {
-            Some(fd) => fd.as_fd(),
+            Some(fd) => fd.number(),
             None => rustix::stdio::stdin(),
         }
     }
@@ -166,10 +130,9 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        match hold() {
-            Some(mut held) => held.take_from(self),
-            // The lock is this thread's already, further down.
-            None => self.fd.take().into_iter().for_each(|fd| close(fd, self.inode)),
+        // Without the lock, which is this thread's already further down, its name stays.
+        if let Some(mut held) = self.fd.as_ref().and_then(|_| hold()) {
+            held.take_from(self);
         }
     }
 }

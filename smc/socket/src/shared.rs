@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rustix::event::PollFlags;
-use smc_proto::conn::Ready;
+use smc_proto::conn::{LINGER, Ready};
 use smc_proto::handshake::reason::{Failure, Reason};
 use smc_proto::id::ConnId;
 
 use crate::channel::{Channel, Effects, Inner};
+use crate::clock;
 use crate::late::LateWord;
 use crate::tcp::{self, Standing};
 use crate::types::{Observe, Role, Tcp};
@@ -45,12 +46,14 @@ pub(crate) struct Due {
     pub(crate) release: bool,
     /// Something has happened that other processes that have it should hear of.
     pub(crate) news: bool,
+    /// They do not hear of it by a signal.
+    pub(crate) tell: bool,
 }
 
 impl Due {
     #[inline]
     pub(crate) fn is_some(self) -> bool {
-        self.release || self.news
+        self.release || self.news || self.tell
     }
 }
 
@@ -169,10 +172,17 @@ impl Shared {
         act: impl FnOnce(&mut Inner<'_>) -> R,
     ) -> (R, Due) {
         let (result, effects) = channel.with(act);
+        (result, self.acted(effects))
+    }
+
+    /// Does what follows from an act here; what else does.
+    #[inline]
+    pub(crate) fn acted(&self, effects: Effects) -> Due {
         if !effects.is_none() {
             self.carry_out(effects);
         }
-        (result, Due { release: effects.release, news: effects.fresh })
+        let news = effects.fresh || effects.anew;
+        Due { release: effects.release, news, tell: effects.anew }
     }
 
     fn carry_out(&self, effects: Effects) {
@@ -240,9 +250,36 @@ impl Shared {
         self.channel().is_some_and(Channel::is_orphan)
     }
 
-    /// Whether the peer has closed or aborted, or nobody ever was there.
-    pub(crate) fn peer_is_over(&self) -> bool {
-        self.channel().is_none_or(|channel| channel.with(|inner| inner.peer_is_over()).0)
+    /// Whether the peer has closed or aborted, or nobody ever was there; and what follows.
+    pub(crate) fn peer_is_over(&self) -> (bool, Due) {
+        let over = self.channel().map(|channel| self.act(channel, |inner| inner.peer_is_over()));
+        over.unwrap_or((true, Due::default()))
+    }
+
+    /// Another process that has it has ended, or closed it: what follows. If it was the last, the connection is over
+    /// as it is when a process with a TCP connection ends.
+    pub(crate) fn leave(&self, process: u32) -> Due {
+        let Some(channel) = self.channel() else { return Due::default() };
+        let (now, seat) = (clock::now(), channel.seat());
+        let ((), due) = self.act(channel, |inner| {
+            if !seat.is_left() && seat.others_than(process) == 0 {
+                inner.unwatch();
+                inner.command(|conn| {
+                    if conn.unread() > 0 {
+                        conn.abort();
+                    }
+                    conn.close(now, LINGER);
+                });
+            }
+            // After the commands: if this process is killed in between, they are given again.
+            seat.leave(process);
+        });
+        due
+    }
+
+    /// Whether another process has it for so long that it must be stopped.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.channel().is_some_and(Channel::is_stuck)
     }
 
     /// Whether TCP's end was told to the connection.

@@ -160,18 +160,19 @@ impl Socket {
         // There is nothing to do for a socket of TCP.
         let _ = self.with(|inner| {
             let seat = inner.channel.seat();
-            if !seat.leave(seat.process()) {
-                return;
+            if seat.is_alone() {
+                // What came and was not read makes it a reset. The peer's last word must be signalled, as
+                // nobody will look by himself.
+                inner.unwatch();
+                inner.command(|conn| {
+                    if linger == Some(Duration::ZERO) {
+                        conn.abort();
+                    }
+                    conn.close(now, linger.unwrap_or(LINGER));
+                });
             }
-            // What came and was not read makes it a reset. The peer's last word must be signalled, as
-            // nobody will look by himself.
-            inner.unwatch();
-            inner.command(|conn| {
-                if linger == Some(Duration::ZERO) {
-                    conn.abort();
-                }
-                conn.close(now, linger.unwrap_or(LINGER));
-            });
+            // After the commands: if this process is killed in between, others give them.
+            seat.leave(seat.member().process());
         });
         self.shared.drop_tcp();
         self.home.take();

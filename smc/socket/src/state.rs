@@ -5,7 +5,7 @@
 //! Invariant: plain values without addresses, so they mean the same in each of them.
 #![expect(unsafe_code, reason = "says that the state is plain")]
 
-use smc_proto::conn::{Connection, Params};
+use smc_proto::conn::{Connection, Gone, Params};
 use smc_ring::Plain;
 
 /// A connection's state.
@@ -30,8 +30,6 @@ pub(crate) struct Common {
     pub(crate) tcp_ended: bool,
     /// The rings are not touched any more.
     pub(crate) released: bool,
-    /// Counts events, so that each process hears of what another one has found.
-    pub(crate) events: u32,
     /// SO_RCVLOWAT, at least 1.
     pub(crate) low_water: u32,
 }
@@ -49,16 +47,31 @@ impl State {
             tcp_shut: (false, false),
             tcp_ended: false,
             released: false,
-            events: 0,
             low_water: 1,
         };
         Self { conn: Connection::new(params), common }
     }
 
-    /// In place of one that a killed process left half changed.
-    pub(crate) fn aborted(params: &Params) -> Self {
+    /// In place of one that a killed process left half changed: it tells the peer, unless the rings are given back
+    /// already and another connection's perhaps.
+    pub(crate) fn aborted(params: &Params, released: bool) -> Self {
+        if released {
+            return Self::over(params);
+        }
         let mut state = Self::new(params);
         state.conn.abort();
+        // What was said in our area is not known.
+        state.common.watched = true;
+        state
+    }
+
+    /// A connection that is over for this process: it says nothing to the peer, and touches neither TCP nor rings.
+    pub(crate) fn over(params: &Params) -> Self {
+        let mut state = Self::new(params);
+        state.conn.handle_gone(Gone::Unreachable);
+        while state.conn.poll_wish().is_some() {}
+        (state.common.peer_dead, state.common.tcp_ended) = (true, true);
+        state.common.released = true;
         state
     }
 }

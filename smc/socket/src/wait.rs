@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags};
 use smc_proto::conn::Ready;
 
-use crate::channel::{Channel, Inner};
+use crate::channel::Inner;
 use crate::clock::{self, Deadline};
 use crate::few::{self, DEAF};
 use crate::socket::Socket;
@@ -57,7 +57,7 @@ impl Socket {
                 break;
             }
         }
-        self.sleep(channel, deadline, &mut |inner| {
+        self.sleep(deadline, &mut |inner| {
             inner.look();
             done(inner)
         })
@@ -67,7 +67,6 @@ impl Socket {
     #[cold]
     pub(crate) fn sleep(
         &self,
-        channel: &Channel,
         deadline: Deadline,
         look: &mut dyn FnMut(&mut Inner<'_>) -> bool,
     ) -> io::Result<bool> {
@@ -79,7 +78,7 @@ impl Socket {
         let result = self.sleep_until(deadline, own.as_deref(), look);
         if let Some(own) = &own {
             own.awake();
-            channel.with(|inner| inner.remove_sleeper(own));
+            self.with(|inner| inner.remove_sleeper(own))?;
         }
         result
     }

@@ -10,14 +10,16 @@ mod pair;
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::time::Instant;
 
-use pair::{LONG, Pair, receive, send, settle, transmit};
+use pair::{LONG, Pair, errno, receive, send, settle, transmit};
 use rustix::event::{PollFd, PollFlags, poll};
-use smc_socket::{Birth, Handshake, Heir, Inheritance, Socket, Stack};
+use smc_socket::{Birth, Handshake, Heir, Inheritance, Ready, Socket, Stack};
 
 /// A child; killed when dropped.
 struct Child(libc::pid_t);
@@ -136,6 +138,46 @@ fn gate() -> (PipeReader, PipeWriter) {
     pipe().unwrap()
 }
 
+/// A page that a thread cannot read: who sends it is stopped in the middle, with the connection's lock.
+static PAGE: AtomicPtr<libc::c_void> = AtomicPtr::new(std::ptr::null_mut());
+/// Where that is said.
+static SAY: AtomicI32 = AtomicI32::new(-1);
+const PAGE_SIZE: usize = 4096;
+
+/// What a signal handler may do: says that this thread has the lock, and sleeps for ever or until this process goes on.
+extern "C" fn in_the_middle(_: libc::c_int) {
+    // SAFETY: one byte, and a descriptor that is open.
+    unsafe { libc::write(SAY.load(Ordering::Relaxed), (&raw const SAY).cast(), 1) };
+    // SAFETY: it stops this process, and takes no pointer.
+    unsafe { libc::raise(libc::SIGSTOP) };
+    // SAFETY: the page was mapped by `send_forever`.
+    unsafe { libc::mprotect(PAGE.load(Ordering::Relaxed), PAGE_SIZE, libc::PROT_READ) };
+}
+
+/// As above, but only this thread is.
+extern "C" fn in_the_middle_of_a_thread(_: libc::c_int) {
+    // SAFETY: as above.
+    unsafe { libc::write(SAY.load(Ordering::Relaxed), (&raw const SAY).cast(), 1) };
+    loop {
+        // SAFETY: it takes nothing.
+        unsafe { libc::pause() };
+    }
+}
+
+/// In a child: sends, and is kept from it in the middle.
+fn send_in_parts(socket: &Socket, say: &PipeWriter, handler: extern "C" fn(libc::c_int)) {
+    SAY.store(say.as_raw_fd(), Ordering::Relaxed);
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: the kernel chooses the place.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE_SIZE, libc::PROT_NONE, kind, -1, 0) };
+    PAGE.store(page, Ordering::Relaxed);
+    // SAFETY: a handler that does what is allowed in one.
+    unsafe { libc::signal(libc::SIGSEGV, handler as *const () as libc::sighandler_t) };
+    // SAFETY: the bytes are mapped, and readable when they are read.
+    let bytes = unsafe { std::slice::from_raw_parts(page.cast(), PAGE_SIZE) };
+    assert_eq!(send(socket, bytes).unwrap(), PAGE_SIZE);
+}
+
 #[test]
 fn a_connection_is_its_parents_and_its_childs() {
     let pair = Pair::new();
@@ -204,4 +246,112 @@ fn a_child_hears_of_its_parents_end_though_a_child_without_connections_lives() {
     assert!(parent.wait());
     said.read_exact(&mut [0]).unwrap();
     drop(writer);
+}
+
+/// As a program does that closes all descriptors but its connections.
+fn close_if_not_tcp(fd: RawFd) {
+    // SAFETY: a number for a system call.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let domain = rustix::net::sockopt::socket_domain(borrowed);
+    if domain != Ok(rustix::net::AddressFamily::INET) {
+        // SAFETY: what is closed is not used but by who must find that out.
+        unsafe { libc::close(fd) };
+    }
+}
+
+#[test]
+fn a_child_that_closes_what_is_not_its_own_has_its_connections_no_more() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let (mut hear, say) = pipe().unwrap();
+    let (go, mut goes) = pipe().unwrap();
+    let child = share(&server, &tcp, |given| {
+        let kept = [0, 1, 2, say.as_raw_fd(), go.as_raw_fd()];
+        (0..1024).filter(|fd| !kept.contains(fd)).for_each(close_if_not_tcp);
+        (&say).write_all(b"c").unwrap();
+        (&go).read_exact(&mut [0]).unwrap();
+        let sent = send(&given.socket, b"into another connection");
+        (&say).write_all(&[u8::try_from(errno(sent)).unwrap()]).unwrap();
+        assert!(given.socket.readiness().contains(Ready::HANG_UP));
+        given.socket.close(None);
+        std::mem::forget(given);
+    });
+    hear.read_exact(&mut [0]).unwrap();
+    wait_and_serve(&pair.stacks[1]);
+    // Its place is another connection's now.
+    transmit(&server, b"bye").unwrap();
+    drop((server, tcp));
+    assert_eq!(receive(&client, 9, false).unwrap(), b"bye");
+    drop(client);
+    pair.stacks.iter().for_each(Stack::dispatch);
+    let (client, server, _tcp) = connect(&pair);
+    goes.write_all(b"g").unwrap();
+    let mut errno = [0];
+    hear.read_exact(&mut errno).unwrap();
+    assert_eq!(i32::from(errno[0]), libc::ECONNRESET);
+    assert!(child.wait());
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        transmit(from, b"its own bytes").unwrap();
+        assert_eq!(receive(to, 99, false).unwrap(), b"its own bytes");
+    }
+}
+
+#[test]
+fn a_child_killed_in_the_middle_resets_the_connection_and_stops_nobody() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let (mut hear, say) = pipe().unwrap();
+    let child = share(&server, &tcp, |given| send_in_parts(&given.socket, &say, in_the_middle));
+    hear.read_exact(&mut [0]).unwrap();
+    drop(child);
+    wait_and_serve(&pair.stacks[1]);
+    // Its number is another child's now.
+    let (other, _server, tcp) = connect(&pair);
+    let _child = share(&_server, &tcp, |given| {
+        receive(&given.socket, 1, true).unwrap();
+    });
+    assert_eq!(errno(send(&server, b"more")), libc::ECONNRESET);
+    assert_eq!(errno(receive(&client, 9, false)), libc::ECONNRESET);
+    send(&other, b"g").unwrap();
+}
+
+#[test]
+fn a_thread_that_exec_ends_in_the_middle_stops_nobody() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let (mut hear, say) = pipe().unwrap();
+    let child = share(&server, &tcp, |given| {
+        let (mut hear, say_here) = pipe().unwrap();
+        let socket = Arc::clone(&given.socket);
+        std::thread::spawn(move || send_in_parts(&socket, &say_here, in_the_middle_of_a_thread));
+        hear.read_exact(&mut [0]).unwrap();
+        let mut sleep = std::process::Command::new("sleep");
+        assert!(sleep.arg("600").exec().to_string().is_empty(), "it comes back");
+    });
+    drop(say);
+    // Its descriptors are closed by then.
+    assert_eq!(hear.read(&mut [0]).unwrap(), 0);
+    assert_eq!(errno(send(&server, b"more")), libc::ECONNRESET);
+    assert_eq!(errno(receive(&client, 9, false)), libc::ECONNRESET);
+    drop(child);
+}
+
+#[test]
+fn a_child_stopped_in_the_middle_stops_no_other_connection() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let (others_client, others_server, _tcp) = connect(&pair);
+    let (mut hear, say) = pipe().unwrap();
+    let child = share(&server, &tcp, |given| send_in_parts(&given.socket, &say, in_the_middle));
+    hear.read_exact(&mut [0]).unwrap();
+    // Who dispatches is told to look at both.
+    send(&client, b"for the child").unwrap();
+    send(&others_client, b"for another").unwrap();
+    pair.stacks[1].dispatch();
+    assert_eq!(receive(&others_server, 99, false).unwrap(), b"for another");
+    child.kill(libc::SIGCONT);
+    assert!(child.wait());
+    wait_and_serve(&pair.stacks[1]);
+    assert_eq!(receive(&client, PAGE_SIZE, true).unwrap(), [0; PAGE_SIZE]);
+    assert_eq!(receive(&server, 99, false).unwrap(), b"for the child");
 }
