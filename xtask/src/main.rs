@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod figure;
 mod host;
+mod manual;
 mod repo;
 mod steps;
 mod test;
@@ -30,6 +31,10 @@ enum Chore {
     Bench(bench::Options),
     /// Run everything that CI runs: formatting, lints, licences, tests, fuzzing, VMs.
     Test(test::Options),
+    /// Write man pages of all programs.
+    Man(manual::Options),
+    /// Write completions of all programs for bash, zsh and fish.
+    Completions(manual::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,5 +42,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Demo(options) => demo::demo(&options),
         Chore::Bench(options) => bench::bench(&options),
         Chore::Test(options) => test::test(&options),
+        Chore::Man(options) => manual::man(options),
+        Chore::Completions(options) => manual::completions(options),
     }
 }

@@ -12,7 +12,7 @@ use crate::files::{files, read, top};
 /// Top-level folder, and the other folders whose packages its packages may use: dependencies run
 /// down only. What ships stands first; `tests`, `fuzz` and `xtask` may look
 /// at what is above them.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("spec", &[]),
     ("ism-emulator", &["spec"]),
     ("vhost-user-ism", &["ism-emulator", "spec"]),
@@ -20,6 +20,8 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     // Of `smc` only the ring, which is below it; the sockets of `smc` are above it.
     ("ism-client", &["spec", "ism-emulator", "smc"]),
     ("smc", &["spec", "ism-client"]),
+    // Man pages are made from the command lines.
+    ("dist", &["vhost-user-ism", "smc"]),
     ("tests", &["spec", "ism-emulator", "vhost-user-ism", "ism-client", "smc"]),
     ("fuzz", &["tests"]),
     ("xtask", &["spec", "ism-emulator", "vhost-user-ism", "ism-client", "smc", "tests"]),

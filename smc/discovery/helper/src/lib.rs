@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod cli;
 mod error;
 
 use std::fs::File;
