@@ -14,6 +14,7 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_acceptconn;
 use smc_discovery::sockopt::{State, state};
 
@@ -68,6 +69,21 @@ fn marked(fd: c_int) -> Option<State> {
 
 /// Whether nothing was sent, and all that came is still there.
 fn is_untouched(fd: c_int) -> bool {
+    let Some((received, sent)) = counted(fd) else { return false };
+    // The end of the stream counts as a byte that came, and is none that can be read.
+    let is_read = |unread: u64| received == unread || (has_ended(fd) && received == unread + 1);
+    sent == 0 && rustix::io::ioctl_fionread(borrow(fd)).is_ok_and(is_read)
+}
+
+/// Whether the peer sends no more.
+fn has_ended(fd: c_int) -> bool {
+    let tcp = borrow(fd);
+    let mut fds = [PollFd::new(&tcp, PollFlags::RDHUP)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Bytes that came, and segments with data that were sent.
+fn counted(fd: c_int) -> Option<(u64, u32)> {
     let mut info = [0_u8; INFO];
     let mut len = libc::socklen_t::try_from(INFO).unwrap_or(0);
     // SAFETY: `info` and `len` are ours; no more than `len` bytes are written.
@@ -81,11 +97,39 @@ fn is_untouched(fd: c_int) -> bool {
         )
     };
     if result != 0 || usize::try_from(len) != Ok(INFO) {
-        return false;
+        return None;
     }
-    let received = info.get(RECEIVED..).and_then(|rest| rest.first_chunk());
-    let received = received.map(|bytes| u64::from_ne_bytes(*bytes));
-    let sent = info.get(SENT..).and_then(|rest| rest.first_chunk());
-    let sent = sent.map(|bytes| u32::from_ne_bytes(*bytes));
-    sent == Some(0) && received == rustix::io::ioctl_fionread(borrow(fd)).ok()
+    let received = u64::from_ne_bytes(*info.get(RECEIVED..)?.first_chunk()?);
+    let sent = u32::from_ne_bytes(*info.get(SENT..)?.first_chunk()?);
+    Some((received, sent))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_whose_peer_has_sent_and_ended_is_untouched_until_it_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        let fd = server.as_raw_fd();
+        assert!(is_untouched(fd));
+        client.write_all(b"proposal").unwrap();
+        server.peek(&mut [0]).unwrap();
+        assert!(is_untouched(fd) && !has_ended(fd));
+        client.shutdown(Shutdown::Write).unwrap();
+        // It comes at once on the loopback device, but that is not promised.
+        let tcp = borrow(fd);
+        let mut fds = [PollFd::new(&tcp, PollFlags::RDHUP)];
+        poll(&mut fds, None).unwrap();
+        assert!(is_untouched(fd));
+        server.read_exact(&mut [0]).unwrap();
+        assert!(!is_untouched(fd));
+    }
 }

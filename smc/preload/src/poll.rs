@@ -32,6 +32,8 @@ pub(crate) type Kernel<'a> =
 
 /// How long a thread sleeps at most that nobody can wake.
 const DEAF: Duration = Duration::from_millis(5);
+/// How often this thread looks by itself at handshakes that nobody minds.
+const TICK: Duration = Duration::from_millis(10);
 /// How often the kernel is asked while this thread spins.
 const ASK: Duration = Duration::from_micros(25);
 
@@ -89,6 +91,8 @@ struct Wait<'a> {
     /// None: there was no descriptor for it.
     waiter: Option<Arc<Waiter>>,
     process: Option<Arc<Process>>,
+    /// The minder goes on with handshakes meanwhile.
+    is_minded: bool,
 }
 
 /// Whether the kernel alone can answer.
@@ -113,7 +117,8 @@ pub(crate) fn wait(
         }
     }
     let waiter = Waiter::own().ok();
-    let mut wait = Wait { fds, files, asked: Vec::new(), waiter, process: process::existing() };
+    let (asked, process, is_minded) = (Vec::new(), process::existing(), true);
+    let mut wait = Wait { fds, files, asked, waiter, process, is_minded };
     // One look without being a watcher: often something is there.
     let ready = wait.look(kernel)?;
     if ready > 0 || timeout == Some(Duration::ZERO) {
@@ -137,7 +142,10 @@ impl Wait<'_> {
         })
     }
 
-    fn join(&self) {
+    fn join(&mut self) {
+        // The look may have made it.
+        self.process = process::existing();
+        self.is_minded = process::is_minded();
         for (file, sock) in self.socks() {
             match self.watcher() {
                 Some(watcher) => sock.add_watcher(file, watcher),
@@ -253,7 +261,9 @@ impl Wait<'_> {
         let stack = process.as_ref().and_then(|process| process.stack.as_ref());
         let stack = stack.filter(|stack| !stack.is_gone());
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let left = [left, stack.and_then(Stack::next_timeout)].into_iter().flatten().min();
+        let unsettled = |(_, sock): (_, &Sock)| sock.stage() < Stage::Smc;
+        let tick = (!self.is_minded && self.socks().any(unsettled)).then_some(TICK);
+        let left = [left, tick, stack.and_then(Stack::next_timeout)].into_iter().flatten().min();
         let Some(waiter) = self.waiter.clone() else {
             return self.sleep_deaf(left, stack, kernel);
         };

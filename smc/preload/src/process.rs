@@ -212,6 +212,11 @@ fn minder(call: impl FnOnce(&Minder)) {
     }
 }
 
+/// Whether there is such a thread: not in a child that has nothing but what it inherited.
+pub(crate) fn is_minded() -> bool {
+    existing().is_some_and(|process| process.minder.get().is_some())
+}
+
 /// There is something for the minder to do: a child, which may have connections of this process's; a call on the
 /// board that nobody needs.
 pub(crate) fn wake_minder() {

@@ -101,6 +101,8 @@ pub(crate) struct Sock {
     is_shut: AtomicBool,
     /// It has sent something after the peer had closed.
     was_vain: AtomicBool,
+    /// Another process may have it: a child, or the parent.
+    has_forked: AtomicBool,
     watchers: Mutex<Watchers>,
     /// A descriptor of our own, after the program has closed its last during the handshake.
     kept: Mutex<Option<OwnedFd>>,
@@ -142,6 +144,7 @@ impl Sock {
             low_water: AtomicU32::new(1),
             is_shut: AtomicBool::new(false),
             was_vain: AtomicBool::new(false),
+            has_forked: AtomicBool::new(false),
             watchers: Mutex::default(),
             kept: Mutex::default(),
             observed: AtomicBool::new(false),

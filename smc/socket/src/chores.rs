@@ -19,7 +19,7 @@ use crate::shared::Shared;
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// What is to be done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Chore {
     /// Look at its memory, and have its other processes look.
     Look,
@@ -49,7 +49,10 @@ impl Chores {
     }
 
     fn push(&mut self, chore: Chore, socket: Arc<Shared>) {
-        self.waiting.push((chore, socket));
+        let same = |(other, it): &(Chore, Arc<Shared>)| *other == chore && Arc::ptr_eq(it, &socket);
+        if !self.waiting.iter().any(same) {
+            self.waiting.push((chore, socket));
+        }
         self.again.get_or_insert_with(|| clock::now().after(AGAIN));
     }
 

@@ -355,3 +355,62 @@ fn a_child_stopped_in_the_middle_stops_no_other_connection() {
     assert_eq!(receive(&client, PAGE_SIZE, true).unwrap(), [0; PAGE_SIZE]);
     assert_eq!(receive(&server, 99, false).unwrap(), b"for the child");
 }
+
+/// What is left of a connection after a child was killed that used it: it goes on, or is reset.
+fn goes_on_or_is_reset(from: &Socket, to: &Socket) -> bool {
+    let sent = transmit(from, b"x");
+    let came = sent.is_ok() && receive(to, 1, true).is_ok();
+    for result in [sent.map(drop), transmit(to, b"y").map(drop)] {
+        let is_reset = |error: &std::io::Error| {
+            matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE))
+        };
+        assert!(result.as_ref().err().is_none_or(is_reset), "{result:?}");
+    }
+    came
+}
+
+#[test]
+fn children_that_are_killed_while_they_work_hang_nobody() {
+    let pair = Pair::new();
+    let mut connection = connect(&pair);
+    let mut gone = 0;
+    for n in 0..60 {
+        let (client, server, tcp) = &connection;
+        let (mut hear, say) = pipe().unwrap();
+        let child = share(server, tcp, |given| {
+            (&say).write_all(b"b").unwrap();
+            loop {
+                // Both directions, each in the middle of a copy mostly.
+                let sent = send(&given.socket, &[0; 60_000]);
+                let received = receive_now(&given.socket);
+                if errno_of(&sent) == Some(libc::ECONNRESET) {
+                    return drop(received);
+                }
+            }
+        });
+        hear.read_exact(&mut [0]).unwrap();
+        for _ in 0..n {
+            let _ = send(client, &[1; 1000]);
+            while receive_now(client) > 0 {}
+            pair.stacks.iter().for_each(Stack::dispatch);
+        }
+        drop(child);
+        wait_and_serve(&pair.stacks[1]);
+        while receive_now(client) > 0 {}
+        while receive_now(server) > 0 {}
+        if !goes_on_or_is_reset(client, server) {
+            gone += 1;
+            connection = connect(&pair);
+        }
+    }
+    println!("{gone} of 60 connections were reset");
+}
+
+/// Bytes that are there.
+fn receive_now(socket: &Socket) -> usize {
+    pair::recv(socket, 60_000).map_or(0, |bytes| bytes.len())
+}
+
+fn errno_of<T>(result: &std::io::Result<T>) -> Option<i32> {
+    result.as_ref().err()?.raw_os_error()
+}

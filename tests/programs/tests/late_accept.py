@@ -132,6 +132,35 @@ def by_epoll(flags):
     return act
 
 
+def forked():
+    """The client has a child with the connection, which waits for the answer and sends on after its parent's close."""
+
+    def act(address, writer):
+        sock = socket.create_connection(address, timeout=LONG)
+        sock.sendall(b"request")
+        child = os.fork()
+        if child == 0:
+            try:
+                sock.setblocking(False)
+                waiter = select.poll()
+                waiter.register(sock, select.POLLIN)
+                os.write(writer, b"s")
+                got = b""
+                while len(got) < 14:
+                    assert waiter.poll(LONG * 1000) == [(sock.fileno(), select.POLLIN)]
+                    got += sock.recv(100)
+                assert got == b"reply and more", got
+                sock.sendall(b"rest")
+                os._exit(0)
+            except BaseException as error:
+                print("client's child:", repr(error), file=sys.stderr)
+                os._exit(1)
+        sock.close()
+        assert os.waitpid(child, 0)[1] == 0
+
+    assert by_child(act) == b"rest"
+
+
 def killed():
     """A client that has sent and is killed before it is accepted."""
     with listener() as server:
@@ -180,6 +209,7 @@ def main():
         "polled": lambda: by_child(polled),
         "epoll": lambda: by_child(by_epoll(0)),
         "edge": lambda: by_child(by_epoll(select.EPOLLET)),
+        "forked": forked,
         "one shot": lambda: by_child(by_epoll(select.EPOLLONESHOT)),
     }
     for name in sys.argv[1:] or cases:

@@ -5,7 +5,7 @@
 //! Invariant: in the child no lock is taken: another thread of the parent may have held it.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::table::File;
 impl Sock {
     /// Before a fork: a handshake that goes on gets `patience` to end, so that the child can have the connection.
     pub(crate) fn before_fork(&self, file: &Arc<File>, patience: Duration) {
+        self.has_forked.store(true, Ordering::Relaxed);
         let end = Instant::now() + patience;
         if !self.is_closed() {
             self.end_meeting(file, patience);
@@ -72,6 +73,7 @@ impl Sock {
         };
         let mut child = Self::new(fd, self.role, stage, self.is_nonblocking());
         child.number = number;
+        child.has_forked = AtomicBool::new(true);
         child.meeting = meeting.map(Box::new);
         if let Some(engine) = engine {
             child.engine = OnceLock::from(engine);

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -46,10 +47,13 @@ impl Sock {
         self.late.get().map(|word| Arc::new(word.of_child()))
     }
 
-    /// The program has closed: the peer is to see the end of what was sent.
+    /// The program has closed: the peer is to see the end of what was sent. If another process may have the
+    /// connection, that is its end when both have closed.
     pub(super) fn end_sending(&self) {
-        // It may be over already.
-        let _ = rustix::net::shutdown(&self.number, Shutdown::Write);
+        if !self.has_forked.load(Ordering::Relaxed) {
+            // It may be over already.
+            let _ = rustix::net::shutdown(&self.number, Shutdown::Write);
+        }
     }
 
     /// Takes the word, if it has come; then this is TCP for good.
