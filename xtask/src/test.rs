@@ -52,6 +52,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         plan.push(("discovery's BPF object is its source's", Box::new(bpf_object)));
         plan.push(("discovery with the kernel's AF_SMC, in a VM", Box::new(discovery_in_vm)));
         plan.push(("real programs, without SMC and with it", Box::new(program_tests)));
+        plan.push(("the bench of processes, one case", Box::new(host_bench)));
         plan.push(("tests in VMs", Box::new(vm_tests)));
         plan.push(("the demo, short", Box::new(demo)));
     }
@@ -66,7 +67,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     );
     if options.fast {
         eprintln!(
-            "Not run (--fast): licences, instructions, fuzzing, real programs, everything in VMs."
+            "Not run (--fast): licences, instructions, fuzzing, real programs and their bench, VMs."
         );
     }
     Ok(())
@@ -135,6 +136,19 @@ fn discovery_in_vm() -> Result<()> {
 fn program_tests() -> Result<()> {
     let arguments = ["test", "--package", PROGRAM_TESTS, "--", "--test-threads", "1"];
     run(cargo(&arguments).env("ISM_INSTALL", "1"))
+}
+
+/// Not for its figures: so that the bench, its proof, its JSON and its drawing still work.
+fn host_bench() -> Result<()> {
+    let bench = ["run", "--quiet", "--package", "xtask", "--", "bench", "host"];
+    let least = ["--case", "msg-100", "--runs", "1", "--seconds", "1"];
+    let file = |name: &str| repo::target().join(name);
+    run(cargo(&bench)
+        .args(least)
+        .arg("--json")
+        .arg(file("host-bench.json"))
+        .arg("--plot")
+        .arg(file("host-bench.svg")))
 }
 
 /// One after another: two VMs already fill two cores.

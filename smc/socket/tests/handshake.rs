@@ -43,6 +43,7 @@ impl AsFd for Gate {
 }
 
 /// The last message of the handshake is taken out of TCP by another thread than the one that waits for it.
+// row 75: without a kernel
 #[test]
 fn a_thread_that_waits_is_woken_when_another_one_ends_the_handshake() {
     let pair = Pair::with(&Config { spin: Duration::ZERO, ..pair::config() });

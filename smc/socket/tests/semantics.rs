@@ -31,6 +31,7 @@ fn sleepy() -> Pair {
     Pair::with(&Config { spin: Duration::ZERO, ..pair::config() })
 }
 
+// row 79: without a kernel
 #[test]
 fn peeked_bytes_stay() {
     let [client, server] = Pair::new().connect();
@@ -41,6 +42,7 @@ fn peeked_bytes_stay() {
     assert_eq!(errno(recv_with(&server, 100, PEEK)), Errno::AGAIN.raw_os_error());
 }
 
+// row 79: without a kernel
 #[test]
 fn peeking_sees_past_the_rings_end() {
     let [client, server] = Pair::new().connect();
@@ -51,6 +53,7 @@ fn peeking_sees_past_the_rings_end() {
     assert!(receive(&server, 30_000, true).unwrap() == pattern(30_000, 7));
 }
 
+// row 79: without a kernel
 #[test]
 fn a_peek_for_all_waits_for_all() {
     let [client, server] = Pair::new().connect();
@@ -177,6 +180,7 @@ fn shut_for_reading_gives_the_end() {
     assert_eq!(receive(&server, 5, true).unwrap(), b"still");
 }
 
+// row 77: without a kernel
 #[test]
 fn a_cork_holds_back() {
     let [client, server] = Pair::new().connect();

@@ -27,6 +27,7 @@ fn a_connection_moves_to_smc_and_back_and_forth() {
     assert_eq!(errno(recv(&client, 1)), Errno::AGAIN.raw_os_error());
 }
 
+// row 4
 #[test]
 fn without_the_option_nothing_is_proposed() {
     let pair = Pair::new();

@@ -40,6 +40,7 @@ fn sockets(datagram: &[u8]) -> Result<Vec<Socket>, Malformed> {
     Messages::new(datagram).map(|message| Socket::parse(message?.payload)).collect()
 }
 
+// row 81: what the kernel said is read
 #[test]
 fn system() {
     let found = generic(&bytes(include_str!("golden/info.hex")), System::parse).unwrap();
@@ -62,6 +63,7 @@ fn eids() {
     assert_eq!(found, [Seid { seid: String::new(), enabled: false }]);
 }
 
+// row 81: what the kernel said is read
 #[test]
 fn link_groups() {
     let found = generic(&bytes(include_str!("golden/linkgroup.hex")), LinkGroup::parse).unwrap();
@@ -99,6 +101,7 @@ fn a_link_group_to_another_vm() {
     assert_eq!((group.send_buffer_bytes, group.dmb_bytes), (0x22_0000, 0x22_0000));
 }
 
+// row 81: what the kernel said is read
 #[test]
 fn devices() {
     let found = generic(&bytes(include_str!("golden/device.hex")), Device::parse).unwrap();
@@ -117,6 +120,7 @@ fn devices() {
     assert_eq!(found, [expected]);
 }
 
+// row 81: what the kernel said is read
 #[test]
 fn stats() {
     let found = generic(&bytes(include_str!("golden/stats.hex")), stats::parse).unwrap();
@@ -135,6 +139,7 @@ fn stats() {
     assert_eq!((tx.buffer_full, tx.peer_buffer_full, smcd.nodelay), (35_919, 0, 5));
 }
 
+// row 81: what the kernel said is read
 #[test]
 fn fallbacks() {
     let found = generic(&bytes(include_str!("golden/fallback.hex")), Fallbacks::parse).unwrap();
@@ -145,6 +150,7 @@ fn fallbacks() {
     assert_eq!(reason.name, "PEERNOSMC");
 }
 
+// row 81: what the kernel said is read
 #[test]
 fn sockets_of_every_kind() {
     let found = sockets(&bytes(include_str!("golden/sockets.hex"))).unwrap();

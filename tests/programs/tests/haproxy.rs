@@ -32,6 +32,7 @@ fn haproxy(way: Way<'_>, folder: &Path, ports: [u16; 2], nginx: u16) -> Result<R
     Ok(haproxy)
 }
 
+// row 76: without a kernel
 #[test]
 fn haproxy_passes_bytes_and_http_on_to_nginx() {
     need("haproxy", "haproxy");

@@ -6,6 +6,7 @@
 
 use ism_programs::{compare, need, output};
 
+// row 75: without a kernel
 #[test]
 fn what_is_sent_before_the_accept_arrives() {
     need("python3", "python3");

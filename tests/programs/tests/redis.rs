@@ -21,6 +21,7 @@ fn server(way: Way<'_>) -> Result<(Running, String)> {
     Ok((server, port))
 }
 
+// row 76: without a kernel
 #[test]
 fn redis_answers_fifty_and_five_hundred_clients() {
     need("redis-server", "redis-server");

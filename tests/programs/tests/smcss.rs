@@ -115,6 +115,7 @@ fn both_ends_of_a_connection_are_seen_with_their_memory() {
     });
 }
 
+// row 4
 #[test]
 fn a_connection_that_is_tcp_says_why() {
     in_lab(|network, lab| {
