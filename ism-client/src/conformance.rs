@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ism_abi::{Gid, MIN_DMB_LEN, status};
 use rustix::event::{PollFd, PollFlags, poll};
-use smc_ring::Area;
+use smc_ring::{Area, Notice};
 
 use crate::board::{Note, Post};
 use crate::driver::{Device, Dmb, Event, Remote};
@@ -183,7 +183,7 @@ pub fn nobody_sleeps_over_a_message(world: &dyn World) {
     let side = |device: &Device, own: &Dmb, other: &Remote, first: bool| {
         let (inbox, outbox) = (Area::of(own.memory()).unwrap(), Area::of(other.memory()).unwrap());
         let send = |n| {
-            if outbox.publish(n, 0) {
+            if outbox.publish(n, 0) == Notice::Signal {
                 other.signal().unwrap();
             }
         };
@@ -314,7 +314,7 @@ pub fn a_member_talks_to_itself(world: &dyn World) {
         scope.spawn(|| {
             let area = Area::of(remote.memory()).unwrap();
             for n in 1..=100 {
-                if area.publish(n, 0) {
+                if area.publish(n, 0) == Notice::Signal {
                     remote.signal().unwrap();
                 }
             }

@@ -7,18 +7,41 @@
 //!
 //! # The watch word
 //! The area's last 8 bytes are reserved: Linux writes zero there and never reads them. Our owners use
-//! the first four in their own DMB: [`WATCHED`] says "I look at this area by myself". Any other value,
-//! so also a fresh DMB's and what Linux leaves, means that each publication must be signalled. A
-//! sender that does not know the word signals always, which is right too. The peer can write the
+//! the first four in their own DMB: [`WATCHED`] says "I look at this area by myself", [`ASLEEP`] "I sleep on this
+//! word". Any other value, so also a fresh DMB's and what Linux leaves, means that each publication must be signalled;
+//! [`AWAKE`] says besides that its writer knows of [`ASLEEP`]. A sender that does not know the word signals always,
+//! which is right too; only who knows that its peer knows of [`ASLEEP`] sleeps so. The peer can write the
 //! word; that costs this connection a late or a needless look.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(not(loom))]
+use rustix::{io::Errno, thread::futex, time::Timespec};
+#[cfg(not(loom))]
+use std::time::Duration;
 
 #[cfg(not(loom))]
 use crate::view::{OutOfBounds, View};
 
 /// Value of the watch word of an owner that looks by itself.
 pub const WATCHED: u32 = 1;
+
+/// Value of the watch word of an owner that sleeps on it (a futex): who publishes makes it [`WATCHED`], since the owner is
+/// going to look, and wakes.
+pub const ASLEEP: u32 = 2;
+/// Value of the watch word of an owner that does neither, and may sleep on it another time.
+pub const AWAKE: u32 = 3;
+
+/// What the owner needs to hear of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "an owner that is not told may sleep for ever"]
+pub enum Notice {
+    /// Nothing: it looks by itself.
+    Nothing,
+    /// A signal for its DMB.
+    Signal,
+    /// It sleeps on the watch word: [`Area::wake`].
+    Wake,
+}
 
 /// The words of an area, wherever they are.
 pub trait AreaWords {
@@ -45,18 +68,29 @@ impl<W: AreaWords> Area<W> {
         Self(words)
     }
 
-    /// Sender: says both halves, after the bytes in the ring. True: the owner must be signalled.
+    /// Sender: says both halves, after the bytes in the ring; what the owner needs to hear.
     ///
     /// Producer half first: the consumer half carries the flags, and is read first.
     #[inline]
-    #[must_use = "an owner that is not signalled may sleep for ever"]
-    pub fn publish(&self, prod: u64, cons: u64) -> bool {
+    pub fn publish(&self, prod: u64, cons: u64) -> Notice {
         self.0.header().store(HEADER, Ordering::Relaxed);
         self.0.prod().store(prod, Ordering::Release);
         self.0.cons().store(cons, Ordering::Release);
-        // Against the fence in `unwatch`: one of the two sides sees what the other stored.
+        // Against the fences in `unwatch` and `sleep`: one of the two sides sees what the other stored.
         fence(Ordering::SeqCst);
-        self.0.watch().load(Ordering::Relaxed) != WATCHED
+        match self.0.watch().load(Ordering::Relaxed) {
+            WATCHED => Notice::Nothing,
+            ASLEEP if self.rouse() => Notice::Wake,
+            // It has woken by itself since, and whatever it does next, it looks before.
+            ASLEEP => Notice::Nothing,
+            _ => Notice::Signal,
+        }
+    }
+
+    /// An owner that sleeps is going to look. True: it did sleep, and has to be woken.
+    pub fn rouse(&self) -> bool {
+        let (watch, order) = (self.0.watch(), Ordering::Relaxed);
+        watch.compare_exchange(ASLEEP, WATCHED, order, order).is_ok()
     }
 
     /// Owner: both halves, `(prod, cons)`, as [`Smcd::parse_halves`](smc_wire::cdc::Smcd::parse_halves)
@@ -76,8 +110,25 @@ impl<W: AreaWords> Area<W> {
     /// Owner: signals again. Call [`Area::read`] once more afterwards: what was published before is
     /// not signalled.
     pub fn unwatch(&self) {
-        self.0.watch().store(0, Ordering::Relaxed);
+        self.0.watch().store(AWAKE, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+    }
+
+    /// Owner: the next publication wakes it. Call [`Area::read`] once more afterwards: what was published before
+    /// does not. Then sleep as long as the word is [`ASLEEP`].
+    pub fn sleep(&self) {
+        self.0.watch().store(ASLEEP, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the owner sleeps on the word, or is about to.
+    pub fn is_asleep(&self) -> bool {
+        self.0.watch().load(Ordering::Relaxed) == ASLEEP
+    }
+
+    /// Whether the owner has shown that it knows of [`ASLEEP`]; it may without.
+    pub fn knows_sleep(&self) -> bool {
+        matches!(self.0.watch().load(Ordering::Relaxed), ASLEEP | AWAKE)
     }
 
     /// Whether the owner says that it looks by itself.
@@ -105,6 +156,31 @@ impl Area<AreaView> {
         }
         view.u32(WATCH_AT)?;
         Ok(Self(AreaView(view)))
+    }
+}
+
+#[cfg(not(loom))]
+impl Area<AreaView> {
+    /// Owner, after [`Area::sleep`] and the look that has to follow: sleeps until somebody wakes, or for `longest`;
+    /// false: so long.
+    ///
+    /// # Errors
+    /// EINTR.
+    pub fn doze(&self, longest: Duration) -> rustix::io::Result<bool> {
+        let tv_sec = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
+        let longest = Timespec { tv_sec, tv_nsec: longest.subsec_nanos().into() };
+        match futex::wait(self.0.watch(), futex::Flags::empty(), ASLEEP, Some(&longest)) {
+            Err(Errno::INTR) => Err(Errno::INTR),
+            Err(Errno::TIMEDOUT) => Ok(false),
+            // Woken, or not asleep any more.
+            _ => Ok(true),
+        }
+    }
+
+    /// Wakes an owner that sleeps.
+    pub fn wake(&self) {
+        // Nobody may sleep any more.
+        let _ = futex::wake(self.0.watch(), futex::Flags::empty(), i32::MAX.unsigned_abs());
     }
 }
 

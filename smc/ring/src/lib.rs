@@ -18,7 +18,7 @@
 //! # A message from one process to another
 //! The sender copies the bytes into the peer's [`Ring`], then [`Area::publish`]es the cursor. If that
 //! says so it [`raise`](SignalPage::raise)s the DMB's bit in the pair's signal page, and if that says
-//! so it rings. Between two that look by themselves a message is a copy, two stores, one barrier and
+//! so it rings; or it wakes an owner that sleeps on the area itself. Between two that look by themselves a message is a copy, two stores, one barrier and
 //! one load of the same cache line.
 //!
 //! # Rust's memory model
@@ -40,7 +40,7 @@ pub mod sync;
 #[cfg(not(loom))]
 pub mod view;
 
-pub use area::{Area, AreaWords};
+pub use area::{Area, AreaWords, Notice};
 #[cfg(not(loom))]
 pub use kept::{Kept, Place, Places, Plain};
 #[cfg(not(loom))]

@@ -11,8 +11,9 @@
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use smc_ring::{Area, AreaWords, PageWords, SignalPage};
+use smc_ring::{Area, AreaWords, Notice, PageWords, SignalPage};
 
 /// A signal page of two words.
 #[derive(Default)]
@@ -154,7 +155,7 @@ fn nobody_stops_watching_over_a_publication() {
         };
         area.unwatch();
         let seen = area.read().0 == 7;
-        let signalled = sender.join().unwrap();
+        let signalled = sender.join().unwrap() == Notice::Signal;
         assert!(seen || signalled);
         assert_eq!(area.read().0, 7);
     });
@@ -169,7 +170,7 @@ fn a_message_reaches_an_owner_that_goes_to_sleep() {
         page.silence();
         let sender = {
             let (area, page) = (Arc::clone(&area), Arc::clone(&page));
-            thread::spawn(move || area.publish(7, 0) && page.raise(0))
+            thread::spawn(move || area.publish(7, 0) == Notice::Signal && page.raise(0))
         };
         area.unwatch();
         let seen = area.read().0 == 7;
@@ -178,6 +179,85 @@ fn a_message_reaches_an_owner_that_goes_to_sleep() {
         assert!(seen || rung || !sleeps, "it sleeps over a message");
         // Whoever looks because of the bell or the page finds which DMB it was.
         assert!(seen || taken(&page) == [0]);
+    });
+}
+
+/// The kernel's part of a sleep on the watch word: it compares and sleeps in one step.
+#[derive(Default)]
+struct Futex(Mutex<()>, Condvar);
+
+impl Futex {
+    fn wait(&self, area: &Area<Words>) {
+        let lock = self.0.lock().unwrap();
+        if area.is_asleep() {
+            drop(self.1.wait(lock).unwrap());
+        }
+    }
+
+    fn wake(&self) {
+        let _lock = self.0.lock().unwrap();
+        self.1.notify_all();
+    }
+}
+
+/// As who waits does: says that it sleeps, looks, sleeps, and looks by itself again.
+fn doze_until(area: &Area<Words>, futex: &Futex, value: u64) {
+    while area.read().0 < value {
+        area.sleep();
+        if area.read().0 < value {
+            futex.wait(area);
+        }
+        area.watch();
+    }
+}
+
+fn publish(area: &Area<Words>, futex: &Futex, value: u64) {
+    match area.publish(value, 0) {
+        Notice::Nothing => {}
+        Notice::Wake => futex.wake(),
+        Notice::Signal => panic!("nobody waits for a signal here"),
+    }
+}
+
+fn doze_over(publications: u64) {
+    let both = Arc::new((Area::over(Words::default()), Futex::default()));
+    both.0.watch();
+    let sender = {
+        let both = Arc::clone(&both);
+        thread::spawn(move || (1..=publications).for_each(|n| publish(&both.0, &both.1, n)))
+    };
+    doze_until(&both.0, &both.1, publications);
+    sender.join().unwrap();
+}
+
+/// Loom says so if somebody sleeps for ever.
+#[test]
+fn an_owner_that_sleeps_on_the_area_is_woken() {
+    loom::model(|| doze_over(1));
+}
+
+#[test]
+fn an_owner_that_sleeps_again_on_the_area_is_woken_again() {
+    // All interleavings of two are too many.
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| doze_over(2));
+}
+
+/// One that wants signals again while somebody is about to wake it gets a signal, or sees why.
+#[test]
+fn an_owner_that_sleeps_no_more_on_the_area_misses_nothing() {
+    loom::model(|| {
+        let area = Arc::new(Area::over(Words::default()));
+        area.sleep();
+        let sender = {
+            let area = Arc::clone(&area);
+            thread::spawn(move || area.publish(7, 0))
+        };
+        area.unwatch();
+        let seen = area.read().0 == 7;
+        let signalled = sender.join().unwrap() == Notice::Signal;
+        assert!(seen || signalled);
     });
 }
 

@@ -11,8 +11,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use smc_ring::{Area, MapError, Mapping, Ring, SignalPage, View, memory_file};
+use smc_ring::{Area, MapError, Mapping, Notice, Ring, SignalPage, View, memory_file};
 
 const LEN: usize = 3 * 4096;
 
@@ -143,4 +144,34 @@ fn a_hostile_peer_costs_wrong_values_only() {
     }
     stop.store(true, Ordering::Relaxed);
     hostile.join().unwrap();
+}
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// The two mappings are at two addresses, as in two processes.
+#[test]
+fn who_sleeps_on_an_area_is_woken_through_another_mapping() {
+    let (ours, theirs) = shared();
+    let (own, peers) = (Area::of(&ours).unwrap(), Area::of(&theirs).unwrap());
+    assert!(!peers.knows_sleep(), "Linux may leave that");
+    own.unwatch();
+    assert!(peers.knows_sleep());
+    let sender = std::thread::spawn(move || {
+        for n in 1..=1000 {
+            while !peers.is_asleep() {
+                std::thread::yield_now();
+            }
+            assert_eq!(peers.publish(n, 0), Notice::Wake);
+            peers.wake();
+        }
+    });
+    for n in 1..=1000 {
+        own.sleep();
+        assert!(own.read().0 == n || own.doze(LONG).unwrap(), "nobody has woken it");
+        assert_eq!(own.read().0, n);
+    }
+    sender.join().unwrap();
+    own.sleep();
+    assert!(!own.doze(Duration::from_millis(1)).unwrap());
 }

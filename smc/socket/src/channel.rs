@@ -17,7 +17,7 @@ use smc_proto::smcd::dmb::PeerElement;
 use smc_proto::stats::Technology;
 use smc_ring::area::AreaView;
 use smc_ring::kept::Guard;
-use smc_ring::{Area, Kept, OutOfBounds, Ring, View};
+use smc_ring::{Area, Kept, Notice, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
 use crate::clock;
@@ -38,7 +38,7 @@ pub(crate) struct Channel {
     /// Where the state is.
     seat: Seat,
     /// Ours, which the peer writes; it is looked at without the lock.
-    area: Area<AreaView>,
+    pub(crate) area: Area<AreaView>,
     pub(crate) ring: Ring,
     /// The peer was gone when it was established.
     is_orphan: bool,
@@ -62,7 +62,11 @@ pub(crate) struct Local {
     /// It is in somebody's epoll set, so it is never watched.
     pub(crate) polled: bool,
     /// Threads that sleep until something happens here.
-    sleepers: Vec<Arc<Wakeup>>,
+    pub(crate) sleepers: Vec<Arc<Wakeup>>,
+    /// A thread that sleeps on our area itself.
+    pub(crate) dozes: bool,
+    /// The peer has shown that it knows how to wake such a one.
+    pub(crate) peer_wakes: bool,
     /// The events that this process has heard of.
     events: u32,
     /// In place of the state, when the family has given this process up.
@@ -78,7 +82,7 @@ pub(crate) struct Local {
 /// The peer's DMB.
 #[derive(Debug, Clone)]
 pub(crate) struct Far {
-    area: Area<AreaView>,
+    pub(crate) area: Area<AreaView>,
     pub(crate) ring: Ring,
     remote: Arc<Remote>,
 }
@@ -141,6 +145,7 @@ impl Channel {
         // SAFETY: the family gives a place to one connection at a time, and what it says to be over touches its
         // memory no more.
         let kept = unsafe { Kept::new(place, owner, |it| family.is_over(it), state, local) };
+        area.unwatch();
         Ok(Self { kept, seat, area, ring, is_orphan, spin: Spin::new(spin), established })
     }
 
@@ -315,6 +320,9 @@ impl Inner<'_> {
         let news = std::mem::take(&mut self.local.effects.news);
         if !news.is_empty() {
             self.local.sleepers.iter().for_each(|sleeper| sleeper.wake());
+            if self.local.dozes && self.channel.area.rouse() {
+                self.channel.area.wake();
+            }
         }
         news
     }
@@ -366,8 +374,14 @@ impl Inner<'_> {
     fn publish(&mut self, area: &Smcd) {
         let Some(far) = self.far() else { return };
         let (prod, cons) = area.to_halves();
-        if far.area.publish(prod, cons) && far.remote.signal().is_err() {
-            self.conn.handle_gone(Gone::Unreachable);
+        match far.area.publish(prod, cons) {
+            Notice::Nothing => {}
+            Notice::Wake => far.area.wake(),
+            Notice::Signal => {
+                if far.remote.signal().is_err() {
+                    self.conn.handle_gone(Gone::Unreachable);
+                }
+            }
         }
     }
 
@@ -473,19 +487,5 @@ impl Inner<'_> {
             self.channel.area.unwatch();
         }
         self.look();
-    }
-
-    /// A thread is going to sleep until something happens here.
-    pub(crate) fn add_sleeper(&mut self, sleeper: &Arc<Wakeup>) {
-        self.local.sleepers.push(Arc::clone(sleeper));
-        self.unwatch();
-    }
-
-    /// It sleeps no more.
-    pub(crate) fn remove_sleeper(&mut self, sleeper: &Arc<Wakeup>) {
-        let at = self.local.sleepers.iter().position(|it| Arc::ptr_eq(it, sleeper));
-        if let Some(at) = at {
-            self.local.sleepers.swap_remove(at);
-        }
     }
 }

@@ -81,6 +81,7 @@ mod clock;
 mod config;
 mod control;
 mod core;
+mod doze;
 mod error;
 mod family;
 pub mod few;

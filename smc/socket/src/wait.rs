@@ -63,13 +63,16 @@ impl Socket {
         })
     }
 
-    /// Sleeps until `look` is content.
+    /// Sleeps until `look` is content; false: the time is over.
     #[cold]
     pub(crate) fn sleep(
         &self,
         deadline: Deadline,
         look: &mut dyn FnMut(&mut Inner<'_>) -> bool,
     ) -> io::Result<bool> {
+        if self.doze(deadline, look)? {
+            return Ok(true);
+        }
         let own = Wakeup::own();
         self.with(|inner| match &own {
             Some(own) => inner.add_sleeper(own),
