@@ -257,3 +257,24 @@ pub(crate) fn pnetid_of_ism(device: &IsmDevice, table: &PnetTable) -> Option<Pne
 pub(crate) fn pnetid_of_port(port: &RocePort, table: &PnetTable) -> Option<PnetId> {
     port.pnetid.or_else(|| table.of_port(&port.adapter, port.port))
 }
+
+/// The PNETID of the network that ISM v1 must share with the interface: its base device's own, or
+/// the table's for the base device (`smc_pnet_find_ism_by_pnetid`).
+pub(crate) fn pnetid_for_ism(
+    inventory: &Inventory,
+    table: &PnetTable,
+    at: &Interface,
+) -> Option<PnetId> {
+    let base = inventory.base(at);
+    base.pnetid.or_else(|| table.of_interface(&base.name))
+}
+
+/// The same for a RoCE port, which may also have been given to the interface itself
+/// (`smc_pnet_find_roce_by_pnetid`).
+pub(crate) fn pnetid_for_roce(
+    inventory: &Inventory,
+    table: &PnetTable,
+    at: &Interface,
+) -> Option<PnetId> {
+    pnetid_for_ism(inventory, table, at).or_else(|| table.of_interface(&at.name))
+}

@@ -17,9 +17,8 @@ use smc_wire::id::{Chid, IsmGid, Mac, PeerId, RoceGid};
 
 use super::host::Host;
 use super::inventory::{
-    Interface, IsmDevice, PortGid, RocePort, RoceVersion, pnetid_of_ism, pnetid_of_port,
+    self, Interface, IsmDevice, PortGid, RocePort, RoceVersion, pnetid_of_ism, pnetid_of_port,
 };
-use super::pnet;
 use super::prefix;
 use super::release::FEATURES;
 use super::route::Route;
@@ -183,7 +182,7 @@ pub(crate) fn ism_of_network<'a>(
     interface: &Interface,
 ) -> impl Iterator<Item = &'a IsmDevice> + use<'a> {
     let table = &host.config.pnet;
-    let id = pnet::for_ism(host.inventory, table, interface);
+    let id = inventory::pnetid_for_ism(host.inventory, table, interface);
     let ism = host.inventory.ism().iter();
     ism.filter(move |it| id.is_some() && pnetid_of_ism(it, table) == id)
 }
@@ -244,7 +243,7 @@ impl Place {
     pub(crate) fn find(&self, host: &Host, interface: &Interface) -> Option<Port> {
         let table = &host.config.pnet;
         let ports = host.inventory.ports().iter();
-        match pnet::for_roce(host.inventory, table, interface) {
+        match inventory::pnetid_for_roce(host.inventory, table, interface) {
             Some(id) => {
                 let mut there = ports.filter(|it| pnetid_of_port(it, table) == Some(id));
                 there.find_map(|it| self.on(host, it))

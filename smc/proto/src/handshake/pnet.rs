@@ -7,8 +7,6 @@
 
 use std::fmt;
 
-use super::inventory::{Interface, Inventory};
-
 /// The name of a physical network.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PnetId([u8; 16]);
@@ -128,17 +126,4 @@ impl PnetTable {
         let found = |named: &Named| matches!(named, Named::Device { name: it, port: at } if it == name && *at == port);
         self.0.iter().find(|(named, _)| found(named)).map(|(_, id)| *id)
     }
-}
-
-/// The PNETID of the network that ISM v1 must share with the interface: its base device's own, or
-/// the table's for the base device (`smc_pnet_find_ism_by_pnetid`).
-pub(crate) fn for_ism(inventory: &Inventory, table: &PnetTable, at: &Interface) -> Option<PnetId> {
-    let base = inventory.base(at);
-    base.pnetid.or_else(|| table.of_interface(&base.name))
-}
-
-/// The same for a RoCE port, which may also have been given to the interface itself
-/// (`smc_pnet_find_roce_by_pnetid`).
-pub(crate) fn for_roce(inventory: &Inventory, table: &PnetTable, at: &Interface) -> Option<PnetId> {
-    for_ism(inventory, table, at).or_else(|| table.of_interface(&at.name))
 }

@@ -12,11 +12,11 @@ use smc_wire::id::{Mac, RoceGid};
 use smc_wire::llc::{Body, DeleteReason, Message, Version};
 
 use super::buffer::{Buffers, Mr};
-use super::link::{Change, Link, LinkId, LinkIds, SLOTS, Slot, State};
+use super::link::{Change, Link, LinkId, LinkIds, SLOTS, Slot, State, WorkId};
 use super::member::Members;
 use super::qp::{PeerEnd, Port, rtr, rts};
 use super::rtoken::Rtokens;
-use super::wish::{Wish, WorkId};
+use super::wish::Wish;
 use crate::Instant;
 use crate::id::{BufferId, DeviceId};
 

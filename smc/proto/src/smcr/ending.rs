@@ -10,9 +10,9 @@ use smc_wire::llc::{Body, DeleteLink, DeleteReason, DeleteTarget};
 use super::WAIT;
 use super::buffer::Usage;
 use super::core::Core;
-use super::link::{LinkId, LinkIds};
+use super::link::{LinkId, LinkIds, WorkId};
 use super::rkey::{finish_enter, finish_leave};
-use super::wish::{BufferError, Wish, WorkId};
+use super::wish::{BufferError, Wish};
 use crate::Instant;
 
 /// A group that ends.

@@ -13,7 +13,6 @@ use smc_wire::llc;
 
 use super::qp::{PathMtu, PeerEnd, Port, QueuePair};
 use super::test_link::TestLink;
-use super::wish::WorkId;
 use crate::Instant;
 
 /// Links that a group can have for a moment; two stay (`SMC_LINKS_PER_LGR_MAX`).
@@ -22,6 +21,10 @@ pub const SLOTS: usize = 3;
 /// A link of a link group, on this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u32);
+
+/// A send of ours that is under way; unique in its link group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkId(pub u64);
 
 /// Some of a group's links.
 pub(super) type LinkIds = ArrayVec<LinkId, SLOTS>;

@@ -58,12 +58,12 @@ use std::time::Duration;
 
 pub use self::core::{Redundancy, Role};
 pub use group::{LinkGroup, NotReady, Received};
-pub use link::{LinkId, LinkView};
+pub use link::{LinkId, LinkView, WorkId};
 pub use member::JoinError;
 pub use params::Params;
 pub use route::Route;
 pub use rtoken::{Rtoken, RtokenIndex};
-pub use wish::{BufferError, Wish, WorkId};
+pub use wish::{BufferError, Wish};
 
 /// How long an answer may take (`SMC_LLC_WAIT_TIME`).
 pub const WAIT: Duration = Duration::from_secs(2);

@@ -8,13 +8,9 @@
 use smc_wire::clc::Diagnosis;
 use smc_wire::llc::DeleteReason;
 
-use super::link::LinkId;
+use super::link::{LinkId, WorkId};
 use super::qp::{Port, Rtr, Rts};
 use crate::id::{BufferId, ConnId};
-
-/// A send of ours that is under way; unique in its link group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkId(pub u64);
 
 /// What the owner of the devices and connections shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,12 +10,12 @@ use smc_wire::llc::{Body, Message};
 
 use super::super::buffer::Mr;
 use super::super::flow::Flow;
-use super::super::link::{Change, LinkId, LinkIds};
+use super::super::link::{Change, LinkId, LinkIds, WorkId};
 use super::super::qp::{Port, QueuePair};
 use super::super::rkey::Request;
 use super::super::rtoken::Rtoken;
 use super::super::step::Event;
-use super::super::wish::{Wish, WorkId};
+use super::super::wish::Wish;
 use super::super::{SEND_WAIT, failover};
 use super::{LinkGroup, Phase, Received};
 use crate::Instant;
