@@ -17,6 +17,9 @@ use crate::wish::MemberId;
 /// Announcements that a key may have until it is forgotten: two ends meet, and some may get into their way.
 const ENDS: usize = 8;
 
+/// Listeners, and callers, of a member under one key: each listener is told of each caller.
+const EACH: usize = 64;
+
 /// Members whose entries one another sees: those with the same groups.
 pub(crate) type Circle = usize;
 type Key = [u8; 60];
@@ -126,10 +129,11 @@ impl Board {
     fn enter(&mut self, poster: &Poster, request: &BoardPostRequest) -> Result<Posted, Refusal> {
         let (at, id) = ((poster.circle, request.key), (poster.member, request.id));
         let place = self.places.entry(at).or_default();
+        // Who is refused is there already, so the place stays.
+        place.has_room_for(poster.member, request.kind)?;
         let mut posted = Posted::default();
         let entry = entry(poster, request);
         match request.kind {
-            board::ANNOUNCE if place.announced == ENDS => return Err(Refusal::NoSpace),
             board::ANNOUNCE => {
                 place.announced += 1;
                 place.ends.push(End { of: id, accepted: false });
@@ -152,7 +156,9 @@ impl Board {
                 posted.told.extend(place.callers.iter().map(|it| (poster.member, reader(it))));
             }
             _ if place.listeners.is_empty() => {
-                self.places.retain(|of, place| *of != at || !place.is_empty());
+                if place.is_empty() {
+                    self.places.remove(&at);
+                }
                 return Ok(posted);
             }
             _ => {
@@ -208,6 +214,16 @@ impl Board {
 }
 
 impl Place {
+    fn has_room_for(&self, member: MemberId, kind: u8) -> Result<(), Refusal> {
+        let its = |of: &Presence| of.0 == member;
+        let is_full = match kind {
+            board::ANNOUNCE => self.announced == ENDS,
+            board::LISTEN => self.listeners.iter().filter(|of| its(of)).count() == EACH,
+            _ => self.callers.iter().filter(|caller| its(&caller.of)).count() == EACH,
+        };
+        if is_full { Err(Refusal::NoSpace) } else { Ok(()) }
+    }
+
     /// Nobody is there for whom it has to be kept: a caller without a listener is nobody's.
     fn is_empty(&self) -> bool {
         self.ends.is_empty() && self.listeners.is_empty() && self.callers.is_empty()

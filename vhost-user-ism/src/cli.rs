@@ -121,7 +121,7 @@ pub struct Serve {
     #[arg(long, value_name = "FDNUM", help_heading = "VMs")]
     pub fd: Option<RawFd>,
     /// Serve a VM; once for each. Other keys: gid=UUID, bytes=64M, dmbs=N, peers=N,
-    /// signal-rate=N, control-rate=N (a second)
+    /// board=N (on the board), signal-rate=N, control-rate=N (a second)
     #[arg(long, value_name = "name=NAME,socket=PATH[,groups=G1+G2][,…]", help_heading = "VMs")]
     pub vm: Vec<VmConfig>,
     /// Let host processes in at this socket; once for each. Without uids= and gids= only the daemon's

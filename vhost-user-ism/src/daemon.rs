@@ -332,8 +332,8 @@ fn quota(config: QuotaConfig) -> Quota {
         bytes: config.bytes.unwrap_or(default.bytes),
         dmbs: config.dmbs.unwrap_or(default.dmbs),
         peers: config.peers.unwrap_or(default.peers),
+        board: config.board.unwrap_or(default.board),
         signals_per_s: config.signal_rate.unwrap_or(default.signals_per_s),
         control_per_s: config.control_rate.unwrap_or(default.control_per_s),
-        ..default
     }
 }

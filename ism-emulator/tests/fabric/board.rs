@@ -143,6 +143,26 @@ fn the_board_is_bounded_by_quota_and_key() {
     post(&mut w, b, board::ANNOUNCE, 9);
 }
 
+/// Whose entries are of no use to anybody, however many, costs another member no more than a few.
+#[test]
+fn a_member_has_few_listeners_and_callers_under_one_key() {
+    let mut w = World::new(config());
+    let (a, b) = (member(&mut w, 1, &["m"]), member(&mut w, 2, &["m"]));
+    for n in 0..64 {
+        post(&mut w, a, board::LISTEN, n);
+    }
+    assert_eq!(try_post(&mut w, a, &request(board::LISTEN, 64)).0, s::NO_SPACE);
+    // The next of another member's, as always.
+    assert_eq!(post(&mut w, b, board::CALL, 0), 64);
+    for n in 1..64 {
+        post(&mut w, b, board::CALL, n);
+    }
+    assert_eq!(try_post(&mut w, b, &request(board::CALL, 64)).0, s::NO_SPACE);
+    assert_eq!(post(&mut w, a, board::CALL, 100), 64);
+    let elsewhere = BoardPostRequest { key: [4; 60], ..request(board::LISTEN, 101) };
+    assert_eq!(try_post(&mut w, a, &elsewhere).0, s::OK);
+}
+
 #[test]
 fn a_post_that_makes_no_sense_is_refused_and_changes_nothing() {
     let mut w = World::new(config());

@@ -257,8 +257,8 @@ pub(crate) fn offer(
     let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
     match say(&fd, policy.may_offer(local, peer)) {
         Err(reason::NOTSERVED) => {
-            let call = meetings().and_then(|meetings| meetings.call(fd.as_fd(), peer));
-            call.map(Some).ok_or(reason::NOTSERVED)
+            let meetings = meetings().ok_or(reason::NOTSERVED)?;
+            meetings.call(fd.as_fd(), peer).map(Some).ok_or(reason::ABSENT)
         }
         said => said.map(|()| None),
     }
@@ -306,6 +306,7 @@ fn say(fd: impl AsFd, may: bool) -> Result<(), u32> {
 pub(crate) fn why_not(fd: impl AsFd) -> u32 {
     match peer_is_marked(fd) {
         Ok(Some(_)) => reason::PEERNOSMC,
+        Ok(None) if meetings().is_some() => reason::ABSENT,
         Ok(None) => reason::NOTSERVED,
         Err(_) => reason::UNASKED,
     }

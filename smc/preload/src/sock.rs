@@ -156,6 +156,11 @@ impl Sock {
         Self { meeting: Some(Box::new(meeting)), ..self }
     }
 
+    /// Whether its other end was looked for on the board.
+    pub(crate) fn is_searched(&self) -> bool {
+        self.meeting.is_some()
+    }
+
     /// What looks for its other end, as long as it does.
     pub(crate) fn meeting(&self) -> Option<&Meeting> {
         self.meeting.as_deref().filter(|_| self.stage() == Stage::Fresh)

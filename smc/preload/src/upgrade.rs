@@ -122,7 +122,7 @@ pub(crate) fn connect(
         Ok(call) => (Ok(()), call.map(Meeting::of_client)),
         Err(why) => (Err(why), None),
     };
-    if let (None, Err(reason::NOTSERVED), Some(meetings)) = (errno, offered, process::meetings()) {
+    if let (None, Err(reason::ABSENT), Some(meetings)) = (errno, offered, process::meetings()) {
         // Where nobody is at all, somebody may listen soon.
         meetings.is_stranger(peer);
     }

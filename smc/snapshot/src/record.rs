@@ -182,6 +182,8 @@ pub struct Smcd {
     pub group: u32,
     /// The peer's device.
     pub peer_gid: Gid,
+    /// Its other end was met on the fabric's board; else TCP's option said that it was there.
+    pub board: bool,
     /// Our DMB.
     pub token: u64,
     /// The peer's.

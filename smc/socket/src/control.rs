@@ -190,6 +190,10 @@ impl Control {
         match tcp::peek(&*tcp, &mut buffer) {
             Front::Bytes(n) => {
                 let front = buffer.get(..n).unwrap_or(&buffer);
+                if socket.role == Role::Server && self.endpoint.handle_plain(now, socket.id, front)
+                {
+                    return Fed::Others;
+                }
                 let taken = self.endpoint.handle_clc(now, socket.id, front);
                 // The rest of a message does not come any more where the stream has ended.
                 if taken == 0

@@ -35,6 +35,30 @@ fn is_tcp(handshake: Handshake) -> bool {
     matches!(handshake, Handshake::Tcp(_))
 }
 
+/// It was told that its peer proposes, and the peer, which was told otherwise, has sent bytes of its own: all at once, or
+/// so few that a proposal could begin so.
+#[test]
+fn a_server_to_which_nothing_is_proposed_has_plain_bytes() {
+    let pair = impatient();
+    for (first, rest) in [(&b""[..], &b"hello"[..]), (&b"\xe2\xd4\xc3"[..], &b"\x00 plain"[..])] {
+        let [mut client, mut server] = pair.tcp();
+        let accepted = begin(&pair, Role::Server, &server);
+        if !first.is_empty() {
+            client.write_all(first).unwrap();
+            wait_readable(&server);
+            assert_eq!(accepted.advance(), Handshake::Pending);
+        }
+        client.write_all(rest).unwrap();
+        assert!(is_tcp(accepted.finish_handshake(Some(LONG)).unwrap()));
+        let mut bytes = vec![0; first.len() + rest.len()];
+        server.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, [first, rest].concat());
+        // Nothing was said of SMC.
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    }
+}
+
 #[test]
 fn what_was_sent_before_the_accept_is_there_after_it() {
     let pair = impatient();

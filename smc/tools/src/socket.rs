@@ -163,6 +163,10 @@ pub struct Socket {
     pub conninfo: Option<Conninfo>,
     /// The link of an SMC-R connection.
     pub link: Option<Link>,
+    /// Of a process's connection of SMC-D: whether its other end was met on the fabric's board, or TCP's option said
+    /// that it was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<bool>,
     /// Whose it is; the kernel's without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Holder>,
@@ -197,6 +201,7 @@ impl Socket {
             shutdown: attributes.bytes(SHUTDOWN).and_then(|bytes| bytes.first().copied()),
             conninfo: attributes.bytes(CONNINFO).map(conninfo).transpose()?,
             link: attributes.bytes(LGRINFO).map(link).transpose()?,
+            board: None,
             process: None,
         })
     }

@@ -68,6 +68,7 @@ fn socket(told: &Told, connection: &snapshot::Connection) -> Socket {
         shutdown: None,
         conninfo: None,
         link: None,
+        board: None,
         process: Some(Holder { pid: told.holder.pid, name: told.holder.name.clone() }),
     };
     match &connection.carrier {
@@ -84,6 +85,7 @@ fn socket(told: &Told, connection: &snapshot::Connection) -> Socket {
                 peer_token: smcd.peer_token,
             };
             socket.carrier = Carrier::Smcd { dmbs: Some(dmbs) };
+            socket.board = Some(smcd.board);
             let buffers = Buffers { send: 0, receive: smcd.ring, peer_receive: smcd.peer_ring };
             socket.buffers = Some(buffers);
             socket.shutdown = Some(smcd.shutdown);

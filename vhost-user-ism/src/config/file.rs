@@ -47,6 +47,7 @@ struct Processes {
     bytes: Option<Bytes>,
     dmbs: Option<u32>,
     peers: Option<u32>,
+    board: Option<u32>,
     signal_rate: Option<u32>,
     control_rate: Option<u32>,
 }
@@ -75,6 +76,8 @@ pub struct Vm {
     dmbs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peers: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    board: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signal_rate: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,6 +193,7 @@ impl Vm {
             bytes: vm.quota.bytes.map(Bytes),
             dmbs: vm.quota.dmbs,
             peers: vm.quota.peers,
+            board: vm.quota.board,
             signal_rate: vm.quota.signal_rate,
             control_rate: vm.quota.control_rate,
         })
@@ -207,6 +211,7 @@ impl From<Vm> for VmConfig {
                 bytes: vm.bytes.map(|bytes| bytes.0),
                 dmbs: vm.dmbs,
                 peers: vm.peers,
+                board: vm.board,
                 signal_rate: vm.signal_rate,
                 control_rate: vm.control_rate,
             },
@@ -227,6 +232,7 @@ impl From<Processes> for ProcessesConfig {
                 bytes: door.bytes.map(|bytes| bytes.0),
                 dmbs: door.dmbs,
                 peers: door.peers,
+                board: door.board,
                 signal_rate: door.signal_rate,
                 control_rate: door.control_rate,
             },

@@ -186,6 +186,8 @@ pub struct QuotaConfig {
     pub dmbs: Option<u32>,
     /// Peers it may share an arena with.
     pub peers: Option<u32>,
+    /// Ends, listeners and callers that it may have on the board.
+    pub board: Option<u32>,
     /// Signals a second.
     pub signal_rate: Option<u32>,
     /// Control requests a second.

@@ -12,8 +12,8 @@ use super::value::{Bytes, Name, ValueError};
 use super::{ProcessesConfig, QuotaConfig};
 
 /// The keys, as messages list them.
-const KEYS: &str = "name, socket, groups, uids, gids, max, bytes, dmbs, peers, signal-rate, \
-                    control-rate";
+const KEYS: &str = "name, socket, groups, uids, gids, max, bytes, dmbs, peers, board, \
+                    signal-rate, control-rate";
 
 /// What is wrong with the text of a door.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +84,7 @@ impl FromStr for ProcessesConfig {
                 "bytes" => quota.bytes = Some(value::<Bytes>(key, text)?.0),
                 "dmbs" => quota.dmbs = Some(number(key, text)?),
                 "peers" => quota.peers = Some(number(key, text)?),
+                "board" => quota.board = Some(number(key, text)?),
                 "signal-rate" => quota.signal_rate = Some(number(key, text)?),
                 "control-rate" => quota.control_rate = Some(number(key, text)?),
                 _ => return Err(ProcessesError::UnknownKey(key.to_owned())),
@@ -108,12 +109,12 @@ mod tests {
     #[test]
     fn everything_can_be_said_and_little_need_be() {
         let door: ProcessesConfig =
-            "name=apps,socket=/run/p.sock,groups=web+db,uids=1000+1001,gids=7,max=3,bytes=64M"
+            "name=apps,socket=/run/p.sock,groups=web+db,uids=1000+1001,gids=7,max=3,bytes=64M,board=9"
                 .parse()
                 .expect("valid");
         assert_eq!(door.groups.iter().map(Name::as_str).collect::<Vec<_>>(), ["web", "db"]);
         assert_eq!((door.uids, door.gids, door.max), (vec![1000, 1001], vec![7], 3));
-        assert_eq!(door.quota.bytes, Some(64 << 20));
+        assert_eq!((door.quota.bytes, door.quota.board), (Some(64 << 20), Some(9)));
         let door: ProcessesConfig = "name=apps,socket=p".parse().expect("valid");
         assert_eq!(door.groups, [Name::default_group()]);
         assert!(door.uids.is_empty() && door.gids.is_empty());

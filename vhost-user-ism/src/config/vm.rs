@@ -12,7 +12,8 @@ use super::value::{Bytes, Gid, Name, ValueError};
 use super::{Listen, QuotaConfig, VmConfig};
 
 /// The keys, as messages list them.
-pub const KEYS: &str = "name, socket, groups, gid, bytes, dmbs, peers, signal-rate, control-rate";
+pub const KEYS: &str = "name, socket, groups, gid, bytes, dmbs, peers, board, signal-rate, \
+                        control-rate";
 
 /// What is wrong with the text of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,7 @@ impl Parts {
             "bytes" => once(&mut self.quota.bytes, key, value::<Bytes>(key, text)?.0),
             "dmbs" => once(&mut self.quota.dmbs, key, number(key, text)?),
             "peers" => once(&mut self.quota.peers, key, number(key, text)?),
+            "board" => once(&mut self.quota.board, key, number(key, text)?),
             "signal-rate" => once(&mut self.quota.signal_rate, key, number(key, text)?),
             "control-rate" => once(&mut self.quota.control_rate, key, number(key, text)?),
             _ => Err(VmError::UnknownKey(key.to_owned())),
@@ -122,7 +124,7 @@ mod tests {
     #[test]
     fn everything_can_be_said() {
         let vm: VmConfig = "name=a,socket=/run/a.sock,groups=web+db,\
-                            gid=11111111-2222-3333-4444-555555555555,bytes=64M,dmbs=10,peers=2,\
+                            gid=11111111-2222-3333-4444-555555555555,bytes=64M,dmbs=10,peers=2,board=9,\
                             signal-rate=1000,control-rate=20"
             .parse()
             .expect("valid");
@@ -133,6 +135,7 @@ mod tests {
         assert_eq!(vm.quota.bytes, Some(64 << 20));
         assert_eq!(vm.quota.dmbs, Some(10));
         assert_eq!(vm.quota.peers, Some(2));
+        assert_eq!(vm.quota.board, Some(9));
         assert_eq!(vm.quota.signal_rate, Some(1000));
         assert_eq!(vm.quota.control_rate, Some(20));
     }

@@ -213,6 +213,7 @@ fn of_sock(sock: &Sock, groups: &[GroupInfo]) -> Option<Connection> {
     let state = smcd.state as u8;
     let mut carried = smc(&smcd);
     let group = groups.iter().find(|group| group.id == GroupId(carried.group));
+    carried.board = sock.is_searched();
     carried.peer_gid = group.map(peer_gid).unwrap_or_default();
     carried.shutdown = sock.smc().map(|engine| shutdown(engine.readiness(), sock)).unwrap_or(0);
     let carrier = Carrier::Smcd(carried);

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use smc_wire::clc::{Decline, Frame, Message, frame};
+use smc_wire::clc::{Decline, Diagnosis, Frame, Message, frame};
 
 use super::Endpoint;
 use super::state::{Handshake, State};
@@ -15,6 +15,9 @@ use crate::Instant;
 use crate::group::Cause;
 use crate::handshake::reason::{End, Failure, Kind, Reason};
 use crate::id::{ConnId, GroupId};
+
+/// What each CLC message begins with.
+const EYECATCHERS: [[u8; 4]; 2] = [[0xE2, 0xD4, 0xC3, 0xC4], [0xE2, 0xD4, 0xC3, 0xD9]];
 
 impl Endpoint {
     /// Bytes lie in the connection's TCP stream: `peeked` begins with the first of them. Returns
@@ -51,6 +54,23 @@ impl Endpoint {
             }
         }
         whole.len()
+    }
+
+    /// Bytes lie in a connection's TCP stream, as for [`handle_clc`](Self::handle_clc). If they are the first that a
+    /// server gets, and not those of a CLC message, then its peer has proposed nothing: it is TCP with these bytes.
+    /// True: so it is. For who expects a proposal by hearsay; Linux fails.
+    pub fn handle_plain(&mut self, now: Instant, conn: ConnId, peeked: &[u8]) -> bool {
+        self.now = now;
+        let is_begun = |eyecatcher: [u8; 4]| eyecatcher.iter().zip(peeked).all(|(a, b)| a == b);
+        if EYECATCHERS.into_iter().any(is_begun) {
+            return false;
+        }
+        let listening = self.take_if(conn, |state| matches!(state, State::Listening));
+        let is_plain = listening.is_some();
+        if let Some(hs) = listening {
+            self.end(hs, End::Fallback(Diagnosis::PEERNOSMC.into()));
+        }
+        is_plain
     }
 
     /// The peer ended the TCP connection, or it broke, before the handshake's end.

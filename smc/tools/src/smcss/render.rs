@@ -79,7 +79,7 @@ fn address(address: SocketAddr, wide: bool) -> String {
 fn mode(cli: &Cli, socket: &Socket) -> String {
     let mut text = match &socket.carrier {
         Carrier::Tcp { reason, peer_diagnosis } => return tcp(cli, *reason, *peer_diagnosis),
-        Carrier::Smcd { .. } => "SMCD ".to_owned(),
+        Carrier::Smcd { .. } => format!("SMCD {}", found(cli, socket.board)),
         Carrier::Smcr => "SMCR ".to_owned(),
         Carrier::None => return String::new(),
     };
@@ -108,6 +108,15 @@ fn mode(cli: &Cli, socket: &Socket) -> String {
         );
     }
     text
+}
+
+/// How it was found out that the other end speaks SMC.
+fn found(cli: &Cli, board: Option<bool>) -> &'static str {
+    match board.filter(|_| cli.reason) {
+        Some(true) => "(the peer was met on the fabric's board) ",
+        Some(false) => "(the peer's TCP handshake said so) ",
+        None => "",
+    }
 }
 
 fn tcp(cli: &Cli, reason: u32, peer: u32) -> String {
@@ -174,6 +183,7 @@ mod tests {
             shutdown: None,
             conninfo: None,
             link: None,
+            board: None,
             process: Some(Holder { pid: 42, name: "a\u{1b}b".into() }),
         }
     }

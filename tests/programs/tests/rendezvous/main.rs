@@ -5,132 +5,15 @@
 //! Invariant tested: both ends of a connection are SMC's, or TCP carries the program's bytes and no other. Only what
 //! goes between network namespaces needs root.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+mod faults;
+mod host;
+
+use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use ism_programs::{Network, Running, need, programs, run, unused_port, wait_for_port};
-use tempfile::TempDir;
-
-/// A daemon with two doors, each to a group of its own.
-struct Host {
-    folder: TempDir,
-    _daemon: Running,
-}
-
-/// Who may find whom.
-const DOORS: [&str; 2] = ["one", "two"];
-/// What the preload says of an end of SMC.
-const SMC: &str = ": SMC-D\n";
-/// More than fits into TCP's buffers.
-const SIZE: usize = 5_000_000;
-
-impl Host {
-    fn start() -> Result<Self> {
-        need("socat", "socat");
-        need("python3", "python3");
-        let folder = tempfile::tempdir()?;
-        let path = |name: &str| folder.path().join(name);
-        let doors = DOORS.map(|name| {
-            let socket = path(name);
-            let place = format!("name = {name:?}\nsocket = {socket:?}\ngroups = [{name:?}]\n");
-            format!("[group.{name}]\n[[processes]]\n{place}")
-        });
-        fs::write(path("config"), doors.concat())?;
-        let mut daemon = Command::new(programs().join("vhost-user-ism"));
-        let daemon = Running::start(daemon.arg("--config").arg(path("config")))?;
-        let host = Self { _daemon: daemon, folder };
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while DOORS.iter().any(|name| !host.path(name).exists()) {
-            ensure!(std::time::Instant::now() < end, "the daemon does not listen");
-            std::thread::sleep(std::time::Duration::from_millis(10)); // the pace of looking
-        }
-        Ok(host)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The command that starts `program` with the preload, whose words go to the file `log`.
-    fn command(&self, door: &str, log: &str, program: &str) -> Result<Command> {
-        let mut command = Command::new(programs().join("smc-run"));
-        command.arg("-ds").arg(self.path(door)).arg(program);
-        command.env("SMC_POLICY", self.policy()?).stderr(File::create(self.path(log))?);
-        Ok(command)
-    }
-
-    /// The file of rules: without one of the test, everything may be SMC.
-    fn policy(&self) -> Result<PathBuf> {
-        let policy = self.path("policy");
-        if !policy.exists() {
-            fs::write(&policy, "")?;
-        }
-        Ok(policy)
-    }
-
-    fn log(&self, log: &str) -> String {
-        fs::read_to_string(self.path(log)).unwrap_or_default()
-    }
-
-    /// Sends a file by socat from the client to the server; whether each end was SMC's.
-    fn send(&self, server: Command, client: Command, at: &Place<'_>) -> Result<[bool; 2]> {
-        let (mut server, mut client) = (server, client);
-        let number = |n: usize| u8::try_from(((n / 251) ^ (n % 251)) % 256).unwrap_or(0);
-        let bytes: Vec<u8> = (0..SIZE).map(number).collect();
-        let (from, to) = (self.path("from"), self.path("to"));
-        fs::write(&from, &bytes)?;
-        let Place { listen, connect, port, networks } = at;
-        server.args(["-u", &format!("{listen}:{port},reuseaddr")]);
-        server.arg(format!("OPEN:{},creat,trunc", to.display()));
-        client.args(["-u", &format!("OPEN:{}", from.display()), &format!("{connect}:{port}")]);
-        let mut start = || {
-            let server = Running::start(&mut server)?;
-            wait_for_port(*port).map(|()| server)
-        };
-        let server = match networks {
-            Some([there, _]) => there.inside(start)?,
-            None => start(),
-        }?;
-        match networks {
-            Some([_, here]) => here.inside(|| run(&mut client))?,
-            None => run(&mut client),
-        }?;
-        server.finish()?;
-        ensure!(fs::read(&to)? == bytes, "the file arrived changed");
-        Ok(["server", "client"].map(|log| self.log(log).contains(SMC)))
-    }
-
-    /// The same, with the preload at both ends, of members that come in by these doors.
-    fn send_between(&self, doors: [&str; 2], at: &Place<'_>) -> Result<[bool; 2]> {
-        let server = self.command(doors[0], "server", "socat")?;
-        let client = self.command(doors[1], "client", "socat")?;
-        self.send(server, client, at)
-    }
-
-    /// Runs a script of Python's; what it writes.
-    fn python(&self, log: &str, script: &str, arguments: &[&str]) -> Result<String> {
-        let out = self.path("out");
-        let mut python = self.command("one", log, "python3")?;
-        python.args(["-c", script]).args(arguments).stdout(File::create(&out)?);
-        run(&mut python).with_context(|| self.log(log))?;
-        Ok(fs::read_to_string(&out)?)
-    }
-}
-
-/// Where socat listens and connects to.
-struct Place<'a> {
-    listen: &'a str,
-    connect: &'a str,
-    port: u16,
-    /// The server's and the client's.
-    networks: Option<[&'a Network; 2]>,
-}
-
-fn here(listen: &'static str, connect: &'static str) -> Result<Place<'static>> {
-    Ok(Place { listen, connect, port: unused_port()?, networks: None })
-}
+use anyhow::Result;
+use host::{Host, Place, SMC, here};
+use ism_programs::{Network, Running, programs, run, unused_port, wait_for_port};
 
 #[test]
 fn two_programs_find_each_other() -> Result<()> {
@@ -369,5 +252,39 @@ os.wait()
         assert_eq!(said, "b'hello'\nb'end'\n", "{mode}\n{}", host.log(mode));
         assert!(host.log(mode).matches(SMC).count() >= 2, "{mode}\n{}", host.log(mode));
     }
+    Ok(())
+}
+
+/// `smcss` says of a connection of SMC how its other end was found, and of one of TCP why it was not.
+#[test]
+fn smcss_says_who_was_met_and_who_was_not() -> Result<()> {
+    let host = Host::start()?;
+    let script = "
+import os, socket, subprocess, sys
+alone = {name: value for name, value in os.environ.items() if name != 'LD_PRELOAD'}
+server = 'import socket; s = socket.create_server((\"127.0.0.1\", 0)); print(s.getsockname()[1], flush=True); input()'
+plain = subprocess.Popen([sys.executable, '-c', server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=alone)
+port = int(plain.stdout.readline())
+listener = socket.create_server(('127.0.0.1', 0))
+if os.fork() == 0:
+    s = socket.create_connection(listener.getsockname())
+    s.sendall(b'x')
+    s.recv(1)
+    os._exit(0)
+s, _ = listener.accept()
+s.recv(1)
+other = socket.create_connection(('127.0.0.1', port))
+for line in subprocess.run([sys.argv[1], '--reason'], stdout=subprocess.PIPE, env=alone, text=True).stdout.splitlines():
+    if f':{s.getsockname()[1]} ' in line and ' SMCD ' in line: print(line[line.index('SMCD'):].strip())
+    if f':{port} ' in line: print(line[line.index('TCP'):].strip())
+plain.stdin.close()
+";
+    let smcss = programs().join("smcss");
+    let text = host.python("client", script, &[&smcss.to_string_lossy()])?;
+    let mut said: Vec<&str> = text.lines().collect();
+    said.sort_unstable();
+    let met = "SMCD (the peer was met on the fabric's board)";
+    let absent = "TCP 0x03ff000c (the peer is not on the fabric's board, and nobody serves SMC's TCP option here)";
+    assert_eq!(said, [met, met, absent]);
     Ok(())
 }
