@@ -210,6 +210,12 @@ impl Ward {
             }
         }
         self.take_new();
+        self.go_on();
+        Ok(())
+    }
+
+    /// Goes on with handshakes, also of what the program has closed, and with what is due.
+    fn go_on(&mut self) {
         self.handshakes.retain(|file| {
             file.upgrade().is_some_and(|file| match &*file {
                 File::Sock(sock) => {
@@ -234,7 +240,6 @@ impl Ward {
         {
             stack.dispatch();
         }
-        Ok(())
     }
 
     /// Begins or ends to hear the device: for children, to which signals are passed on, and for connections that look

@@ -306,7 +306,7 @@ fn say(fd: impl AsFd, may: bool) -> Result<(), u32> {
 pub(crate) fn why_not(fd: impl AsFd) -> u32 {
     match peer_is_marked(fd) {
         Ok(Some(_)) => reason::PEERNOSMC,
-        Ok(None) if meetings().is_some() => reason::ABSENT,
+        Ok(None) if existing().is_some_and(|it| it.meetings().is_some()) => reason::ABSENT,
         Ok(None) => reason::NOTSERVED,
         Err(_) => reason::UNASKED,
     }

@@ -122,8 +122,12 @@ pub(crate) fn connect(
         Ok(call) => (Ok(()), call.map(Meeting::of_client)),
         Err(why) => (Err(why), None),
     };
-    if let (None, Err(reason::ABSENT), Some(meetings)) = (errno, offered, process::meetings()) {
-        // Where nobody is at all, somebody may listen soon.
+    // Where nobody is at all, somebody may listen soon. Of others nothing is asked: they may be what keeps this process
+    // from having anything of the library's.
+    if errno.is_none()
+        && offered == Err(reason::ABSENT)
+        && let Some(meetings) = process::meetings()
+    {
         meetings.is_stranger(peer);
     }
     let speaks = || meeting.is_some() || process::peer_speaks_smc(borrow(fd));

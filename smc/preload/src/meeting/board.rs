@@ -257,7 +257,7 @@ impl Meetings {
     /// Before a client connects: whether it may meet somebody there.
     pub(crate) fn call(self: &Arc<Self>, fd: BorrowedFd<'_>, peer: SocketAddr) -> Option<Call> {
         let now = Instant::now();
-        if lock(&self.strangers).get(&peer).is_some_and(|until| *until > now) {
+        if self.is_kept_away(peer, now) {
             return None;
         }
         let key = place::to_call(fd, peer)?;
@@ -304,9 +304,16 @@ impl Meetings {
         next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Nobody listened on the board at this address, and yet the client was connected.
+    /// Nobody listened on the board at this address, and yet the client was connected. If nobody was asked, as that was
+    /// known, it is known for no longer.
     pub(crate) fn is_stranger(&self, peer: SocketAddr) {
-        self.keep_away(peer, SILENCE);
+        if !self.is_kept_away(peer, Instant::now()) {
+            self.keep_away(peer, SILENCE);
+        }
+    }
+
+    fn is_kept_away(&self, peer: SocketAddr, now: Instant) -> bool {
+        lock(&self.strangers).get(&peer).is_some_and(|until| *until > now)
     }
 
     pub(super) fn in_vain(&self, call: &Call) {

@@ -288,3 +288,63 @@ plain.stdin.close()
     assert_eq!(said, [met, met, absent]);
     Ok(())
 }
+
+/// A client that connects all the time: to a plain server, and then to one under `smc-run` at the same address.
+#[test]
+fn a_server_that_comes_later_is_met_by_who_connects_all_the_time() -> Result<()> {
+    let host = Host::start()?;
+    let script = "
+import os, socket, subprocess, sys, time
+alone = {name: value for name, value in os.environ.items() if name != 'LD_PRELOAD'}
+server = '''
+import socket, sys
+listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+print(listener.getsockname()[1], flush=True)
+while True:
+    s, _ = listener.accept()
+    s.sendall(s.recv(1))
+'''
+def start(port, env):
+    started = subprocess.Popen([sys.executable, '-c', server, str(port)], stdout=subprocess.PIPE, env=env)
+    return started, int(started.stdout.readline())
+def ask():
+    with socket.create_connection(('127.0.0.1', port)) as s:
+        s.sendall(b'x')
+        assert s.recv(1) == b'x'
+    time.sleep(0.001)
+running, port = start(0, alone)
+for _ in range(20): ask()
+running.kill()
+running.wait()
+running, port = start(port, os.environ)
+end = time.monotonic() + 30
+while ': SMC-D' not in open(sys.argv[1]).read() and time.monotonic() < end: ask()
+running.kill()
+";
+    let log = host.path("client");
+    host.python("client", script, &[&log.to_string_lossy()])?;
+    assert!(host.log("client").contains(SMC), "{}", host.log("client"));
+    Ok(())
+}
+
+/// What the operator keeps on TCP does not become a member, and has no thread that minds handshakes: it may be what a
+/// sandbox forbids. There is only what answers `smcss`.
+#[test]
+fn a_program_that_policy_keeps_on_tcp_does_not_join() -> Result<()> {
+    let host = Host::start()?;
+    fs::write(host.path("policy"), "default = \"tcp\"\n")?;
+    let script = "
+import os, socket
+def names(): return [open(f'/proc/self/task/{task}/comm').read().strip() for task in os.listdir('/proc/self/task')]
+def descriptors(): return len(os.listdir('/proc/self/fd'))
+before = descriptors()
+listener = socket.create_server(('127.0.0.1', 0))
+client = socket.create_connection(listener.getsockname())
+server, _ = listener.accept()
+client.sendall(b'x')
+server.recv(1)
+print(descriptors() - before, [name for name in names() if name.startswith('smc')])
+";
+    assert_eq!(host.python("client", script, &[])?, "4 ['smc-report']\n", "{}", host.log("client"));
+    Ok(())
+}
