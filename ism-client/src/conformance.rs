@@ -37,6 +37,7 @@ macro_rules! conformance {
             only_the_named_writer_writes
             nobody_sleeps_over_a_message
             an_ended_dmb_is_dead_and_its_memory_zero
+            a_signal_for_an_ended_dmb_leaves_others_theirs
             attached_memory_is_not_used_again
             a_peer_that_goes_is_told_and_leaves_its_bytes
             a_peer_that_comes_again_is_another
@@ -235,6 +236,28 @@ pub fn an_ended_dmb_is_dead_and_its_memory_zero(world: &dyn World) {
         next.memory().read(0, &mut bytes).unwrap();
         assert_eq!(bytes, [0; 16384]);
     }
+}
+
+/// Who signals an ended DMB must not take the ring of those that live.
+pub fn a_signal_for_an_ended_dmb_leaves_others_theirs(world: &dyn World) {
+    let (a, b) = (world.member(), world.member());
+    let ((ended, to_ended), (lives, to_live)) = (dmb(&a, &b), dmb(&a, &b));
+    let token = ended.token();
+    drop(ended);
+    wait_for(&b, |event| (*event == Event::Unregistered { token }).then_some(()));
+    let rung = |within: Duration| {
+        let mut fds = [PollFd::from_borrowed_fd(a.fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&within.try_into().unwrap())).unwrap() > 0
+    };
+    while !a.arm().unwrap() || rung(Duration::ZERO) {
+        a.woken();
+        a.poll(&mut Vec::new()).unwrap();
+    }
+    to_ended.signal().unwrap();
+    to_live.signal().unwrap();
+    assert!(rung(PATIENCE), "nobody rang");
+    a.woken();
+    assert_signal(&a, &lives);
 }
 
 #[expect(missing_docs, reason = "the name is the property")]

@@ -141,7 +141,8 @@ impl Remote {
     /// The device is gone.
     pub fn signal(&self) -> Result<()> {
         let grant = &self.grant;
-        if grant.peer.raise(grant.index) && !self.is_dead() {
+        // Asked first: whom `raise` finds asleep is marked as rung, for all DMBs of the pair.
+        if !self.is_dead() && grant.peer.raise(grant.index) {
             self.device.0.ring(&grant.peer, grant.token)?;
         }
         Ok(())
