@@ -29,7 +29,7 @@ use crate::tally::Tally;
 use crate::wakeup::Wakeup;
 
 /// How long a process has a connection at most that is not stopped, or waits for a CPU.
-const STUCK: Duration = Duration::from_millis(1);
+const STUCK: Duration = Duration::from_millis(5);
 
 /// An established connection.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use smc_proto::conn::Gone;
 
 use crate::clock;
 use crate::core::Core;
+use crate::hub::Hub;
 use crate::shared::Shared;
 
 /// When it is tried again.
@@ -71,7 +72,9 @@ impl Core {
     pub(crate) fn run(&self, chore: Chore, socket: Arc<Shared>) {
         if socket.is_stuck() {
             self.chores().push(chore, socket);
-            return self.set_timer();
+            self.set_timer();
+            // Who sleeps until there is something to do for children does not know of the timer yet.
+            return self.busy_hub().into_iter().for_each(Hub::ring);
         }
         match chore {
             Chore::Look => {

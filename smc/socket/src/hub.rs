@@ -93,6 +93,12 @@ impl Hub {
         self.epoll.as_fd()
     }
 
+    /// Makes [`Hub::fd`] readable.
+    pub(crate) fn ring(&self) {
+        // Full means that it is.
+        let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+    }
+
     fn add(&self, process: u32, end: Link, held: &mut Held) -> bool {
         let mut links = self.links();
         let data = EventData::new_u64(process.into());

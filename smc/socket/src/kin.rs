@@ -7,7 +7,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -42,8 +42,6 @@ pub(crate) struct Kin {
     alone: AtomicBool,
     /// The first process has ended, and what it had is given back.
     first_buried: AtomicBool,
-    /// Places to look at again, which a process had that is stopped.
-    stuck: Mutex<Vec<u32>>,
 }
 
 impl Kin {
@@ -52,7 +50,7 @@ impl Kin {
         let Cradle { family, member, link, bell } = cradle;
         family.is_born(member).ok()?;
         let (page, first) = (family.page(member.process())?, family.page(ROOT)?);
-        let (sockets, stuck) = (RwLock::default(), Mutex::default());
+        let sockets = RwLock::default();
         let sleeping = AtomicUsize::new(0);
         let [alone, first_buried] = [const { AtomicBool::new(false) }; 2];
         let it = Self {
@@ -66,7 +64,6 @@ impl Kin {
             sleeping,
             alone,
             first_buried,
-            stuck,
         };
         Some(it)
     }
@@ -128,7 +125,7 @@ impl Kin {
     }
 
     fn take(&self) {
-        let mut slots = std::mem::take(&mut *self.stuck());
+        let mut slots = Vec::new();
         self.page.take(|slot| slots.push(slot));
         if self.is_alone() {
             self.bury_first();
@@ -141,19 +138,11 @@ impl Kin {
     #[cold]
     fn look_at(&self, wanted: impl Fn(u32) -> bool) {
         for socket in self.sockets() {
-            let slot = socket.channel().map(|channel| channel.seat().slot);
-            let Some(slot) = slot.filter(|slot| wanted(*slot)) else { continue };
-            if socket.is_stuck() {
-                self.stuck().push(slot);
-                continue;
+            if socket.channel().is_some_and(|channel| wanted(channel.seat().slot)) {
+                let due = socket.look();
+                self.follow(due, &socket);
             }
-            let due = socket.look();
-            self.follow(due, &socket);
         }
-    }
-
-    fn stuck(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// If the first process has ended, nobody else says that it has nothing open any more.
@@ -210,6 +199,6 @@ impl Kin {
 
     /// When it has to look for the time's sake.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        (self.is_alone() || !self.stuck().is_empty()).then(|| clock::now().after(ALONE))
+        self.is_alone().then(|| clock::now().after(ALONE))
     }
 }

@@ -414,3 +414,63 @@ fn receive_now(socket: &Socket) -> usize {
 fn errno_of<T>(result: &std::io::Result<T>) -> Option<i32> {
     result.as_ref().err()?.raw_os_error()
 }
+
+/// Sleeps until there is something to do for children, and does it; until there are none.
+fn mind(stack: &Stack) {
+    while let Some(children) = stack.children_fd() {
+        let left = stack.next_timeout().unwrap_or(LONG).try_into().unwrap();
+        if stack.prepare_sleep() {
+            let device = stack.wake_fd();
+            let mut fds = [device, children].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            poll(&mut fds, Some(&left)).unwrap();
+            stack.wake_up(fds.first().is_some_and(|device| !device.revents().is_empty()));
+        }
+        stack.serve_children();
+        stack.dispatch();
+    }
+}
+
+#[test]
+fn children_that_have_all_connections_are_each_woken_for_their_own() {
+    let pair = Pair::new();
+    let all: Vec<_> = (0..8).map(|_| connect(&pair)).collect();
+    let children: Vec<_> = (0..all.len())
+        .map(|own| {
+            let mut birth = Birth::begin();
+            let heirs: Vec<_> = all
+                .iter()
+                .map(|(_, server, tcp)| (birth.share(server).unwrap(), tcp.try_clone().unwrap()))
+                .collect();
+            let mut given = Some((birth, heirs));
+            let child = Child::fork(|| {
+                let (birth, heirs) = given.take().unwrap();
+                let inheritance = birth.in_child();
+                let _stack = inheritance.stack().unwrap();
+                let sockets: Vec<_> = heirs
+                    .into_iter()
+                    .map(|(heir, tcp)| inheritance.socket(heir, Box::new(tcp)).unwrap())
+                    .collect();
+                let socket = sockets.get(own).unwrap();
+                for _ in 0..100 {
+                    let bytes = receive(socket, 1000, true).unwrap();
+                    transmit(socket, &bytes).unwrap();
+                }
+            });
+            drop(given);
+            child
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| mind(&pair.stacks[1]));
+        for (n, (client, _, _)) in all.iter().enumerate() {
+            scope.spawn(move || {
+                let bytes = pair::pattern(1000, n);
+                for _ in 0..100 {
+                    transmit(client, &bytes).unwrap();
+                    assert_eq!(receive(client, 1000, true).unwrap(), bytes);
+                }
+            });
+        }
+    });
+    children.into_iter().for_each(|child| assert!(child.wait()));
+}

@@ -256,3 +256,52 @@ for n in range(6):
 ";
     compare(|way| exchange(way, server, client));
 }
+
+#[test]
+fn threads_that_fork_at_once_share_their_connections() {
+    need("python3", "python3");
+    let server = "
+import threading
+listener = listen()
+listener.listen(64)
+def serve(c):
+    c.sendall(exactly(c, 5))
+    child = os.fork()
+    if child == 0:
+        for n in range(20):
+            c.sendall(exactly(c, 1000))
+        os._exit(0)
+    # Half of them are the child's alone from here on.
+    if child % 2:
+        c.close()
+    assert os.waitpid(child, 0)[1] == 0
+    c.close()
+threads = []
+for n in range(24):
+    c, _ = listener.accept()
+    threads.append(threading.Thread(target=serve, args=(c,)))
+    threads[-1].start()
+for thread in threads:
+    thread.join()
+";
+    let client = "
+import threading
+ends = []
+def run(n):
+    s = connect()
+    s.sendall(b'first')
+    assert exactly(s, 5) == b'first'
+    for m in range(20):
+        s.sendall(bytes([65 + n]) * 1000)
+        assert exactly(s, 1000) == bytes([65 + n]) * 1000
+    ends.append(all(s))
+for _ in range(3):
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print(len(ends), set(ends))
+";
+    compare(|way| exchange(way, server, client));
+}
