@@ -17,7 +17,7 @@
 //! | `upgrade`, `inherited` | which connections are looked at: listen, accept, connect; and exec |
 //! | `meeting` | finding the other end by the fabric's board, where no TCP option can be used |
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
-//! | `touched` | which options the program has ever set |
+//! | `touched`, `buffers` | which options the program has ever set; buffers' sizes |
 //! | `alone` | a program that connects to itself |
 //! | `poll`, `epoll`, `bell` | waiting for many |
 //! | `confined` | a process under seccomp |
@@ -46,6 +46,7 @@
 mod alone;
 mod arguments;
 mod bell;
+mod buffers;
 mod confined;
 mod descriptor;
 #[cfg(not(test))]

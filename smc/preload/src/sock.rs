@@ -29,6 +29,7 @@ pub(crate) use calls::Answer;
 pub(crate) use watch::Watcher;
 
 use crate::alone;
+use crate::buffers;
 use crate::descriptor::{self, Number};
 use crate::fallen::{self, Why};
 use crate::meeting::{Meeting, Progress};
@@ -311,7 +312,8 @@ impl Sock {
         let Some(stack) = process.as_ref().and_then(|process| process.stack.as_ref()) else {
             return self.become_tcp(file, reason::NODAEMON.into());
         };
-        let engine = stack.begin(Box::new(self.number.clone()), self.role, true);
+        let tcp = Box::new(self.number.clone());
+        let engine = stack.begin_with(tcp, self.role, true, buffers::receive(self.number()));
         if self.engine.set(engine).is_ok() {
             self.move_on(Stage::Fresh, Stage::Handshake);
         }

@@ -19,6 +19,8 @@ pub(crate) const URGENT: u8 = 2;
 pub(crate) const CORK: u8 = 4;
 /// SO_LINGER.
 pub(crate) const LINGER: u8 = 8;
+/// SO_RCVBUF, SO_SNDBUF and the like.
+pub(crate) const BUFFERS: u8 = 16;
 
 /// `SO_RCVTIMEO_NEW` and `SO_SNDTIMEO_NEW` of asm-generic/socket.h.
 const NEW_TIMEOUTS: [c_int; 2] = [66, 67];
@@ -31,6 +33,8 @@ fn option(level: c_int, name: c_int) -> u8 {
         (libc::SOL_SOCKET, name) if NEW_TIMEOUTS.contains(&name) => TIMEOUTS,
         (libc::SOL_SOCKET, libc::SO_OOBINLINE) => URGENT,
         (libc::SOL_SOCKET, libc::SO_LINGER) => LINGER,
+        (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => BUFFERS,
+        (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE | libc::SO_SNDBUFFORCE) => BUFFERS,
         (libc::IPPROTO_TCP, libc::TCP_CORK) => CORK,
         _ => 0,
     }
@@ -77,10 +81,11 @@ mod tests {
         sets(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE);
         sets(tcp.as_raw_fd(), libc::IPPROTO_TCP, libc::SO_LINGER);
         sets(other.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO);
-        assert!(!is_set(u8::MAX));
+        // Other tests set the others.
+        assert!(!is_set(LINGER | TIMEOUTS));
         sets(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER);
         assert_eq!([LINGER, TIMEOUTS | URGENT | CORK].map(is_set), [true, false]);
         has_strange_sockets();
-        assert!([TIMEOUTS, URGENT, CORK, LINGER].into_iter().all(is_set));
+        assert!([TIMEOUTS, URGENT, CORK, LINGER, BUFFERS].into_iter().all(is_set));
     }
 }

@@ -23,10 +23,9 @@ pub struct Config {
     /// power of two. In a ring that is larger than a core's own cache the sender does not wait for the
     /// reader's core to give up each line (docs/host-speed.md).
     pub receive_buffer: u32,
-    /// The same for connections of a stack that has [`Config::few`] already.
-    pub crowded_buffer: u32,
-    /// How many connections get the larger buffer.
-    pub few: usize,
+    /// The same for connections of a stack that has many already: at least so many, at most so many bytes. All that
+    /// two processes share has to fit in what the fabric gives a pair (docs/preload.md).
+    pub crowds: [(usize, u32); 3],
     /// How long a client waits for the server to accept before it goes on as TCP; `None`: six seconds, as
     /// Linux, and then there is no connection.
     pub patience: Option<Duration>,
@@ -48,8 +47,7 @@ impl Default for Config {
             eid: "VHOST-USER-ISM".into(),
             hostname: String::new(),
             receive_buffer: 2 << 20,
-            crowded_buffer: 256 << 10,
-            few: 8,
+            crowds: [(8, 256 << 10), (64, 64 << 10), (512, 16 << 10)],
             patience: Some(PATIENCE),
             spin: SPIN,
         }

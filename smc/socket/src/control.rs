@@ -52,8 +52,10 @@ pub(crate) struct Control {
     spin: std::time::Duration,
     /// What connections counted that are over.
     pub(crate) closed: Technology,
-    /// With so many connections the next ones' receive buffers are of so many bytes.
-    crowd: (usize, u32),
+    /// With at least so many connections the next ones' receive buffers are of so many bytes.
+    crowds: [(usize, u32); 3],
+    /// Bytes of all others'.
+    receive_buffer: u32,
 }
 
 /// A DMB of ours.
@@ -123,8 +125,7 @@ impl Control {
         });
         let (sockets, own, remotes) = (HashMap::new(), HashMap::new(), HashMap::new());
         let reached = HashSet::new();
-        let bytes = config.crowded_buffer.min(config.receive_buffer);
-        let (spin, crowd) = (config.spin, (config.few, bytes));
+        let (spin, crowds, receive_buffer) = (config.spin, config.crowds, config.receive_buffer);
         let closed = Technology::default();
         Self {
             endpoint,
@@ -136,7 +137,8 @@ impl Control {
             reached,
             family,
             spin,
-            crowd,
+            crowds,
+            receive_buffer,
             closed,
         }
     }
@@ -146,10 +148,11 @@ impl Control {
         self.sockets.insert(socket.id, Arc::clone(socket));
     }
 
-    /// Bytes of the next one's receive buffer; none: what is configured.
-    pub(crate) fn receive_buffer(&self) -> Option<u32> {
-        let (few, bytes) = self.crowd;
-        (self.sockets.len() >= few).then_some(bytes)
+    /// Bytes of the next one's receive buffer, of which its program has perhaps `asked` for so many.
+    pub(crate) fn receive_buffer(&self, asked: Option<u32>) -> u32 {
+        let crowds = self.crowds.iter().filter(|(many, _)| self.sockets.len() >= *many);
+        let most = crowds.map(|(_, bytes)| *bytes).chain(asked).min();
+        most.map_or(self.receive_buffer, |most| most.min(self.receive_buffer))
     }
 
     /// How many are.

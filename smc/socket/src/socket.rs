@@ -26,6 +26,9 @@ pub struct Socket {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// As many bytes as the smallest ring has.
+const LEAST_BUFFER: u32 = 16 << 10;
+
 /// How a handshake stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
@@ -186,6 +189,14 @@ impl Socket {
     /// ENOTCONN.
     pub fn set_cork(&self, on: bool) -> io::Result<()> {
         self.with(|inner| inner.command(|conn| conn.set_cork(on)))
+    }
+
+    /// SO_SNDBUF: sends are taken as long as the peer has not read fewer bytes than this; 16 KiB at least.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub fn set_send_buffer(&self, bytes: u32) -> io::Result<()> {
+        self.with(|inner| inner.command(|conn| conn.limit_sending(bytes.max(LEAST_BUFFER))))
     }
 
     /// Sends what is held back, as setting TCP_NODELAY does.

@@ -112,6 +112,17 @@ impl Stack {
     ///
     /// Without `peer_speaks_smc` the socket is one of TCP at once: nothing is ever proposed blindly.
     pub fn begin(&self, tcp: Box<dyn Tcp>, role: Role, peer_speaks_smc: bool) -> Arc<Socket> {
+        self.begin_with(tcp, role, peer_speaks_smc, None)
+    }
+
+    /// As [`Stack::begin`], with a receive buffer of at most so many bytes (SO_RCVBUF), 16 KiB at least.
+    pub fn begin_with(
+        &self,
+        tcp: Box<dyn Tcp>,
+        role: Role,
+        peer_speaks_smc: bool,
+        receive_buffer: Option<u32>,
+    ) -> Arc<Socket> {
         let tcp: Arc<dyn Tcp> = Arc::from(tcp);
         let mut route = Route {
             interface: None,
@@ -131,7 +142,7 @@ impl Stack {
         };
         core.take();
         let shared = core.control(|control, now| {
-            route.rcvbuf = control.receive_buffer();
+            route.rcvbuf = Some(control.receive_buffer(receive_buffer));
             let id = match role {
                 Role::Client => control.endpoint.connect(now, &route),
                 Role::Server => control.endpoint.accept(now, &route),

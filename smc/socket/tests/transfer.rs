@@ -7,10 +7,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
-use smc_socket::{Handshake, How, Ready};
+use smc_socket::{Config, Handshake, How, Ready, Socket};
 
 mod pair;
 use pair::{Pair, errno, pattern, receive, recv, send, settle, transmit, wait_readable};
@@ -221,4 +222,44 @@ fn a_socket_tells_of_itself() {
             .unwrap()
     };
     assert_eq!(pair.stacks.each_ref().map(connections), [1, 1]);
+}
+
+/// SO_SNDBUF. The ring has room for more.
+#[test]
+fn a_send_buffer_bounds_what_the_peer_has_not_read() {
+    let [client, server] = Pair::new().connect();
+    client.set_send_buffer(20_000).unwrap();
+    assert_eq!(send(&client, &pattern(60_000, 0)).unwrap(), 20_000);
+    assert_eq!(errno(send(&client, &[1])), Errno::AGAIN.raw_os_error());
+    assert!(!client.readiness().contains(Ready::WRITABLE));
+    assert_eq!(recv(&server, 15_000).unwrap(), pattern(15_000, 0));
+    assert!(client.readiness().contains(Ready::WRITABLE));
+    assert_eq!(send(&client, &pattern(40_000, 20_000)).unwrap(), 15_000);
+    client.set_send_buffer(1 << 20).unwrap();
+    assert_eq!(send(&client, &pattern(10_000, 35_000)).unwrap(), 10_000);
+    assert_eq!(recv(&server, 60_000).unwrap(), pattern(30_000, 15_000));
+}
+
+/// The reader's end learns that the writer waits, whatever room its ring has.
+#[test]
+fn a_small_send_buffer_stops_nobody_for_good() {
+    let [client, server] = Pair::new().connect();
+    client.set_send_buffer(1).unwrap();
+    let all = pattern(1 << 20, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(transmit(&client, &all).unwrap(), all.len()));
+        assert_eq!(receive(&server, all.len(), true).unwrap(), all);
+    });
+}
+
+/// All that two processes share has to fit in what the fabric gives a pair.
+#[test]
+fn further_connections_have_smaller_rings() {
+    let crowds = [(2, 64 << 10), (3, 32 << 10), (4, 16 << 10)];
+    let pair = Pair::with(&Config { receive_buffer: 128 << 10, crowds, ..pair::config() });
+    let ring = |sockets: &[Arc<Socket>; 2]| {
+        sockets[1].info().smc.unwrap().cursors.peer_ring.next_power_of_two() >> 10
+    };
+    let sockets: Vec<_> = (0..5).map(|_| pair.connect()).collect();
+    assert_eq!(sockets.iter().map(ring).collect::<Vec<_>>(), [128, 128, 64, 32, 16]);
 }

@@ -6,8 +6,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use ism_programs::{
-    Running, Way, compare, compare_strictly, need, output, output_of, run, unused_port,
-    wait_for_port,
+    Running, Way, compare_strictly, need, output, output_of, run, unused_port, wait_for_port,
 };
 
 /// A server on 127.0.0.1 and ::1, and its port.
@@ -26,8 +25,7 @@ fn server(way: Way<'_>) -> Result<(Running, String)> {
 fn redis_answers_fifty_and_five_hundred_clients() {
     need("redis-server", "redis-server");
     need("redis-benchmark", "redis-tools");
-    // Five hundred may need more buffers than a process may have: the rest is TCP's then.
-    compare(|way| {
+    compare_strictly(|way| {
         let (_server, port) = server(way)?;
         let mut lines = Vec::new();
         for arguments in [["-c", "50", "-P", "1"], ["-c", "500", "-P", "16"]] {

@@ -17,6 +17,7 @@ use smc_socket::Socket;
 
 use super::calls::Side;
 use super::{Answer, Route, Sock, Stage};
+use crate::buffers;
 use crate::table::File;
 use crate::touched;
 
@@ -42,6 +43,14 @@ impl Sock {
             let _ = engine.set_cork(sockopt::tcp_cork(tcp).unwrap_or(false));
         }
         let _ = engine.set_low_water(self.low_water.load(Ordering::Relaxed));
+        self.take_send_buffer(engine);
+    }
+
+    fn take_send_buffer(&self, engine: &Socket) {
+        if let Some(bytes) = buffers::send(self.number()) {
+            // As above.
+            let _ = engine.set_send_buffer(bytes);
+        }
     }
 
     pub(super) fn take_timeouts(&self) {
@@ -93,6 +102,10 @@ impl Sock {
             }
             (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => {
                 engine.set_low_water(self.low_water.load(Ordering::Relaxed))
+            }
+            (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_SNDBUFFORCE) => {
+                self.take_send_buffer(engine);
+                Ok(())
             }
             (libc::SOL_SOCKET, libc::SO_OOBINLINE) => engine.set_oob_inline(on),
             (libc::IPPROTO_TCP, libc::TCP_CORK) => engine.set_cork(on),

@@ -81,6 +81,12 @@ impl Connection {
         }
     }
 
+    /// A mapped sender, which has no send ring, leaves no more than `bytes` in the peer's that the peer has not read
+    /// (SO_SNDBUF).
+    pub fn limit_sending(&mut self, bytes: u32) {
+        self.opening(|conn| conn.tx.limit = bytes.max(1));
+    }
+
     /// Whether urgent bytes that come from now on stay in the stream (SO_OOBINLINE).
     pub fn set_oob_inline(&mut self, on: bool) {
         self.options.oob_inline = on;

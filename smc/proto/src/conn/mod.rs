@@ -186,7 +186,7 @@ impl Connection {
     /// more than that.
     fn producer_flags(&self) -> ProducerFlags {
         let mut flags = self.tx.urgent.flags();
-        flags.set(ProducerFlags::WRITE_BLOCKED, self.tx.free() == 0);
+        flags.set(ProducerFlags::WRITE_BLOCKED, self.tx.free() == 0 || self.tx.is_limited());
         flags
     }
 }

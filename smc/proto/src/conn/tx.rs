@@ -52,6 +52,8 @@ pub(super) struct Tx {
     pub(super) unconsumed: u32,
     /// Bytes behind `prod` that a broken link may have carried over nevertheless.
     pub(super) replay: u32,
+    /// A mapped sender's bytes in the peer's ring are no more than so many.
+    pub(super) limit: u32,
     /// Bytes ever sent, modulo 2^32.
     pub(super) total: u32,
     pub(super) urgent: Outgoing,
@@ -75,6 +77,7 @@ impl Tx {
             inflight: 0,
             unconsumed: 0,
             replay: 0,
+            limit: u32::MAX,
             total: 0,
             urgent: Outgoing::None,
         }
@@ -82,7 +85,14 @@ impl Tx {
 
     /// Bytes that the application may write into the send ring (`sndbuf_space`).
     pub(super) const fn room(&self) -> u32 {
-        self.ring.len() - self.inflight - self.unsent
+        let ring = self.ring.len();
+        let most = if self.limit < ring { self.limit } else { ring };
+        most.saturating_sub(self.inflight + self.unsent)
+    }
+
+    /// Whether the limit alone keeps the application from writing more: the peer's reading ends that.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limit < self.ring.len() && self.room() == 0
     }
 
     /// Where they are.
