@@ -137,7 +137,7 @@ fn test_ssl_ends_the_same() -> Result<()> {
 }
 
 #[test]
-#[ignore = "minutes; differs over SMC-D in three tests of sendfile"]
+#[ignore = "minutes"]
 fn test_asyncio_ends_the_same() -> Result<()> {
     need_suites()?;
     compare(|way| suite_of(way, "test_asyncio", &ASYNCIO, &[]));
