@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What SMC-D between two processes takes: the daemon, discovery in a cgroup, and for proofs a network
-//! namespace, whose lo nobody else uses.
+//! namespace, whose lo nobody else uses, or that of the caller.
 //!
 //! Invariant: all of it, and what was started in it, is gone after this program, however this program
 //! ends.
@@ -47,73 +47,133 @@ pub enum Way {
     Smc,
 }
 
-/// A daemon with a door for processes, discovery, and a network namespace.
-pub struct Lab {
-    programs: PathBuf,
-    folder: PathBuf,
-    cgroup: PathBuf,
-    /// The namespace's owner first, then the daemon.
-    running: Vec<Process>,
-    janitor: Child,
+/// A lab to be started.
+#[derive(Clone, Debug, Default)]
+pub struct LabSpec {
+    here: bool,
+    users: Vec<u32>,
+    lines: String,
 }
 
-impl Lab {
+impl LabSpec {
+    /// For programs of root, in a network namespace of its own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// In the network namespace that the starting thread is in.
+    pub fn here(self) -> Self {
+        Self { here: true, ..self }
+    }
+
+    /// For programs of these users.
+    pub fn users(self, users: &[u32]) -> Self {
+        Self { users: users.to_vec(), ..self }
+    }
+
+    /// The daemon's configuration of its processes has these lines as well.
+    pub fn lines(self, lines: &str) -> Self {
+        Self { lines: lines.to_owned(), ..self }
+    }
+
     /// Builds the programs and starts them.
     ///
     /// # Errors
     /// They cannot be built or started: they need root.
-    pub fn start() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+    pub fn start(&self) -> Result<Lab> {
         let programs = repo::programs()?;
+        let mut lab = Lab::empty(programs, if self.users.is_empty() { 0o700 } else { 0o755 })?;
+        if !self.here {
+            lab.start_namespace()?;
+        }
+        lab.start_daemon(self)?;
+        lab.start_discovery()?;
+        Ok(lab)
+    }
+
+    fn config(&self, door: &Path) -> String {
+        let users = match &self.users[..] {
+            [] => String::new(),
+            users => format!("uids = {users:?}\n"),
+        };
+        format!("[[processes]]\nname = \"apps\"\nsocket = {door:?}\n{users}{}\n", self.lines)
+    }
+}
+
+/// A daemon with a door for processes, discovery, and a network namespace.
+#[derive(Debug)]
+pub struct Lab {
+    programs: PathBuf,
+    folder: PathBuf,
+    cgroup: PathBuf,
+    /// Who keeps the namespace, if it is the lab's own.
+    owner: Option<Process>,
+    daemon: Option<Process>,
+    discovery: Option<Process>,
+    janitor: Child,
+}
+
+impl Lab {
+    /// As [`LabSpec`] has it without more words.
+    ///
+    /// # Errors
+    /// As [`LabSpec::start`].
+    pub fn start() -> Result<Self> {
+        LabSpec::new().start()
+    }
+
+    /// A folder of this mode, a cgroup, and who cleans up.
+    fn empty(programs: PathBuf, mode: u32) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("vhost-user-ism-lab-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
         let cgroup = cgroups()?.join(&name);
-        let new = || DirBuilder::new().mode(0o700).create(&folder);
+        let new = || DirBuilder::new().mode(mode).create(&folder);
         new().with_context(|| format!("cannot make {}", folder.display()))?;
         let janitor = janitor(&cgroup, &folder)?;
-        let mut lab = Self { programs, folder, cgroup, running: Vec::new(), janitor };
+        let (owner, daemon, discovery) = (None, None, None);
+        let lab = Self { programs, folder, cgroup, owner, daemon, discovery, janitor };
         fs::create_dir(&lab.cgroup)
             .with_context(|| format!("cannot make {}; it needs root", lab.cgroup.display()))?;
-        lab.start_namespace()?;
-        lab.start_daemon()?;
-        lab.start_discovery()?;
         Ok(lab)
     }
 
     fn start_namespace(&mut self) -> Result<()> {
         let argv = ["unshare", "--net", "sh", "-c", NAMESPACE].map(str::to_owned);
-        self.start_one("namespace", &argv, |said| said.starts_with("up"))
+        self.owner = Some(self.start_one("namespace", &argv, |said| said.starts_with("up"))?);
+        Ok(())
     }
 
-    fn start_daemon(&mut self) -> Result<()> {
-        let config = self.folder.join("daemon.toml");
-        let door = self.door();
-        fs::write(&config, format!("[[processes]]\nname = \"apps\"\nsocket = {door:?}\n"))?;
+    fn start_daemon(&mut self, spec: &LabSpec) -> Result<()> {
+        let (config, door) = (self.config(), self.door());
+        fs::write(&config, spec.config(&door))?;
         let argv = [self.program("vhost-user-ism"), "--config".to_owned(), text(&config)];
-        self.start_one("vhost-user-ism", &argv, |_| door.exists())
+        self.daemon = Some(self.start_one("vhost-user-ism", &argv, |_| door.exists())?);
+        Ok(())
     }
 
     /// A process finds out that its peer speaks SMC too by an option of TCP.
     fn start_discovery(&mut self) -> Result<()> {
         let argv = [self.program("smc-discovery"), "--cgroup".to_owned(), text(&self.cgroup)];
-        self.start_one("smc-discovery", &argv, |said| said.starts_with("serves"))
+        let serves = |said: &str| said.starts_with("serves");
+        self.discovery = Some(self.start_one("smc-discovery", &argv, serves)?);
+        Ok(())
     }
 
     /// Starts something that stays, and waits until it is ready by what it has said.
     fn start_one(
-        &mut self,
+        &self,
         name: &str,
         argv: &[String],
         is_ready: impl Fn(&str) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Process> {
         let log = self.folder.join(name);
         let mut process = Process::start(name, argv, log.clone())?;
         process.wait_until("it is ready", LONGEST, || {
             is_ready(&fs::read_to_string(&log).unwrap_or_default())
         })?;
-        self.running.push(process);
-        Ok(())
+        Ok(process)
     }
 
     /// What stands before a program's own name and arguments, to start it in here. What it and the
@@ -122,8 +182,12 @@ impl Lab {
     /// # Errors
     /// The lab did not start.
     pub fn prefix(&self, way: Way, log: &Path) -> Result<Vec<String>> {
-        let network = format!("--net=/proc/{}/ns/net", self.owner()?);
-        let mut argv = ["nsenter", &network, "--", "sh", "-c", JOIN].map(str::to_owned).to_vec();
+        let mut argv = Vec::new();
+        if self.owner.is_some() {
+            let network = format!("--net=/proc/{}/ns/net", self.owner()?);
+            argv.extend(["nsenter", &network, "--"].map(str::to_owned));
+        }
+        argv.extend(["sh", "-c", JOIN].map(str::to_owned));
         argv.extend([text(&self.cgroup), text(log)]);
         if way == Way::Smc {
             argv.extend([self.program("smc-run"), "-ds".to_owned(), text(&self.door())]);
@@ -164,8 +228,21 @@ impl Lab {
         })
     }
 
+    /// The daemon's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("daemon.toml")
+    }
+
+    /// The daemon's process.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn daemon(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("no daemon")?.pid())
+    }
+
     fn owner(&self) -> Result<u32> {
-        Ok(self.running.first().context("no network namespace")?.pid())
+        Ok(self.owner.as_ref().context("no network namespace")?.pid())
     }
 
     fn door(&self) -> PathBuf {
@@ -179,7 +256,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        self.running.clear();
+        (self.discovery, self.daemon, self.owner) = (None, None, None);
         drop(self.janitor.stdin.take());
         // It could not be waited for only if somebody else had.
         let _ = self.janitor.wait();

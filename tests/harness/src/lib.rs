@@ -27,8 +27,9 @@ mod running;
 mod vm;
 
 pub use fabric::{Fabric, FabricSpec, Mode};
-pub use lab::{Lab, Way};
+pub use lab::{Lab, LabSpec, Way};
 pub use net::Net;
 pub use process::Process;
+pub use repo::programs;
 pub use running::{Output, Running};
 pub use vm::{Vm, VmSpec};

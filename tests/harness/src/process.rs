@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A child process.
+#[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,

@@ -52,11 +52,14 @@ fn build_daemon() -> Result<PathBuf> {
     Ok(build(&["vhost-user-ism"])?.join("vhost-user-ism"))
 }
 
-/// The folder with `smc-run`, the library beside it, the daemon and `smc-discovery`, built from this
-/// checkout in release mode.
-pub(crate) fn programs() -> Result<PathBuf> {
+/// The folder with `smc-run`, the library beside it, the daemon, `smc-discovery`, `smcss` and `smcd`,
+/// built from this checkout in release mode: cargo does not build them for another package.
+///
+/// # Errors
+/// They do not build.
+pub fn programs() -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    let packages = ["smc-preload", "vhost-user-ism", "smc-discovery-helper"];
+    let packages = ["smc-preload", "vhost-user-ism", "smc-discovery-helper", "smc-tools"];
     let built = BUILT.get_or_init(|| {
         eprintln!("building {} (minutes the first time)", packages.join(", "));
         build(&packages).map_err(|error| format!("{error:#}"))
