@@ -194,11 +194,14 @@ impl<T: Plain, L> Kept<T, L> {
     pub fn is_held(&self, time: Duration) -> Option<u32> {
         let word = self.place.word();
         let other = || Some(lock::holder(word)).filter(|it| *it != 0 && *it != self.owner);
-        let end = std::time::Instant::now() + time;
-        while other().is_some() && std::time::Instant::now() < end {
-            std::thread::yield_now();
+        other()?;
+        match lock::lock_within(word, self.owner, |_| false, time) {
+            Some(_) => {
+                lock::unlock(word);
+                None
+            }
+            None => other(),
         }
-        other()
     }
 }
 

@@ -5,7 +5,7 @@
 //! Invariant: nothing that another thread may have half changed is looked at in the child.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smc_proto::id::ConnId;
 
@@ -19,7 +19,7 @@ use crate::socket::Socket;
 use crate::stack::Stack;
 use crate::types::{Role, Tcp};
 
-/// How long a connection is waited for that another thread or process has just then.
+/// How long connections are waited for, altogether, that another thread or process has just then.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A child that is about to be forked. Dropped in the parent, after the fork or without one.
@@ -30,6 +30,8 @@ pub struct Birth {
     /// Given back first: what is dropped after it takes it for itself.
     held: Option<Held>,
     homes: Vec<(Home, Cradle)>,
+    /// Until when connections are waited for.
+    end: Option<Instant>,
 }
 
 /// A connection that it is going to have.
@@ -61,7 +63,7 @@ impl Birth {
     /// Before each fork, whatever the child is going to have: it must not keep its siblings' links open.
     #[must_use]
     pub fn begin() -> Self {
-        Self { held: links::hold(), homes: Vec::new() }
+        Self { held: links::hold(), homes: Vec::new(), end: None }
     }
 
     /// Before the fork: the child is going to have this connection too; `None`: it cannot. From here on the
@@ -77,7 +79,9 @@ impl Birth {
             }
         };
         let (home, cradle) = self.homes.get(at)?;
-        let (share, effects) = channel.share(cradle.member, PATIENCE)?;
+        let end = *self.end.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let left = end.saturating_duration_since(Instant::now());
+        let (share, effects) = channel.share(cradle.member, left)?;
         home.follow(socket.shared.acted(effects), &socket.shared);
         Some(Heir { at, share, id: socket.shared.id, role: socket.shared.role })
     }
@@ -85,7 +89,7 @@ impl Birth {
     /// In the child, before anything else.
     #[must_use]
     pub fn in_child(self) -> Inheritance {
-        let Self { held, homes } = self;
+        let Self { held, homes, .. } = self;
         if let Some(mut held) = held {
             held.keep(&homes.iter().map(|(_, cradle)| &cradle.link).collect::<Vec<_>>());
         }

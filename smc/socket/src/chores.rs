@@ -34,11 +34,22 @@ pub(crate) enum Chore {
     Leave(u32),
 }
 
+impl Chore {
+    const fn leaves(self) -> Option<u32> {
+        match self {
+            Self::Leave(process) => Some(process),
+            _ => None,
+        }
+    }
+}
+
 /// What waits.
 #[derive(Default)]
 pub(crate) struct Chores {
     waiting: Vec<(Chore, Arc<Shared>)>,
     again: Option<Instant>,
+    /// Processes that are to leave, once for each chore until it is done.
+    leaving: Vec<u32>,
     /// Processes that have ended, and whose numbers are not free yet.
     ended: Vec<u32>,
 }
@@ -49,27 +60,36 @@ impl Chores {
         self.again
     }
 
+    /// Whether it waits already.
+    fn waits(&self, chore: Chore, socket: &Arc<Shared>) -> bool {
+        self.waiting.iter().any(|(other, it)| *other == chore && Arc::ptr_eq(it, socket))
+    }
+
     fn push(&mut self, chore: Chore, socket: Arc<Shared>) {
-        let same = |(other, it): &(Chore, Arc<Shared>)| *other == chore && Arc::ptr_eq(it, &socket);
-        if !self.waiting.iter().any(same) {
-            self.waiting.push((chore, socket));
-        }
+        self.leaving.extend(chore.leaves());
+        self.waiting.push((chore, socket));
         self.again.get_or_insert_with(|| clock::now().after(AGAIN));
+    }
+
+    /// One was taken out, and done or put back.
+    fn done(&mut self, chore: Chore) {
+        let at = self.leaving.iter().position(|it| Some(*it) == chore.leaves());
+        at.map(|at| self.leaving.swap_remove(at));
     }
 
     /// Processes in whose name nothing has to be done any more.
     fn buried(&mut self) -> Vec<u32> {
-        let waiting = &self.waiting;
-        let leaves = |process| {
-            waiting.iter().any(|(chore, _)| matches!(chore, Chore::Leave(it) if *it == process))
-        };
-        self.ended.extract_if(.., |process| !leaves(*process)).collect()
+        let leaving = &self.leaving;
+        self.ended.extract_if(.., |process| !leaving.contains(process)).collect()
     }
 }
 
 impl Core {
     /// Does it, now or when who has the connection goes on.
     pub(crate) fn run(&self, chore: Chore, socket: Arc<Shared>) {
+        if self.chores().waits(chore, &socket) {
+            return;
+        }
         if socket.is_stuck() {
             self.chores().push(chore, socket);
             self.set_timer();
@@ -121,7 +141,10 @@ impl Core {
             chores.again = None;
             std::mem::take(&mut chores.waiting)
         };
-        waiting.into_iter().for_each(|(chore, socket)| self.run(chore, socket));
+        for (chore, socket) in waiting {
+            self.run(chore, socket);
+            self.chores().done(chore);
+        }
         self.free_numbers();
     }
 }

@@ -9,7 +9,7 @@
 //! place it shall look at.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ism_abi::signal_page::SIZE as PAGE;
@@ -81,6 +81,8 @@ pub(crate) struct Family {
     next: AtomicU32,
     /// Who lives, from the first child on.
     life: OnceLock<Life>,
+    /// The first process has ended, as far as this one knows.
+    first_over: AtomicBool,
 }
 
 impl Family {
@@ -97,6 +99,7 @@ impl Family {
             free: Mutex::default(),
             next: AtomicU32::new(0),
             life: OnceLock::new(),
+            first_over: AtomicBool::new(false),
         };
         family.set(family.root(), BORN);
         Ok(Arc::new(family))
@@ -217,7 +220,15 @@ impl Family {
 
     /// Whether a process lives, as far as can be told.
     pub(crate) fn is_lived(&self, process: u32) -> bool {
+        if process == ROOT && self.first_over.load(Ordering::Relaxed) {
+            return false;
+        }
         few::is_confined() || self.life.get().is_none_or(|life| life.is_lived(process))
+    }
+
+    /// This process may not ask whether the first one lives, and knows in another way that it does not.
+    pub(crate) fn set_first_over(&self) {
+        self.first_over.store(true, Ordering::Relaxed);
     }
 
     /// The page in which a process is told where to look.

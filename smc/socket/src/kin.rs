@@ -148,9 +148,14 @@ impl Kin {
     /// If the first process has ended, nobody else says that it has nothing open any more.
     #[cold]
     fn bury_first(&self) {
-        // Who may not ask has the link's word for it.
-        let ended = few::is_confined() || !self.family.is_lived(ROOT);
-        if ended && !self.first_buried.swap(true, Ordering::Relaxed) {
+        if self.first_buried.load(Ordering::Relaxed) {
+            return;
+        }
+        if few::is_confined() {
+            // Who may not ask has the link's word for it.
+            self.family.set_first_over();
+        }
+        if !self.family.is_lived(ROOT) && !self.first_buried.swap(true, Ordering::Relaxed) {
             for socket in self.sockets() {
                 let due = socket.leave(ROOT);
                 self.follow(due, &socket);
