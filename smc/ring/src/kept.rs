@@ -3,7 +3,7 @@
 //! A value that a process shares with its children, under a lock between processes.
 //!
 //! Invariant: the value is reached with the lock held only. What a process that was killed left half changed
-//! is written anew before anybody reads it.
+//! is never read.
 #![expect(unsafe_code, reason = "a value of Rust's in memory that processes share")]
 
 use std::cell::UnsafeCell;
@@ -72,6 +72,11 @@ impl<T: Plain> Place<T> {
     fn word(&self) -> &AtomicU32 {
         self.view.word32(0)
     }
+
+    /// Whether a process has the lock.
+    pub fn is_locked(&self) -> bool {
+        lock::holder(self.word()) != 0
+    }
 }
 
 /// Places for values of one type, which children of fork share.
@@ -134,9 +139,12 @@ impl<T: Plain, L> Kept<T, L> {
         local: L,
     ) -> Self {
         let kept = Self { place, owner, local: UnsafeCell::new(local), _value: PhantomData };
-        // A place that nobody uses is free, or was left locked by one that was killed.
-        let got = lock::lock(kept.place.word(), owner, is_over);
-        drop(Guard::write(&kept, got, value));
+        let _ = lock::lock(kept.place.word(), owner, is_over);
+        let guard = Guard { kept: &kept };
+        // SAFETY: the place has room for a value, which `Places::get` checked, and the lock is held. What is
+        // there is not dropped, as it owns nothing (`Plain`).
+        unsafe { guard.kept.place.value.write(value) };
+        drop(guard);
         kept
     }
 
@@ -156,21 +164,15 @@ impl<T: Plain, L> Kept<T, L> {
         self.owner
     }
 
-    /// Takes the lock. `is_over` says whether the process with a number has ended; if it did so with the
-    /// lock, the value becomes `anew`.
+    /// Takes the lock. `is_over` says whether the process with a number has ended.
     ///
     /// # Safety
-    /// A process of which `is_over` says so touches neither value nor local part any more.
+    /// After [`Got::Orphaned`] nobody asks for [`Guard::parts`] of this place any more: the value is half changed, and
+    /// changes on if the process has not ended.
     #[inline]
-    pub unsafe fn lock(
-        &self,
-        is_over: impl Fn(u32) -> bool,
-        anew: impl FnOnce() -> T,
-    ) -> Guard<'_, T, L> {
-        match lock::lock(self.place.word(), self.owner, is_over) {
-            Got::Free => Guard { kept: self },
-            got @ Got::Orphaned => Guard::write(self, got, anew()),
-        }
+    pub unsafe fn lock(&self, is_over: impl Fn(u32) -> bool) -> (Guard<'_, T, L>, Got) {
+        let got = lock::lock(self.place.word(), self.owner, is_over);
+        (Guard { kept: self }, got)
     }
 
     /// As [`Kept::lock`], but not for longer than `time`.
@@ -181,12 +183,9 @@ impl<T: Plain, L> Kept<T, L> {
         &self,
         time: Duration,
         is_over: impl Fn(u32) -> bool,
-        anew: impl FnOnce() -> T,
-    ) -> Option<Guard<'_, T, L>> {
-        Some(match lock::lock_within(self.place.word(), self.owner, is_over, time)? {
-            Got::Free => Guard { kept: self },
-            got @ Got::Orphaned => Guard::write(self, got, anew()),
-        })
+    ) -> Option<(Guard<'_, T, L>, Got)> {
+        let got = lock::lock_within(self.place.word(), self.owner, is_over, time)?;
+        Some((Guard { kept: self }, got))
     }
 
     /// Whether another process holds the lock, and for longer than `time`; which.
@@ -197,7 +196,7 @@ impl<T: Plain, L> Kept<T, L> {
         other()?;
         match lock::lock_within(word, self.owner, |_| false, time) {
             Some(_) => {
-                lock::unlock(word);
+                lock::unlock(word, self.owner);
                 None
             }
             None => other(),
@@ -211,16 +210,7 @@ pub struct Guard<'a, T: Plain, L> {
     kept: &'a Kept<T, L>,
 }
 
-impl<'a, T: Plain, L> Guard<'a, T, L> {
-    #[cold]
-    fn write(kept: &'a Kept<T, L>, _got: Got, value: T) -> Self {
-        let guard = Self { kept };
-        // SAFETY: the place has room for a value, which `Places::get` checked, and the lock is held. What is
-        // there is not dropped, as it owns nothing (`Plain`).
-        unsafe { kept.place.value.write(value) };
-        guard
-    }
-
+impl<T: Plain, L> Guard<'_, T, L> {
     /// The shared value and this process's part.
     #[inline]
     pub fn parts(&mut self) -> (&mut T, &mut L) {
@@ -234,9 +224,17 @@ impl<'a, T: Plain, L> Guard<'a, T, L> {
     }
 }
 
+impl<T: Plain, L> Guard<'_, T, L> {
+    /// This process's part alone.
+    pub fn local(&mut self) -> &mut L {
+        // SAFETY: as in `parts`.
+        unsafe { &mut *self.kept.local.get() }
+    }
+}
+
 impl<T: Plain, L> Drop for Guard<'_, T, L> {
     #[inline]
     fn drop(&mut self) {
-        lock::unlock(self.kept.place.word());
+        lock::unlock(self.kept.place.word(), self.kept.owner);
     }
 }

@@ -107,10 +107,11 @@ fn lock_slowly(
     }
 }
 
-/// Gives the lock back.
+/// Gives the lock back, if `owner` still has it.
 #[inline]
-pub fn unlock(word: &AtomicU32) {
-    if word.swap(0, Ordering::Release) & AWAITED != 0 {
+pub fn unlock(word: &AtomicU32, owner: u32) {
+    let given = |was| word.compare_exchange(was, 0, Ordering::Release, Ordering::Relaxed).is_ok();
+    if !given(owner) && given(owner | AWAITED) {
         wake(word);
     }
 }

@@ -27,7 +27,7 @@ impl Memory {
         for _ in 0..ROUNDS {
             assert_eq!(lock(self.0.u32(0).unwrap(), owner, |_| false), Got::Free);
             self.0.write(8, &(self.read() + 1).to_ne_bytes()).unwrap();
-            unlock(self.0.u32(0).unwrap());
+            unlock(self.0.u32(0).unwrap(), owner);
         }
     }
 
@@ -93,7 +93,9 @@ fn the_lock_of_a_killed_process_is_taken_over_by_who_is_told_so() {
     let at_once = |owner| lock_within(word, owner, |_| false, Duration::ZERO);
     assert_eq!(at_once(1), None);
     assert_eq!(lock_within(word, 1, |_| true, Duration::from_millis(60)), Some(Got::Orphaned));
-    unlock(word);
+    unlock(word, 2);
+    assert_eq!(at_once(3), None, "who has lost it does not give it back");
+    unlock(word, 1);
     assert_eq!(lock(word, 2, |_| false), Got::Free, "in the killed process's name");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -107,6 +109,6 @@ fn the_lock_of_a_killed_process_is_taken_over_by_who_is_told_so() {
     assert_eq!(lock(word, 1, is_over), Got::Orphaned);
     assert_eq!(asked.get(), 3);
     assert_eq!(at_once(3), None, "it is held");
-    unlock(word);
+    unlock(word, 1);
     assert_eq!(at_once(3), Some(Got::Free));
 }

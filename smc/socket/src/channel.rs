@@ -6,7 +6,6 @@
 //! concerns others than the two DMBs; that is left in [`Effects`].
 #![expect(unsafe_code, reason = "the state's lock believes the family who has ended")]
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use smc_proto::smcd::dmb::PeerElement;
 use smc_proto::stats::Technology;
 use smc_ring::area::AreaView;
 use smc_ring::kept::Guard;
+use smc_ring::lock::Got;
 use smc_ring::{Area, Kept, Notice, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
@@ -69,8 +69,8 @@ pub(crate) struct Local {
     pub(crate) peer_wakes: bool,
     /// The events that this process has heard of.
     events: u32,
-    /// In place of the state, when the family has given this process up.
-    lost: Option<Box<State>>,
+    /// In place of the state, when that is not to be looked at.
+    apart: Option<Box<State>>,
     /// This process was told of the release.
     released: bool,
     effects: Effects,
@@ -142,8 +142,7 @@ impl Channel {
         let local = Local { far, ..Local::default() };
         let (place, owner) = (seat.place.clone(), seat.member().owner());
         let family = Arc::clone(seat.family());
-        // SAFETY: the family gives a place to one connection at a time, and what it says to be over touches its
-        // memory no more.
+        // SAFETY: the family gives a place to one connection at a time, and one that was given up to none.
         let kept = unsafe { Kept::new(place, owner, |it| family.is_over(it), state, local) };
         area.unwatch();
         Ok(Self { kept, seat, area, ring, is_orphan, spin: Spin::new(spin), established })
@@ -152,11 +151,9 @@ impl Channel {
     /// Runs `act` with the connection. Its effects are the caller's to carry out.
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner<'_>) -> R) -> (R, Effects) {
-        let orphaned = Cell::new(false);
-        let anew = || self.anew(&orphaned);
-        // SAFETY: a process that the family says to be over touches its memory no more.
-        let guard = unsafe { self.kept.lock(|it| self.seat.family().is_over(it), anew) };
-        self.run(guard, orphaned.get(), act)
+        // SAFETY: `run` gives the connection up, and looks at the parts of one that is not only.
+        let locked = unsafe { self.kept.lock(|it| self.seat.family().is_over(it)) };
+        self.run(locked, act)
     }
 
     /// As [`Channel::with`]; `None` if somebody has the connection for longer than `time`.
@@ -165,60 +162,69 @@ impl Channel {
         time: Duration,
         act: impl FnOnce(&mut Inner<'_>) -> R,
     ) -> Option<(R, Effects)> {
-        let orphaned = Cell::new(false);
-        let anew = || self.anew(&orphaned);
         let is_over = |it| self.seat.family().is_over(it);
         // SAFETY: as in `with`.
-        let guard = unsafe { self.kept.lock_within(time, is_over, anew) };
-        Some(self.run(guard?, orphaned.get(), act))
-    }
-
-    fn anew(&self, orphaned: &Cell<bool>) -> State {
-        orphaned.set(true);
-        State::aborted(&self.established.params, self.seat.is_released())
+        let locked = unsafe { self.kept.lock_within(time, is_over) };
+        Some(self.run(locked?, act))
     }
 
     #[inline]
     fn run<R>(
         &self,
-        mut guard: Guard<'_, State, Local>,
-        orphaned: bool,
+        (mut guard, got): (Guard<'_, State, Local>, Got),
         act: impl FnOnce(&mut Inner<'_>) -> R,
     ) -> (R, Effects) {
+        if got == Got::Orphaned || self.seat.is_given_up() || self.seat.is_lost() {
+            return self.run_apart(guard.local(), got, act);
+        }
         let (State { conn, common }, local) = guard.parts();
-        if self.seat.is_lost() {
-            return self.run_lost(local, act);
-        }
         let mut inner = Inner { conn, common, local, channel: self };
-        if orphaned {
-            inner.begin_anew();
-        }
         let result = act(&mut inner);
         let effects = inner.take_effects();
         (result, effects)
     }
 
-    /// The family has given this process up, as it has closed its link: the connection is over for it, and its place
-    /// is others'.
+    /// The state is not to be looked at: a process was killed in the middle, or the family has given this process up,
+    /// and the place is others'. This process has a state of its own, of a connection that is over.
     #[cold]
-    fn run_lost<R>(
+    fn run_apart<R>(
         &self,
         local: &mut Local,
+        got: Got,
         act: impl FnOnce(&mut Inner<'_>) -> R,
     ) -> (R, Effects) {
-        let is_news = local.lost.is_none();
-        let over = || Box::new(State::over(&self.established.params));
-        let mut state = local.lost.take().unwrap_or_else(over);
-        (local.far, local.released) = (None, true);
+        let (is_first, is_lost) = (local.apart.is_none(), self.seat.is_lost());
+        let finds = got == Got::Orphaned && !is_lost && !self.seat.is_given_up();
+        let params = &self.established.params;
+        let mut state = local.apart.take().unwrap_or_else(|| {
+            Box::new(if finds {
+                State::aborted(params, self.seat.is_released())
+            } else {
+                State::over(params)
+            })
+        });
+        if is_lost {
+            (local.far, local.released) = (None, true);
+        } else if is_first {
+            // If who was taken for dead lives, it still writes there: the memory is never used again.
+            std::mem::forget(local.far.clone());
+        }
         let State { conn, common } = &mut *state;
         let mut inner = Inner { conn, common, local, channel: self };
-        if is_news {
+        if finds {
+            self.seat.give_up();
+            inner.begin_anew();
+        }
+        if is_first {
             inner.local.effects.news |= inner.conn.readiness();
         }
         let result = act(&mut inner);
-        let news = inner.take_news();
-        local.lost = Some(state);
-        (result, Effects { news, ..Effects::default() })
+        let effects = match is_lost {
+            true => Effects { news: inner.take_news(), ..Effects::default() },
+            false => inner.take_effects(),
+        };
+        local.apart = Some(state);
+        (result, effects)
     }
 
     /// Whether another process that lives has the connection for longer than it should: it is stopped.
@@ -282,7 +288,7 @@ impl Inner<'_> {
         }
     }
 
-    /// The state was written anew: tells peer and processes.
+    /// The connection is given up: tells peer and processes.
     #[cold]
     fn begin_anew(&mut self) {
         self.pump();

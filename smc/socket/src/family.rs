@@ -213,9 +213,9 @@ impl Family {
     pub(crate) fn is_over(&self, owner: u32) -> bool {
         let member = Member::of(owner);
         let word = self.word(member.process);
-        // It lives before it takes any lock.
-        word != member.word(EXPECTED)
-            && (word != member.word(BORN) || !self.is_lived(member.process))
+        // It lives before it takes any lock. One that has lost its link may live.
+        let may_live = [BORN, ENDED].map(|state| member.word(state)).contains(&word);
+        word != member.word(EXPECTED) && !(may_live && self.is_lived(member.process))
     }
 
     /// Whether a process lives, as far as can be told.

@@ -3,7 +3,7 @@
 //! Which processes of a family live: each has a byte of a file locked, and the system unlocks it.
 //!
 //! Invariant: a process that is said to have ended touches the family's memory no more, unless it has closed
-//! descriptors that are not its own.
+//! descriptors that are not its own. So what a lock protected when its holder ended is not looked at again (`channel`).
 //!
 //! The lock goes with the process's descriptors: at its end and when it executes another program, after its
 //! memory. It means the same in every PID namespace, it cannot be another process's that has the same number

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use smc_ring::{MapError, Place, Places};
 
@@ -20,8 +20,12 @@ const SHARED: u32 = 4096;
 /// A place that is in no family's memory, as that had none left.
 const ALONE: u32 = u32::MAX;
 
-/// In a place: 1 after the release, when the rings may be another connection's.
-const RELEASED: usize = 8;
+/// In a place: what has become of it.
+const FLAGS: usize = 8;
+/// The rings may be another connection's.
+const RELEASED: u32 = 1;
+/// A process was killed with the lock, or so it seemed: the state is not looked at any more, and the place not used.
+const GIVEN_UP: u32 = 2;
 /// In a place: a number that counts events, so that each process hears of what another one has found.
 const EVENTS: usize = 12;
 /// In a place: the processes that have the connection open, a bit each.
@@ -63,6 +67,10 @@ fn read(word: Option<&AtomicU64>) -> u64 {
     word.map_or(0, |word| word.load(Ordering::Acquire))
 }
 
+fn is_given_up(place: &Place<State>) -> bool {
+    place.word32(FLAGS).is_some_and(|word| word.load(Ordering::Acquire) & GIVEN_UP != 0)
+}
+
 /// Clears a process's bit; what is left.
 fn clear(word: Option<&AtomicU64>, process: u32) -> u64 {
     let all = !bit(process);
@@ -82,9 +90,12 @@ pub(crate) fn forget(place: &Place<State>, process: u32) {
 pub(crate) fn take(family: &Arc<Family>) -> Result<Seat, MapError> {
     let member = family.root();
     let claim = |slot: u32, place: Place<State>| {
+        if place.is_locked() {
+            return None;
+        }
         let (mine, order) = (bit(ROOT), Ordering::AcqRel);
         users(&place)?.compare_exchange(0, mine, order, Ordering::Relaxed).ok()?;
-        for word in [RELEASED, EVENTS] {
+        for word in [FLAGS, EVENTS] {
             place.word32(word)?.store(0, Ordering::Relaxed);
         }
         holders(&place)?.store(mine, Ordering::Release);
@@ -93,7 +104,8 @@ pub(crate) fn take(family: &Arc<Family>) -> Result<Seat, MapError> {
     let mut free = family.free();
     free.look_again(family);
     while let Some(slot) = free.free.pop().map(|slot| slot.0).or_else(|| family.unused()) {
-        match family.place(slot).and_then(|place| claim(slot, place)) {
+        let Some(place) = family.place(slot).filter(|place| !is_given_up(place)) else { continue };
+        match claim(slot, place) {
             Some(seat) => return Ok(seat),
             None => free.lingering.push_back(slot),
         }
@@ -221,20 +233,34 @@ impl Seat {
         }
     }
 
-    fn released(&self) -> Option<&AtomicU32> {
-        self.place.word32(RELEASED)
+    fn set(&self, flag: u32) {
+        if let Some(word) = self.place.word32(FLAGS) {
+            word.fetch_or(flag, Ordering::AcqRel);
+        }
     }
 
     /// Whether the rings may be another connection's.
     pub(crate) fn is_released(&self) -> bool {
-        self.released().is_some_and(|word| word.load(Ordering::Acquire) != 0)
+        self.place.word32(FLAGS).is_some_and(|it| it.load(Ordering::Acquire) & RELEASED != 0)
     }
 
     /// Before the rings may be: a process that is killed after it leaves that to be known.
     pub(crate) fn set_released(&self) {
-        if let Some(word) = self.released() {
-            word.store(1, Ordering::Release);
+        if !self.is_lost() {
+            self.set(RELEASED);
         }
+    }
+
+    /// Whether the state is not to be looked at.
+    #[inline]
+    pub(crate) fn is_given_up(&self) -> bool {
+        is_given_up(&self.place)
+    }
+
+    /// From now on it is not.
+    pub(crate) fn give_up(&self) {
+        self.set(GIVEN_UP);
+        self.count_event();
     }
 }
 
@@ -287,7 +313,7 @@ mod tests {
         let first = family.expect_child().unwrap();
         assert!(!family.is_over(first.owner()), "it may yet be born");
         family.end(first.process());
-        assert!(family.is_over(first.owner()));
+        assert!(!family.counts(first) && !family.is_over(first.owner()), "it may live on");
         assert_ne!(family.expect_child().unwrap().process(), first.process());
         family.forget(first.process());
         let second = family.expect_child().unwrap();

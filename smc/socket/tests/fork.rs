@@ -297,6 +297,30 @@ fn a_child_that_closes_what_is_not_its_own_has_its_connections_no_more() {
 }
 
 #[test]
+fn a_child_that_was_taken_for_dead_in_the_middle_writes_into_no_other_connection() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let (mut hear, say) = pipe().unwrap();
+    let child = share(&server, &tcp, |given| {
+        let kept = [0, 1, 2, say.as_raw_fd()];
+        (0..1024).filter(|fd| !kept.contains(fd)).for_each(close_if_not_tcp);
+        send_in_parts(&given.socket, &say, in_the_middle);
+        std::mem::forget(given);
+    });
+    hear.read_exact(&mut [0]).unwrap();
+    wait_and_serve(&pair.stacks[1]);
+    assert_eq!(errno(send(&server, b"more")), libc::ECONNRESET);
+    drop((server, tcp, client));
+    pair.stacks.iter().for_each(Stack::dispatch);
+    let (client, server, _tcp) = connect(&pair);
+    child.kill(libc::SIGCONT);
+    // Whatever it sees: it has not been told yet.
+    child.wait();
+    transmit(&server, b"after").unwrap();
+    assert_eq!(receive(&client, 9999, false).unwrap(), b"after");
+}
+
+#[test]
 fn a_child_killed_in_the_middle_resets_the_connection_and_stops_nobody() {
     let pair = Pair::new();
     let (client, server, tcp) = connect(&pair);
