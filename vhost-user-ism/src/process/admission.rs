@@ -5,14 +5,18 @@
 //! Invariant: the decision is about the user that the kernel says connected (SO_PEERCRED), never about what
 //! the process says of itself.
 
-use std::fmt;
+#![expect(unsafe_code, reason = "SO_PEERCRED: rustix takes a process number of 0 for an error")]
+
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::{fmt, io};
 
 use crate::config::ProcessesConfig;
 
 /// A process that may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admission {
+    /// Its number; 0 if it is of a PID namespace that is not seen from here.
     pub(super) pid: i32,
     pub(super) uid: u32,
 }
@@ -51,17 +55,33 @@ impl Admission {
         client: &UnixStream,
         inside: usize,
     ) -> Result<Self, Refusal> {
-        let lacking = |error: rustix::io::Errno| Refusal::Lacking(error.to_string());
-        let who = rustix::net::sockopt::socket_peercred(client).map_err(lacking)?;
-        let (uid, gid) = (who.uid.as_raw(), who.gid.as_raw());
+        let who = peer(client).map_err(|error| Refusal::Lacking(error.to_string()))?;
+        let (uid, gid) = (who.uid, who.gid);
         if !may_enter(config, uid, gid, rustix::process::geteuid().as_raw()) {
             return Err(Refusal::User { uid, gid, door: config.name.to_string() });
         }
         if inside >= usize::try_from(config.max).unwrap_or(usize::MAX) {
             return Err(Refusal::Full(config.max));
         }
-        Ok(Self { pid: who.pid.as_raw_nonzero().get(), uid })
+        Ok(Self { pid: who.pid, uid })
     }
+}
+
+/// Who is at the other end, as the kernel says.
+fn peer(client: &UnixStream) -> io::Result<libc::ucred> {
+    let mut who = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    // SAFETY: `who` and `len` are ours, and `len` is the size of `who`, beyond which nothing is written.
+    let asked = unsafe {
+        libc::getsockopt(
+            client.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut who).cast(),
+            &raw mut len,
+        )
+    };
+    if asked == 0 { Ok(who) } else { Err(io::Error::last_os_error()) }
 }
 
 fn may_enter(config: &ProcessesConfig, uid: u32, gid: u32, own: u32) -> bool {
@@ -78,6 +98,8 @@ pub(crate) fn is_for_others(config: &ProcessesConfig) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
     use super::*;
 
     fn door(text: &str) -> ProcessesConfig {
@@ -118,5 +140,27 @@ mod tests {
         let refusal = Admission::check(&door(&format!(",uids={}", own + 1)), &client, 0);
         let text = refusal.expect_err("another user").to_string();
         assert!(text.contains(&format!("user {own}")) && text.contains("uids="), "{text}");
+    }
+
+    /// As of a daemon in a container whose socket is shared with the host: there the process has no number.
+    #[test]
+    fn a_process_of_another_pid_namespace_may_come_in() {
+        const WITHIN: &str = "ISM_TEST_WITHIN";
+        if std::env::var_os(WITHIN).is_some() {
+            let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("stdin");
+            let admitted = Admission::check(&door(""), &UnixStream::from(stdin), 0);
+            assert_eq!(admitted.expect("the daemon's user").pid, 0);
+            println!("let in");
+            return;
+        }
+        let (client, _server) = UnixStream::pair().expect("sockets");
+        let mut within = std::process::Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            within.args(["--user", "--map-root-user"]);
+        }
+        within.args(["--pid", "--fork"]).arg(std::env::current_exe().expect("this test"));
+        within.args(["a_process_of_another_pid_namespace_may_come_in", "--nocapture"]);
+        let said = within.env(WITHIN, "1").stdin(OwnedFd::from(client)).output().expect("unshare");
+        assert!(String::from_utf8_lossy(&said.stdout).contains("let in"), "{said:?}");
     }
 }
