@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 
 use crate::error::{Error, Result};
+use crate::own::Own;
 
 /// Says "I hear this bell".
 const HERE: u8 = b'h';
@@ -46,9 +47,9 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Bell {
     /// Rings are sent here, and come here unless there is `own`.
-    end: OwnedFd,
+    end: Own,
     /// The other end, in the bell of a member with itself.
-    own: Option<OwnedFd>,
+    own: Option<Own>,
     /// The peer hears.
     heard: AtomicBool,
 }
@@ -58,7 +59,7 @@ impl Bell {
     pub(crate) fn new(end: OwnedFd) -> Self {
         // It is so from its maker; if not, and if this fails, ringing a peer that does not look would wait.
         let _ = rustix::io::ioctl_fionbio(&end, true);
-        Self { end, own: None, heard: AtomicBool::new(false) }
+        Self { end: Own::new(end), own: None, heard: AtomicBool::new(false) }
     }
 
     /// Says that this side hears: to be called when it does.
@@ -71,6 +72,7 @@ impl Bell {
     /// The bell of a member with itself.
     pub(crate) fn own() -> Result<Self> {
         let (end, own) = pair().map_err(Error::io("making a bell"))?;
+        let (end, own) = (Own::new(end), Own::new(own));
         Ok(Self { end, own: Some(own), heard: AtomicBool::new(true) })
     }
 

@@ -13,6 +13,7 @@
 //! | [`loopback`] | a port within the process: a fabric of its own, for tests and for itself |
 //! | [`board`] | entries about connections, for members that look for one another |
 //! | [`bell`] | how a process wakes another without the daemon |
+//! | [`own`] | descriptors that are not the program's |
 //!
 //! # Sleep
 //! ```text
@@ -44,6 +45,7 @@ pub mod conformance;
 pub mod driver;
 pub mod error;
 pub mod loopback;
+pub mod own;
 pub mod port;
 pub mod vhost;
 

@@ -22,6 +22,7 @@ use crate::bell;
 use crate::codec::{Carrier, Coded};
 use crate::driver::Device;
 use crate::error::{Error, Result};
+use crate::own::Own;
 
 /// Bytes of each member's window: address space only.
 const WINDOW: u64 = 4 << 30;
@@ -40,11 +41,11 @@ struct State {
     fabric: Fabric,
     started: Instant,
     members: HashMap<MemberId, Seat>,
-    extents: HashMap<ExtentId, OwnedFd>,
+    extents: HashMap<ExtentId, Own>,
     /// Replies that came by a wish.
     replies: Vec<(Tag, Reply)>,
     /// The ends that were not fetched, by the member they are for and the other one's GID.
-    bells: HashMap<(MemberId, Gid), OwnedFd>,
+    bells: HashMap<(MemberId, Gid), Own>,
 }
 
 /// What a member has here.
@@ -52,7 +53,7 @@ struct Seat {
     /// Mappings by their place in the window.
     window: BTreeMap<u64, Arc<Mapping>>,
     events: VecDeque<[u8; EVENT_SIZE]>,
-    wake: OwnedFd,
+    wake: Own,
 }
 
 impl Loopback {
@@ -99,14 +100,14 @@ impl Loopback {
         state.fabric.add_member(config).map_err(|error| Error::Device(error.to_string()))
     }
 
-    fn wake_fd(&self) -> Result<OwnedFd> {
+    fn wake_fd(&self) -> Result<Own> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        eventfd(0, flags).map_err(Error::io("eventfd"))
+        eventfd(0, flags).map(Own::new).map_err(Error::io("eventfd"))
     }
 
     /// Connects a member; its configuration space.
     fn seat(&self, member: &Member) -> Result<Vec<u8>> {
-        let wake = member.wake.try_clone().map_err(Error::io("dup"))?;
+        let wake = Own::copy(&member.wake).map_err(Error::io("dup"))?;
         let mut state = self.lock();
         let seat = Seat { window: BTreeMap::new(), events: VecDeque::new(), wake };
         state.members.insert(member.id, seat);
@@ -132,7 +133,7 @@ impl State {
                 Wish::CreateExtent { extent, len } => {
                     // Without memory the model is told when it wants it mapped.
                     if let Ok(file) = memory_file("ism-loopback", len) {
-                        self.extents.insert(extent, file);
+                        self.extents.insert(extent, Own::new(file));
                     }
                 }
                 Wish::Map { member, extent, window_offset, len } => {
@@ -195,11 +196,11 @@ impl State {
     /// An end of the bell of a pair, if it lives; the other waits for the peer.
     fn bell(&mut self, id: MemberId, own: Gid, gid: Gid) -> Option<OwnedFd> {
         if let Some(end) = self.bells.remove(&(id, gid)) {
-            return Some(end);
+            return Some(end.into());
         }
         let peer = self.fabric.list().find(|member| member.gid == gid)?.id;
         let (ours, theirs) = bell::pair().ok()?;
-        self.bells.insert((peer, own), theirs);
+        self.bells.insert((peer, own), Own::new(theirs));
         Some(ours)
     }
 }
@@ -208,7 +209,7 @@ impl State {
 struct Member {
     fabric: Loopback,
     id: MemberId,
-    wake: OwnedFd,
+    wake: Own,
 }
 
 impl Member {

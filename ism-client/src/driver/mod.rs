@@ -12,7 +12,7 @@ mod peer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +26,7 @@ use peer::{Forgotten, Peer};
 use crate::bell::{Bell, Taken};
 use crate::board::{Post, Told};
 use crate::error::{Error, Result};
+use crate::own::Own;
 use crate::port::{Identity, Port, PortEvent, Wanted};
 
 /// What a device tells its user.
@@ -77,7 +78,7 @@ pub(crate) struct Inner {
     turn: Mutex<()>,
     tables: Mutex<Tables>,
     /// The port's descriptors and every bell.
-    epoll: OwnedFd,
+    epoll: Own,
     /// Where peers go that are over and that nobody holds any more.
     forgotten: Arc<Forgotten>,
     gone: AtomicBool,
@@ -121,6 +122,7 @@ impl Device {
     pub fn new(port: Box<dyn Port>) -> Result<Self> {
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Error::io("epoll_create"))?;
+        let epoll = Own::new(epoll);
         for fd in port.fds() {
             let data = epoll::EventData::new_u64(PORT);
             epoll::add(&epoll, fd, data, epoll::EventFlags::IN).map_err(Error::io("epoll_ctl"))?;

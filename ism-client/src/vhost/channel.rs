@@ -6,7 +6,7 @@
 //! a peer waits for them; the thread ends before the channel is dropped.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::message::{self, Message, back};
 use super::window::Window;
 use crate::error::{Error, Result};
+use crate::own::Own;
 
 /// Bytes of the stack of the thread, which calls nothing deep.
 const STACK: usize = 128 << 10;
@@ -28,7 +29,7 @@ const WRITABLE: u64 = 1;
 /// The channel, and the thread that answers.
 #[derive(Debug)]
 pub(super) struct Channel {
-    stop: Arc<OwnedFd>,
+    stop: Arc<Own>,
     thread: Option<JoinHandle<()>>,
     /// The process that has the thread.
     process: u32,
@@ -40,7 +41,9 @@ impl Channel {
         let (ours, theirs) = UnixStream::pair().map_err(Error::io("making a channel"))?;
         connection.set_channel(theirs.as_fd())?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let stop = Arc::new(eventfd(0, flags).map_err(Error::io("eventfd"))?);
+        let ours = Own::new(ours.into());
+        let stop = eventfd(0, flags).map_err(Error::io("eventfd"))?;
+        let stop = Arc::new(Own::new(stop));
         let (stopped, window) = (Arc::clone(&stop), Arc::clone(window));
         // The program's signals are for its own threads, whose calls they may have to interrupt.
         let blocked = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
@@ -74,7 +77,7 @@ impl Drop for Channel {
 }
 
 /// Answers until it is told to stop or the daemon hangs up.
-fn serve(socket: &UnixStream, stop: &OwnedFd, window: &Window) {
+fn serve(socket: &Own, stop: &Own, window: &Window) {
     loop {
         let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(socket, PollFlags::IN)];
         // EINTR: look again.
@@ -89,7 +92,7 @@ fn serve(socket: &UnixStream, stop: &OwnedFd, window: &Window) {
     }
 }
 
-fn answer(socket: &UnixStream, window: &Window) -> io::Result<()> {
+fn answer(socket: &Own, window: &Window) -> io::Result<()> {
     let request = message::receive(socket)?;
     // The daemon learns that it was refused; why, it could not use.
     let refused = u64::from(carry_out(&request, window).is_none());

@@ -14,6 +14,7 @@ use super::PATIENCE;
 use super::message::{self, Message, front};
 use super::queue::{Queue, Ram};
 use crate::error::{Error, Result};
+use crate::own::Own;
 
 /// Virtio feature bit: the device conforms to virtio 1.
 const VIRTIO_F_VERSION_1: u64 = 1 << 32;
@@ -28,7 +29,7 @@ const FEATURES: u64 = VIRTIO_F_VERSION_1 | PROTOCOL_FEATURES | 1 << F_WINDOW;
 /// The socket to the daemon.
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: UnixStream,
+    socket: Own,
     /// Driver features that are used.
     features: u64,
 }
@@ -39,6 +40,7 @@ impl Connection {
         let timeout = Error::io("setting a timeout");
         socket.set_read_timeout(Some(PATIENCE)).map_err(timeout)?;
         socket.set_write_timeout(Some(PATIENCE)).map_err(Error::io("setting a timeout"))?;
+        let socket = Own::new(socket.into());
         let mut connection = Self { socket, features: FEATURES };
         let features = connection.get("GET_FEATURES", front::GET_FEATURES)?;
         missing("features", FEATURES & !features)?;
@@ -154,7 +156,9 @@ impl Connection {
             if is_it { Ok(reply) } else { Err(Error::Device(wrong)) }
         });
         // Answers would be mixed up from here on.
-        reply.inspect_err(|_| drop(self.socket.shutdown(std::net::Shutdown::Both)))
+        reply.inspect_err(|_| {
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        })
     }
 }
 

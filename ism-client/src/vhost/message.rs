@@ -7,8 +7,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -68,7 +67,7 @@ pub(super) struct Message {
 
 /// Sends a request that wants an answer.
 pub(super) fn request(
-    socket: &UnixStream,
+    socket: &impl AsFd,
     code: u32,
     body: &[u8],
     fd: Option<BorrowedFd<'_>>,
@@ -77,12 +76,12 @@ pub(super) fn request(
 }
 
 /// Sends the answer to a request.
-pub(super) fn reply(socket: &UnixStream, code: u32, body: &[u8]) -> io::Result<()> {
+pub(super) fn reply(socket: &impl AsFd, code: u32, body: &[u8]) -> io::Result<()> {
     send(socket, code, VERSION | REPLY, body, None)
 }
 
 fn send(
-    socket: &UnixStream,
+    socket: &impl AsFd,
     code: u32,
     flags: u32,
     body: &[u8],
@@ -106,7 +105,7 @@ fn send(
 }
 
 /// Reads one message.
-pub(super) fn receive(socket: &UnixStream) -> io::Result<Message> {
+pub(super) fn receive(socket: &impl AsFd) -> io::Result<Message> {
     let mut header = [0; HEADER];
     let fd = receive_all(socket, &mut header)?;
     let mut words = [0; 3];
@@ -130,7 +129,7 @@ pub(super) fn receive(socket: &UnixStream) -> io::Result<Message> {
 }
 
 /// Fills `bytes`; the first descriptor that came with them.
-pub(super) fn receive_all(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+pub(super) fn receive_all(socket: &impl AsFd, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
     let (mut filled, mut found) = (0, None);
     while filled < bytes.len() {
         let (read, fd) = receive_some(socket, bytes.get_mut(filled..).unwrap_or_default())?;
@@ -145,7 +144,7 @@ pub(super) fn receive_all(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<O
 
 /// Reads once; how many bytes (0: the end), and the first descriptor that came with them.
 pub(super) fn receive_some(
-    socket: &UnixStream,
+    socket: &impl AsFd,
     bytes: &mut [u8],
 ) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -29,6 +29,7 @@ use smc_ring::View;
 use crate::codec::{Carrier, Coded};
 use crate::driver::Device;
 use crate::error::{Error, Result};
+use crate::own::Own;
 use channel::Channel;
 use connection::Connection;
 use queue::{Buffer, Queue};
@@ -67,7 +68,7 @@ struct Port {
     _channel: Channel,
     connection: Mutex<Connection>,
     /// The connection's socket, to see it hang up.
-    socket: OwnedFd,
+    socket: Own,
     /// It has hung up.
     gone: AtomicBool,
     /// The process that joined. A child of fork has these queues too, but no part in them.
@@ -76,7 +77,7 @@ struct Port {
     control: Mutex<Queue>,
     events: Mutex<Queue>,
     /// The events' interrupt, outside of the lock.
-    interrupt: OwnedFd,
+    interrupt: Own,
     signals: Mutex<Queue>,
 }
 
@@ -87,7 +88,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Port {
     fn new(stream: UnixStream) -> Result<(Self, Vec<u8>)> {
-        let socket = stream.as_fd().try_clone_to_owned().map_err(Error::io("dup"))?;
+        let socket = Own::copy(&stream).map_err(Error::io("dup"))?;
         let mut connection = Connection::open(stream)?;
         let window = Arc::new(Window::default());
         let channel = Channel::open(&mut connection, &window)?;

@@ -5,7 +5,7 @@
 //! Invariant: a descriptor is free or in one chain that the daemon holds; what the daemon writes into the used
 //! ring is checked before it is believed.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -14,6 +14,7 @@ use smc_ring::{Mapping, View, memory_file};
 
 use super::{CONTROL_ROOM, QUEUES};
 use crate::error::{Error, Result};
+use crate::own::Own;
 
 const DESC_F_NEXT: u16 = 1;
 const DESC_F_WRITE: u16 = 2;
@@ -30,7 +31,7 @@ const PAGE: usize = 4096;
 /// The driver's memory, which the daemon maps.
 #[derive(Debug)]
 pub(super) struct Ram {
-    file: OwnedFd,
+    file: Own,
     len: usize,
 }
 
@@ -120,7 +121,7 @@ pub(super) fn all() -> Result<([Queue; QUEUES.len()], Ram)> {
         queues.push(Queue::new(index, size, layout, &memory)?);
     }
     let queues = queues.try_into().map_err(|_| Error::Device("no queues".into()))?;
-    Ok((queues, Ram { file, len: at }))
+    Ok((queues, Ram { file: Own::new(file), len: at }))
 }
 
 /// One queue: its rings, its doorbell and its interrupt.
@@ -140,14 +141,14 @@ pub(super) struct Queue {
     chains: Vec<Vec<u16>>,
     next_available: u16,
     last_used: u16,
-    kick: OwnedFd,
-    call: OwnedFd,
+    kick: Own,
+    call: Own,
 }
 
 impl Queue {
     fn new(index: u16, size: u16, layout: &Layout, memory: &View) -> Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let eventfd = || eventfd(0, flags).map_err(Error::io("eventfd"));
+        let eventfd = || eventfd(0, flags).map(Own::new).map_err(Error::io("eventfd"));
         let address = |at: usize| Ram::BASE + at as u64;
         let part = |from: usize, to: usize| memory.part(from, to - from);
         Ok(Self {
@@ -194,8 +195,8 @@ impl Queue {
     }
 
     /// Another descriptor of the interrupt.
-    pub(super) fn dup_call(&self) -> Result<OwnedFd> {
-        self.call.try_clone().map_err(Error::io("dup"))
+    pub(super) fn dup_call(&self) -> Result<Own> {
+        Own::copy(&self.call).map_err(Error::io("dup"))
     }
 
     /// The bytes that buffers lie in.

@@ -6,15 +6,16 @@
 //! call.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ism_client::own::Own;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// A bell, for any number of sleepers.
 #[derive(Debug)]
 pub(crate) struct Bell {
-    fd: OwnedFd,
+    fd: Own,
     rung: AtomicBool,
     /// Somebody may sleep at any time.
     always: AtomicBool,
@@ -25,7 +26,7 @@ impl Bell {
     /// # Errors
     /// No descriptors.
     pub(crate) fn new() -> io::Result<Self> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let fd = Own::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (rung, always) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { fd, rung, always, sleepers: AtomicUsize::new(0) })
     }

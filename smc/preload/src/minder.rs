@@ -12,12 +12,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ism_client::own::Own;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use rustix::io::Errno;
@@ -59,7 +59,7 @@ pub(crate) struct Minder(Arc<Inbox>);
 
 #[derive(Debug)]
 struct Inbox {
-    wake: OwnedFd,
+    wake: Own,
     /// The thread has something to look at soon anyway.
     busy: AtomicBool,
     /// Nothing is left to the program any longer.
@@ -75,7 +75,7 @@ struct Inbox {
 struct Ward {
     inbox: Arc<Inbox>,
     stack: Option<Stack>,
-    epoll: OwnedFd,
+    epoll: Own,
     /// By what the epoll instance knows them by.
     known: HashMap<u64, Weak<File>>,
     next: u64,
@@ -95,8 +95,8 @@ impl Minder {
     /// # Errors
     /// No descriptors, no thread.
     pub(crate) fn start(stack: Option<Stack>) -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = Own::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let epoll = Own::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
         let [busy, hurry, over] = [const { AtomicBool::new(false) }; 3];
         let (new, closed) = (Mutex::default(), Mutex::default());

@@ -358,5 +358,6 @@ pub(crate) fn after_fork(inherited: Option<Stack>) {
 
 /// At the start of the program.
 pub(crate) fn start() {
+    ism_client::own::keep_apart();
     OWNER.store(std::process::id(), Ordering::Relaxed);
 }

@@ -14,11 +14,12 @@ mod watch;
 use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ism_client::own::Own;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use smc_proto::handshake::reason::Failure;
@@ -106,7 +107,7 @@ pub(crate) struct Sock {
     has_forked: AtomicBool,
     watchers: Mutex<Watchers>,
     /// A descriptor of our own, after the program has closed its last during the handshake.
-    kept: Mutex<Option<OwnedFd>>,
+    kept: Mutex<Option<Own>>,
     /// The engine tells [`watch`] of events.
     observed: AtomicBool,
 }
@@ -481,7 +482,7 @@ impl Sock {
 
     /// Keeps the TCP connection until the handshake has ended: the peer is to see an end, not a reset.
     fn keep(&self) -> io::Result<()> {
-        let kept = rustix::io::fcntl_dupfd_cloexec(&self.number, 0)?;
+        let kept = Own::copy(&self.number)?;
         self.number.set(kept.as_raw_fd());
         *lock(&self.kept) = Some(kept);
         Ok(())

@@ -12,10 +12,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ism_client::own as fd;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{
@@ -27,6 +28,7 @@ use smc_ring::signal_page::PageView;
 
 use crate::family::{Family, Member, PROCESSES, ROOT};
 use crate::links::{self, Held, Link};
+use crate::own::Own;
 
 /// The eventfd in the epoll set; links have their child's number.
 const BELL: u64 = u64::MAX;
@@ -45,8 +47,8 @@ pub(crate) enum News {
 pub(crate) struct Hub {
     family: Arc<Family>,
     page: SignalPage<PageView>,
-    bell: Arc<OwnedFd>,
-    epoll: OwnedFd,
+    bell: Arc<Own>,
+    epoll: fd::Own,
     /// Changed by who holds the lock of all links.
     links: Mutex<BTreeMap<u32, Link>>,
     /// There is a child.
@@ -61,7 +63,7 @@ pub(crate) struct Cradle {
     /// The child's end of its link.
     pub(crate) link: Link,
     /// The first process's eventfd.
-    pub(crate) bell: Arc<OwnedFd>,
+    pub(crate) bell: Arc<Own>,
 }
 
 impl Hub {
@@ -71,9 +73,9 @@ impl Hub {
     /// No descriptors.
     pub(crate) fn new(family: &Arc<Family>) -> io::Result<Self> {
         family.begin_life()?;
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN)?;
+        let bell = Own::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
+        let epoll = fd::Own::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+        epoll::add(&epoll, bell.number(), EventData::new_u64(BELL), EventFlags::IN)?;
         let page = family.page(ROOT).ok_or(io::ErrorKind::NotFound)?;
         let (links, busy) = (Mutex::default(), AtomicBool::new(false));
         Ok(Self { family: Arc::clone(family), page, bell: Arc::new(bell), epoll, links, busy })
@@ -96,7 +98,7 @@ impl Hub {
     /// Makes [`Hub::fd`] readable.
     pub(crate) fn ring(&self) {
         // Full means that it is.
-        let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+        let _ = self.bell.get().map(|bell| rustix::io::write(bell, &1_u64.to_ne_bytes()));
     }
 
     fn add(&self, process: u32, end: Link, held: &mut Held) -> bool {
@@ -105,7 +107,7 @@ impl Hub {
         let known = epoll::add(&self.epoll, end.number(), data, EventFlags::IN).is_ok();
         if known {
             // What was said before is looked for by who is rung.
-            let _ = rustix::io::write(end.number(), &[0]);
+            let _ = end.fd().map(|link| rustix::io::write(link, &[0]));
             links.insert(process, end);
             self.busy.store(true, Ordering::Release);
         } else {
@@ -146,10 +148,10 @@ impl Hub {
     pub(crate) fn tell(&self, processes: u64, slot: u32) {
         for process in (ROOT + 1..PROCESSES).filter(|it| processes & (1 << it) != 0) {
             if self.family.page(process).is_some_and(|page| page.raise(slot))
-                && let Some(link) = self.links().get(&process)
+                && let Some(link) = self.links().get(&process).and_then(Link::fd)
             {
                 // Full means that it is readable; closed is found by `take`.
-                let _ = rustix::io::write(link.number(), &[0]);
+                let _ = rustix::io::write(link, &[0]);
             }
         }
     }
@@ -166,7 +168,7 @@ impl Hub {
             match event.data.u64() {
                 BELL => {
                     // It is read to be unreadable again.
-                    let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+                    let _ = self.bell.get().map(|bell| rustix::io::read(bell, &mut [0; 8]));
                     self.page.take(|slot| news.push(News::Look(slot)));
                 }
                 process => news.extend(u32::try_from(process).ok().and_then(|it| self.hear(it))),
@@ -195,7 +197,7 @@ impl Hub {
                     RecvAncillaryMessage::ScmRights(mut ends) => ends.next(),
                     _ => None,
                 });
-                let end = held.adopt(end?);
+                let end = held.adopt(end?).ok()?;
                 self.add(u32::from_ne_bytes(number), end, &mut held);
                 None
             }
@@ -212,7 +214,7 @@ impl Hub {
 pub(crate) fn expect_grandchild(
     family: &Arc<Family>,
     own: &Link,
-    bell: &Arc<OwnedFd>,
+    bell: &Arc<Own>,
     held: &mut Held,
 ) -> Option<Cradle> {
     let member = family.expect_child()?;

@@ -5,7 +5,7 @@
 //! Invariant: it never asks the fabric for anything; what has to be given back to it is the first process's
 //! to give.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::family::{Family, Member, ROOT};
 use crate::few;
 use crate::hub::{self, Cradle};
 use crate::links::{Held, Link};
+use crate::own::Own;
 use crate::shared::{Due, Shared};
 
 /// How often a child to which nobody passes signals on looks by itself while it sleeps.
@@ -33,7 +34,7 @@ pub(crate) struct Kin {
     page: SignalPage<PageView>,
     /// The page of the first process, and how it is woken.
     first: SignalPage<PageView>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Own>,
     link: Link,
     sockets: RwLock<Vec<Weak<Shared>>>,
     /// Threads that sleep or are about to.
@@ -110,7 +111,7 @@ impl Kin {
         if let Some(channel) = socket.channel() {
             let _ = self.first.raise(channel.seat().slot);
             // Full means that it is readable.
-            let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+            let _ = self.bell.get().map(|bell| rustix::io::write(bell, &1_u64.to_ne_bytes()));
         }
     }
 

@@ -44,7 +44,7 @@ impl Life {
     /// # Errors
     /// No descriptors.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(Own::new(memfd_create("smc-family", MemfdFlags::CLOEXEC)?)))
+        Ok(Self(Own::new(memfd_create("smc-family", MemfdFlags::CLOEXEC)?)?))
     }
 
     /// From now on this process lives, as the one with this number.

@@ -80,16 +80,19 @@ impl Held {
     pub(crate) fn pair(&mut self) -> io::Result<(Link, Link)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        Ok((self.adopt(one), self.adopt(other)))
+        Ok((self.adopt(one)?, self.adopt(other)?))
     }
 
     /// An end that came from another process.
-    pub(crate) fn adopt(&mut self, fd: OwnedFd) -> Link {
-        let fd = Own::new(fd);
+    ///
+    /// # Errors
+    /// It cannot be told from the program's.
+    pub(crate) fn adopt(&mut self, fd: OwnedFd) -> io::Result<Link> {
+        let fd = Own::new(fd)?;
         if let Some(known) = &mut self.0 {
             known.push(fd.name());
         }
-        Link { fd: Some(fd) }
+        Ok(Link { fd: Some(fd) })
     }
 
     /// Closes an end.

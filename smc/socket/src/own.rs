@@ -3,27 +3,38 @@
 //! A descriptor of this library's in a program that may close what is not its own, and get the number for
 //! something else.
 //!
-//! Invariant: it is told by its inode before anything is done with it that a file of the program's would suffer
-//! from: before it is read, asked, or closed.
+//! Invariant: it is told by its device and inode before anything is done with it that a file of the program's would
+//! suffer from: before it is read, written, asked, or closed.
+//!
+//! Under the preload the program cannot (`ism_client::own`), but by system calls that go past the C library. Not all
+//! descriptors are looked at so: those of the device are not, nor by which a thread of this process wakes another;
+//! and one anonymous inode (eventfds, epolls) is as another.
 #![expect(unsafe_code, reason = "whose a number is has to be looked at")]
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use crate::few;
 
-/// A number, and the inode of what it was given to.
+/// A number, and the device and inode of what it was given to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Name {
     fd: RawFd,
-    inode: u64,
+    file: (u64, u64),
 }
 
 /// A descriptor.
 #[derive(Debug)]
 pub(crate) struct Own {
     /// Until it is dropped.
-    fd: Option<OwnedFd>,
-    inode: u64,
+    fd: Option<ism_client::own::Own>,
+    file: (u64, u64),
+}
+
+/// What two descriptors of one file have in common.
+fn file_of(fd: impl AsFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 impl Name {
@@ -35,12 +46,13 @@ impl Name {
         }
         // SAFETY: it is not -1, and only given to fstat, which takes any number.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == self.inode)
+        file_of(fd).is_ok_and(|file| file == self.file)
     }
 
     /// Closes a descriptor that this child of fork has from its parent.
     pub(crate) fn close_inherited(self) {
         if self.is_right() {
+            ism_client::own::forget(self.fd);
             // SAFETY: it is what it was in the parent, whose value is never used in the child, nor dropped; so
             // the number is nobody's.
             drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
@@ -49,13 +61,18 @@ impl Name {
 }
 
 impl Own {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        let inode = rustix::fs::fstat(&fd).map_or(0, |stat| stat.st_ino);
-        Self { fd: Some(fd), inode }
+    /// Takes one that was just made.
+    ///
+    /// # Errors
+    /// It cannot be told from others.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        let fd = ism_client::own::Own::new(fd);
+        let file = file_of(&fd)?;
+        Ok(Self { fd: Some(fd), file })
     }
 
     pub(crate) fn name(&self) -> Name {
-        Name { fd: self.number().as_raw_fd(), inode: self.inode }
+        Name { fd: self.number().as_raw_fd(), file: self.file }
     }
 
     /// The descriptor; `None`: the program has closed it.
@@ -79,7 +96,7 @@ impl Drop for Own {
         match self.fd.take() {
             Some(fd) if is_right => drop(fd),
             // The program's by now, or closed.
-            Some(fd) => drop(fd.into_raw_fd()),
+            Some(fd) => drop(OwnedFd::from(fd).into_raw_fd()),
             None => {}
         }
     }

@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ism_client::Device;
 use ism_client::board::Told;
+use ism_client::own::Own;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use smc_proto::endpoint::{Endpoint, Late};
 use smc_proto::handshake::route::Route;
@@ -45,7 +46,7 @@ struct Parts {
     core: OnceLock<Arc<Core>>,
     kin: Vec<Arc<Kin>>,
     /// The descriptors of all parts, of a child.
-    all: Option<OwnedFd>,
+    all: Option<Own>,
 }
 
 impl fmt::Debug for Stack {
@@ -66,7 +67,7 @@ impl Stack {
 
     /// The stack of a child, over what it has from its parents.
     pub(crate) fn of_kin(kin: Vec<Arc<Kin>>) -> std::io::Result<Self> {
-        let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let all = Own::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         for part in &kin {
             epoll::add(&all, part.fd(), EventData::new_u64(0), EventFlags::IN)?;
         }

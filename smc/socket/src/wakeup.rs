@@ -6,10 +6,11 @@
 //! that is over; a thread that is awake is not woken, which costs two system calls.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ism_client::own::Own;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::few;
@@ -17,7 +18,7 @@ use crate::few;
 /// A thread's bell.
 #[derive(Debug)]
 pub(crate) struct Wakeup {
-    fd: OwnedFd,
+    fd: Own,
     process: u32,
     /// It sleeps or is about to.
     sleeps: AtomicBool,
@@ -36,7 +37,8 @@ impl Wakeup {
             // A child of fork has the parent's descriptor.
             if own.as_ref().is_none_or(|wakeup| wakeup.process != process) {
                 let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-                let fd = if few::is_confined() { None } else { eventfd(0, flags).ok() };
+                let fd =
+                    if few::is_confined() { None } else { eventfd(0, flags).ok().map(Own::new) };
                 *own = fd.map(|fd| Arc::new(Self::new(fd, process)));
             }
             own.clone()
@@ -44,7 +46,7 @@ impl Wakeup {
         own.ok().flatten()
     }
 
-    fn new(fd: OwnedFd, process: u32) -> Self {
+    fn new(fd: Own, process: u32) -> Self {
         Self { fd, process, sleeps: AtomicBool::new(false) }
     }
 

@@ -3,7 +3,9 @@
 //! Programs that give connections to their children, and to the programs that these execute.
 
 use anyhow::Result;
-use ism_programs::{Running, Way, compare, need, output, unused_port, wait_for_port};
+use ism_programs::{
+    Running, Way, compare, compare_strictly, need, output, unused_port, wait_for_port,
+};
 
 /// Runs a server and a client in Python, each with the port as its argument; what the client says.
 fn exchange(way: Way<'_>, server: &str, client: &str) -> Result<String> {
@@ -304,4 +306,81 @@ for _ in range(3):
 print(len(ends), set(ends))
 ";
     compare(|way| exchange(way, server, client));
+}
+
+/// What daemons do when they begin, and a little more: they close all that they do not know, by range and one by one, open
+/// files where there is room, and put one onto each number that is open nevertheless.
+const DETACH: &str = "
+import subprocess, tempfile
+def numbers():
+    return {int(it) for it in os.listdir('/proc/self/fd')}
+def without_error(act, *args):
+    try:
+        act(*args)
+    except OSError:
+        pass
+def detach(*sockets):
+    kept = {0, 1, 2} | {it.fileno() for it in sockets}
+    bounds = sorted(kept) + [2**31 - 1]
+    for first, last in zip(bounds, bounds[1:]):
+        os.closerange(first + 1, last)
+    for number in range(5000):
+        if number not in kept:
+            without_error(os.close, number)
+    name = tempfile.mktemp()
+    first = os.open(name, os.O_CREAT | os.O_RDWR)
+    files = [first] + [os.open(name, os.O_RDWR) for _ in range(99)]
+    for number in numbers() - kept - set(files):
+        without_error(os.dup2, first, number)
+    os.unlink(name)
+    assert max(files) < 128, files
+    return lambda: os.fstat(first).st_size
+def answer(c, word, rounds):
+    for _ in range(rounds):
+        c.sendall(word + exactly(c, 5))
+";
+
+#[test]
+fn daemons_that_close_all_descriptors_keep_their_connections_and_their_files() {
+    need("python3", "python3");
+    let server = "
+listener = listen()
+c, _ = listener.accept()
+answer(c, b'before', 1)
+child = os.fork()
+written = detach(listener, c)
+if child == 0:
+    answer(c, b'child ', 10)
+    grandchild = os.fork()
+    if grandchild == 0:
+        detach(c)
+        answer(c, b'grand ', 10)
+    else:
+        os.waitpid(grandchild, 0)
+        assert written() == 0, written()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+answer(c, b'parent', 10)
+# It makes connections of its own, and what it executes has none of the library's descriptors.
+other, _ = listener.accept()
+answer(other, b'other ', 10)
+other.sendall(subprocess.run(['ls', '/proc/self/fd'], capture_output=True).stdout)
+assert written() == 0, written()
+";
+    let client = "
+def ask(s, rounds):
+    for n in range(rounds):
+        s.sendall(b'%05d' % n)
+        print(exactly(s, 11))
+        time.sleep(0.01)
+s = connect()
+ask(s, 1)
+for _ in range(3):
+    ask(s, 10)
+other = connect()
+ask(other, 10)
+print(all(other), all(s))
+";
+    let server = format!("{DETACH}{server}");
+    compare_strictly(|way| exchange(way, &server, client));
 }

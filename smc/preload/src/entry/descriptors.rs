@@ -2,17 +2,23 @@
 
 //! close and dup.
 //!
-//! Invariant: a connection is closed before its last descriptor's number is free.
+//! Invariant: a connection is closed before its last descriptor's number is free; what is not the program's
+//! (`ism_client::own`) is to it as a number that is not open.
 
 use std::ffi::{c_int, c_uint};
 
-use super::quietly;
-use crate::{numbers, real, table};
+use ism_client::own;
+
+use super::{fail, int, quietly};
+use crate::{numbers, process, real, table};
 
 // SAFETY of the entry points: see `data`.
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close(fd: c_int) -> c_int {
+    if own::is_own(fd) {
+        return int(fail(libc::EBADF));
+    }
     if table::is_known(fd) {
         quietly(|| numbers::closing(fd));
     }
@@ -27,11 +33,14 @@ fn closing_range(first: c_uint, last: c_uint) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if flags & libc::CLOSE_RANGE_CLOEXEC.cast_signed() == 0 {
-        closing_range(first, last);
-    }
     // SAFETY: it takes any numbers.
-    unsafe { real::close_range(first, last, flags) }
+    let act = |(first, last)| unsafe { real::close_range(first, last, flags) };
+    // Ours are closed on exec as it is.
+    if flags & libc::CLOSE_RANGE_CLOEXEC.cast_signed() != 0 || first > last {
+        return act((first, last));
+    }
+    closing_range(first, last);
+    own::around(first, last).map(act).find(|result| *result != 0).unwrap_or(0)
 }
 
 #[unsafe(no_mangle)]
@@ -50,6 +59,12 @@ unsafe extern "C" fn dup(fd: c_int) -> c_int {
         quietly(|| numbers::copied(fd, copy));
     }
     copy
+}
+
+/// Whether a number is as one beyond the program's limit. A child of vfork may take it: it executes a program, which
+/// has none of ours.
+fn is_beyond(fd: c_int, to: c_int) -> bool {
+    fd != to && own::is_own(to) && quietly(process::is_borrowed) == Some(false)
 }
 
 /// Before a dup2 that will do something.
@@ -72,6 +87,9 @@ fn replaced(fd: c_int, to: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
+    if is_beyond(fd, to) {
+        return int(fail(libc::EBADF));
+    }
     replacing(fd, to);
     // SAFETY: it takes any numbers.
     replaced(fd, unsafe { real::dup2(fd, to) })
@@ -79,6 +97,9 @@ unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+    if is_beyond(fd, to) {
+        return int(fail(libc::EBADF));
+    }
     replacing(fd, to);
     // SAFETY: it takes any numbers.
     replaced(fd, unsafe { real::dup3(fd, to, flags) })

@@ -6,9 +6,10 @@
 
 #![expect(unsafe_code, reason = "SO_PEERCRED: rustix cannot give a process number of 0")]
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use ism_client::own::Own;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -22,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 const PIECE: usize = 64 << 10;
 
 /// Answers one asker.
-pub(super) fn serve(client: &OwnedFd) {
+pub(super) fn serve(client: &Own) {
     if !may_ask(client) {
         return;
     }
@@ -32,7 +33,7 @@ pub(super) fn serve(client: &OwnedFd) {
 }
 
 /// The process's own user, and root.
-fn may_ask(client: &OwnedFd) -> bool {
+fn may_ask(client: &Own) -> bool {
     let mut who = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
     let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
     // SAFETY: `who` and `len` are ours, and `len` is the size of `who`, beyond which nothing is written.
@@ -54,7 +55,7 @@ pub(super) struct Gone;
 
 /// An answer on its way.
 pub(super) struct Answer<'a> {
-    client: &'a OwnedFd,
+    client: &'a Own,
     encoder: Encoder,
     end: Instant,
 }

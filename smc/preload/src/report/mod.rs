@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use ism_client::own::Own;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
@@ -61,27 +62,28 @@ fn start() {
     }
 }
 
-fn open() -> Result<(OwnedFd, u64), Errno> {
+fn open() -> Result<(Own, u64), Errno> {
     let now = clock_gettime(ClockId::Monotonic);
     let distinct = now.tv_sec.cast_unsigned() << 30 | now.tv_nsec.cast_unsigned();
     let name = smc_snapshot::address(std::process::id(), distinct);
     let listener =
         socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let listener = Own::new(listener);
     bind(&listener, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
     listen(&listener, BACKLOG)?;
     let inode = rustix::fs::fstat(&listener)?.st_ino;
     Ok((listener, inode))
 }
 
-/// Whether a number is still our socket: the program may have closed all its descriptors, and ours.
+/// Whether a number is still our socket: the program may have closed it by a system call of its own.
 fn is_ours(fd: impl AsFd, inode: u64) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == inode)
 }
 
-fn answer(listener: OwnedFd, inode: u64) {
+fn answer(listener: Own, inode: u64) {
     while is_ours(&listener, inode) {
         match accept_with(&listener, SocketFlags::CLOEXEC) {
-            Ok(client) => client::serve(&client),
+            Ok(client) => client::serve(&Own::new(client)),
             Err(Errno::INTR | Errno::CONNABORTED | Errno::AGAIN) => {}
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => thread::sleep(REST),
             Err(_) => break,
@@ -89,7 +91,7 @@ fn answer(listener: OwnedFd, inode: u64) {
     }
     // If the number is not ours any more, it is not ours to be closed.
     if !is_ours(&listener, inode) {
-        std::mem::forget(listener);
+        std::mem::forget(OwnedFd::from(listener));
     }
     LISTENER.store(-1, Ordering::Release);
 }

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Descriptors of this process that are not its program's.
+//!
+//! Invariant: each is known by its number as long as it is open, and looking one up takes no lock, so it is allowed in
+//! a signal handler and in a child of fork. It is forgotten before it is closed.
+//!
+//! Programs close what they do not know: daemons all that there is. Who stands between a program and the system
+//! ([`is_own`], [`around`]) can keep the program off these; who does not must see to it that it closes none. Between
+//! the system's call that makes one and [`Own::new`] it is as any other.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use rustix::process::{Resource, getrlimit};
+
+/// Numbers above are not known: the kernel's default limit of a process.
+const NUMBERS: u32 = 1 << 20;
+/// A larger limit puts descriptors no higher than this one: the kernel's table of them grows with the highest number,
+/// and is copied by each fork.
+const LIMIT: u64 = 1024;
+
+/// A bit for each number; takes memory only where there are some.
+static KNOWN: [AtomicU64; (NUMBERS / u64::BITS) as usize] =
+    [const { AtomicU64::new(0) }; (NUMBERS / u64::BITS) as usize];
+/// No number from here on was ever known.
+static END: AtomicU32 = AtomicU32::new(0);
+static APART: AtomicBool = AtomicBool::new(false);
+
+/// From now on descriptors are made at high numbers, in the upper quarter of what this process may have: programs choose
+/// numbers themselves (shells, dup2), and those are low.
+pub fn keep_apart() {
+    APART.store(true, Ordering::Relaxed);
+}
+
+/// The lowest number for a descriptor.
+fn lowest() -> RawFd {
+    if !APART.load(Ordering::Relaxed) {
+        return 0;
+    }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(LIMIT).min(LIMIT);
+    RawFd::try_from(limit - limit / 4).unwrap_or(0)
+}
+
+fn bit(number: u32) -> Option<(&'static AtomicU64, u64)> {
+    let word = KNOWN.get((number / u64::BITS) as usize)?;
+    Some((word, 1 << (number % u64::BITS)))
+}
+
+/// Whether a number is a descriptor of ours.
+#[inline]
+pub fn is_own(fd: RawFd) -> bool {
+    let bit = u32::try_from(fd).ok().and_then(bit);
+    bit.is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+}
+
+fn know(fd: RawFd) {
+    if let Some((number, (word, bit))) = u32::try_from(fd).ok().and_then(|it| Some((it, bit(it)?)))
+    {
+        word.fetch_or(bit, Ordering::Relaxed);
+        END.fetch_max(number + 1, Ordering::Relaxed);
+    }
+}
+
+/// A number is not ours any more: it is about to be closed, or has become the program's.
+pub fn forget(fd: RawFd) {
+    if let Some((word, bit)) = u32::try_from(fd).ok().and_then(bit) {
+        word.fetch_and(!bit, Ordering::Relaxed);
+    }
+}
+
+/// The first number from `from` on that is ours.
+fn next(from: u32) -> Option<u32> {
+    let end = END.load(Ordering::Relaxed);
+    let mut at = from;
+    while at < end {
+        let (word, bit) = bit(at)?;
+        // Those from `at` on.
+        let known = word.load(Ordering::Relaxed) & !(bit - 1);
+        if known != 0 {
+            return Some(at - at % u64::BITS + known.trailing_zeros());
+        }
+        at = at - at % u64::BITS + u64::BITS;
+    }
+    None
+}
+
+/// The numbers from `first` to `last` in parts, first and last of each, without those that are ours.
+pub fn around(first: u32, last: u32) -> impl Iterator<Item = (u32, u32)> {
+    let mut rest = Some(first);
+    std::iter::from_fn(move || {
+        loop {
+            let from = rest.filter(|from| *from <= last)?;
+            let own = next(from).filter(|own| *own <= last);
+            rest = own.and_then(|own| own.checked_add(1));
+            match own {
+                None => return Some((from, last)),
+                Some(own) if own > from => return Some((from, own - 1)),
+                Some(_) => {}
+            }
+        }
+    })
+}
+
+/// A number that is known.
+#[derive(Debug)]
+struct Mark(RawFd);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        forget(self.0);
+    }
+}
+
+/// A descriptor that is not the program's.
+#[derive(Debug)]
+pub struct Own {
+    /// Before the descriptor, so that it is dropped before.
+    mark: Mark,
+    fd: OwnedFd,
+}
+
+impl Own {
+    /// Takes one that was just made.
+    pub fn new(fd: OwnedFd) -> Self {
+        if !APART.load(Ordering::Relaxed) {
+            return Self::at(fd);
+        }
+        // There it is as good as here, only more in the program's way.
+        Self::copy(&fd).unwrap_or_else(|_| Self::at(fd))
+    }
+
+    /// Another descriptor of what `fd` is.
+    ///
+    /// # Errors
+    /// No descriptors.
+    pub fn copy(fd: impl AsFd) -> std::io::Result<Self> {
+        let lowest = lowest();
+        let copy = match rustix::io::fcntl_dupfd_cloexec(&fd, lowest) {
+            Err(_) if lowest > 0 => rustix::io::fcntl_dupfd_cloexec(&fd, 0),
+            other => other,
+        };
+        Ok(Self::at(copy?))
+    }
+
+    fn at(fd: OwnedFd) -> Self {
+        know(fd.as_raw_fd());
+        Self { mark: Mark(fd.as_raw_fd()), fd }
+    }
+}
+
+/// It is ours no more.
+impl From<Own> for OwnedFd {
+    fn from(own: Own) -> Self {
+        let Own { mark, fd } = own;
+        drop(mark);
+        fd
+    }
+}
+
+impl AsFd for Own {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Own {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
