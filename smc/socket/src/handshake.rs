@@ -121,6 +121,10 @@ impl Socket {
         let tells = fed == Fed::Nothing;
         let soon = (!tells || own.is_none()).then_some(LOOK_AGAIN);
         let timer = core.next_timeout().map(|at| at.since(clock::now()));
+        if timer.is_some_and(|left| left.is_zero()) {
+            // What is due is not this handshake's alone; nobody else may look.
+            core.take();
+        }
         let wait = [left, soon, timer].into_iter().flatten().min();
         let mut events = PollFlags::empty();
         events.set(PollFlags::IN | PollFlags::RDHUP, tells);
