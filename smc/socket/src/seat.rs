@@ -149,7 +149,11 @@ impl Seat {
     /// Whether the family has given this process up, so that the place may be another connection's.
     #[inline]
     pub(crate) fn is_lost(&self) -> bool {
-        self.member.process() != ROOT && !self.family.counts(self.member)
+        match self.member.process() {
+            // It has no turn: nobody has its number after it. It is a user until it drops the seat.
+            ROOT => !self.is_used_by(ROOT),
+            _ => !self.family.counts(self.member),
+        }
     }
 
     /// The processes that have it open.
@@ -186,6 +190,10 @@ impl Seat {
     pub(crate) fn leave(&self, process: u32) {
         if !self.is_lost() {
             clear(holders(&self.place), process);
+            if process == ROOT && self.member.process() != ROOT {
+                // If it lives, and has closed what says so, it sees that others take it for dead.
+                clear(users(&self.place), ROOT);
+            }
         }
     }
 

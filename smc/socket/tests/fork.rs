@@ -6,20 +6,22 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unsafe_code, reason = "fork")]
 
+mod closed;
 mod pair;
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::time::Instant;
 
+use closed::close_if_not_tcp;
 use pair::{LONG, Pair, errno, receive, send, settle, transmit};
 use rustix::event::{PollFd, PollFlags, poll};
-use smc_socket::{Birth, Handshake, Heir, Inheritance, Ready, Socket, Stack};
+use smc_socket::{Birth, Handshake, Heir, Inheritance, Socket, Stack};
 
 /// A child; killed when dropped.
 struct Child(libc::pid_t);
@@ -246,54 +248,6 @@ fn a_child_hears_of_its_parents_end_though_a_child_without_connections_lives() {
     assert!(parent.wait());
     said.read_exact(&mut [0]).unwrap();
     drop(writer);
-}
-
-/// As a program does that closes all descriptors but its connections.
-fn close_if_not_tcp(fd: RawFd) {
-    // SAFETY: a number for a system call.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    let domain = rustix::net::sockopt::socket_domain(borrowed);
-    if domain != Ok(rustix::net::AddressFamily::INET) {
-        // SAFETY: what is closed is not used but by who must find that out.
-        unsafe { libc::close(fd) };
-    }
-}
-
-#[test]
-fn a_child_that_closes_what_is_not_its_own_has_its_connections_no_more() {
-    let pair = Pair::new();
-    let (client, server, tcp) = connect(&pair);
-    let (mut hear, say) = pipe().unwrap();
-    let (go, mut goes) = pipe().unwrap();
-    let child = share(&server, &tcp, |given| {
-        let kept = [0, 1, 2, say.as_raw_fd(), go.as_raw_fd()];
-        (0..1024).filter(|fd| !kept.contains(fd)).for_each(close_if_not_tcp);
-        (&say).write_all(b"c").unwrap();
-        (&go).read_exact(&mut [0]).unwrap();
-        let sent = send(&given.socket, b"into another connection");
-        (&say).write_all(&[u8::try_from(errno(sent)).unwrap()]).unwrap();
-        assert!(given.socket.readiness().contains(Ready::HANG_UP));
-        given.socket.close(None);
-        std::mem::forget(given);
-    });
-    hear.read_exact(&mut [0]).unwrap();
-    wait_and_serve(&pair.stacks[1]);
-    // Its place is another connection's now.
-    transmit(&server, b"bye").unwrap();
-    drop((server, tcp));
-    assert_eq!(receive(&client, 9, false).unwrap(), b"bye");
-    drop(client);
-    pair.stacks.iter().for_each(Stack::dispatch);
-    let (client, server, _tcp) = connect(&pair);
-    goes.write_all(b"g").unwrap();
-    let mut errno = [0];
-    hear.read_exact(&mut errno).unwrap();
-    assert_eq!(i32::from(errno[0]), libc::ECONNRESET);
-    assert!(child.wait());
-    for (from, to) in [(&client, &server), (&server, &client)] {
-        transmit(from, b"its own bytes").unwrap();
-        assert_eq!(receive(to, 99, false).unwrap(), b"its own bytes");
-    }
 }
 
 #[test]
