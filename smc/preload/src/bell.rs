@@ -80,6 +80,15 @@ impl Bell {
         new
     }
 
+    /// Nobody sleeps any more whom this library does not see. Whether somebody did.
+    pub(crate) fn end_always(&self) -> bool {
+        let was = self.always.swap(false, Ordering::SeqCst);
+        if was {
+            self.wake_up();
+        }
+        was
+    }
+
     /// Whether every ring makes it readable.
     pub(crate) fn is_always(&self) -> bool {
         self.always.load(Ordering::Relaxed)

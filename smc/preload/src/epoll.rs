@@ -180,6 +180,11 @@ impl Instance {
         for interest in entries {
             interest.leave();
         }
+        if self.shared.bell.end_always()
+            && let Some(stack) = &self.shared.process.stack
+        {
+            stack.may_silence();
+        }
     }
 
     /// `EPOLL_CTL_ADD` of a connection.

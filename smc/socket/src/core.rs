@@ -411,6 +411,11 @@ impl Core {
         self.dispatch();
     }
 
+    /// After [`Core::never_silence`]: nobody does any more.
+    pub(crate) fn may_silence(&self) {
+        self.wake_up();
+    }
+
     /// Spares peers the ringing while nobody sleeps, which is a system call for each signal.
     fn silence(&self) {
         self.device.silence(|| self.sleeping.load(Ordering::SeqCst) > 0);

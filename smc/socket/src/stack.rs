@@ -227,6 +227,19 @@ impl Stack {
         }
     }
 
+    /// After [`Stack::never_silence`]: nobody does any more.
+    pub fn may_silence(&self) {
+        if let Some(core) = self.0.core.get() {
+            core.may_silence();
+        }
+    }
+
+    /// [`Stack::wake_fd`] was found readable without a sleep: makes it unreadable, and dispatches.
+    pub fn rung(&self) {
+        self.0.core.get().into_iter().for_each(|core| core.rung());
+        self.0.kin.iter().for_each(|kin| kin.rung());
+    }
+
     /// Takes out of a child's descriptors what would be readable for ever.
     fn forget_dead(&self) {
         let Some(all) = &self.0.all else { return };

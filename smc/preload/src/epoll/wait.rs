@@ -79,8 +79,13 @@ impl Instance {
         self.go_on();
         self.collect(events, room);
         // With room for nothing the kernel is asked next time.
-        if events.len() < room {
-            self.ask(events, room, Some(Duration::ZERO), kernel)?;
+        if events.len() < room && self.ask(events, room, Some(Duration::ZERO), kernel)? {
+            // Who sleeps on this instance's descriptor would find it readable for ever.
+            let stack = self.shared.process.stack.as_ref().filter(|stack| !stack.is_gone());
+            stack.into_iter().for_each(smc_socket::Stack::rung);
+            if events.is_empty() {
+                self.collect(events, room);
+            }
         }
         Ok(())
     }
