@@ -106,7 +106,7 @@ fn a_part_is_played() {
         "liar" => Some(snapshot(inodes(of).into_iter().chain(inodes("self")).chain([1]))),
         "flood" => Some(snapshot(1..100_000)),
         "garbage" => Some("\u{1b}[2J{\"record\":\"\u{1b}]0;x\u{7}\"}\n".to_owned()),
-        "mute" | "deaf" => None,
+        "mute" | "deaf" | "large" => None,
         _ => panic!("no such part: {part}"),
     };
     if part == "liar" {
@@ -118,6 +118,10 @@ fn a_part_is_played() {
         }
         kept.push(listen(b"\xff\xfe"));
     }
+    // More than can be looked at, and many names to have it done for each.
+    let large = if part == "large" { 900 } else { 0 };
+    let _open: Vec<_> = (0..large).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+    kept.extend((0..large / 9).map(|n| listen(format!("{}{n}", own_name()).as_bytes())));
     if part == "deaf" {
         // Its queue of askers is full.
         let address = SocketAddr::from_abstract_name(own_name()).unwrap();
@@ -178,4 +182,14 @@ fn those_who_do_not_answer_or_answer_nonsense_are_named() {
     let name = smc_snapshot::address(deaf.pid(), 1);
     assert!(all.problems.contains(&format!("{name}: it does not answer (stopped, or busy?)")));
     assert!(!all.problems.iter().any(|it| it.contains(char::is_control)), "{all:?}");
+}
+
+#[test]
+fn one_with_more_descriptors_than_can_be_looked_at_is_named_and_asked_once() {
+    let _alone = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let large = Player::start("large");
+    let all = ask_within(Limits { each: Duration::from_micros(8), ..LIMITS });
+    let problems = all.problems.iter().filter(|it| it.contains("too many descriptors"));
+    let of_it: Vec<_> = problems.filter(|it| it.contains(&large.pid().to_string())).collect();
+    assert_eq!(of_it.len(), 1, "{all:?}");
 }

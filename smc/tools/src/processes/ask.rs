@@ -32,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// while it is asked.
 const MORE_RECORDS: usize = 4096;
 
+/// A look at the descriptors of one process takes this part of [`Limits::each`] at most.
+const LOOKS: u32 = 8;
 /// Problems that are told of.
 const PROBLEMS: usize = 32;
 
@@ -141,18 +143,33 @@ impl<'a> Asker<'a> {
     /// Somebody listened; who it is, and whether it may be asked, is for the kernel to say.
     fn answered(&mut self, socket: OwnedFd) {
         let Ok(Peer { pid: Some(pid), uid }) = Peer::of(&socket) else { return };
-        // Of one that has ended, or that this user may not look at, no row could be believed.
-        let Ok(sockets) = find::sockets_of(pid, self.end) else { return };
+        // Before it is looked at, which takes long if it has many descriptors: it may listen at many names.
+        if self.asked.contains(&pid) {
+            return;
+        }
         let holder = Holder { pid, name: printable(&find::name(pid)) };
+        let sockets = match find::sockets_of(pid, self.end_of_look()) {
+            Ok(sockets) => sockets,
+            // Of one that has ended, or that this user may not look at, no row could be believed.
+            Err(error) if error.raw_os_error().is_some() => return,
+            Err(error) => {
+                self.asked.insert(pid);
+                return self.problem(&named(&holder), &error);
+            }
+        };
         // The number may be another process's by now.
         if uid != 0 && !find::is_of(pid, uid) {
             return self.problem(&named(&holder), &"who answers for it is of another user");
         }
-        if self.asked.insert(pid) {
-            let decoder = Decoder::with_room_for(MORE_RECORDS + 2 * sockets.len());
-            let end = Instant::now() + self.limits.each;
-            self.open.push(Answer { holder, socket, decoder, silent: true, end });
-        }
+        self.asked.insert(pid);
+        let decoder = Decoder::with_room_for(MORE_RECORDS + 2 * sockets.len());
+        let end = Instant::now() + self.limits.each;
+        self.open.push(Answer { holder, socket, decoder, silent: true, end });
+    }
+
+    /// Until when one process's descriptors are looked at: the others wait meanwhile.
+    fn end_of_look(&self) -> Instant {
+        self.end.min(Instant::now() + self.limits.each / LOOKS)
     }
 
     fn wait(&self) {
@@ -184,7 +201,7 @@ impl<'a> Asker<'a> {
 
     /// It is believed of its own sockets.
     fn told(&mut self, holder: Holder, mut snapshot: Snapshot) {
-        match find::sockets_of(holder.pid, self.end) {
+        match find::sockets_of(holder.pid, self.end_of_look()) {
             Ok(own) => snapshot.connections.retain(|it| own.contains(&it.inode)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return self.problem(&named(&holder), &error),
