@@ -21,7 +21,7 @@ use ism_tests::fabric::eventually;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process};
-use smc_ring::Area;
+use smc_ring::{Area, Notice};
 
 const LEN: u32 = 16 << 10;
 /// The vhost-user request.
@@ -126,7 +126,7 @@ fn be_child() {
             continue;
         }
         seen = prod;
-        if outbox.publish(prod, prod) {
+        if outbox.publish(prod, prod) == Notice::Signal {
             other.signal().unwrap();
         }
     }
@@ -176,7 +176,7 @@ fn pair(daemon: &Daemon, device: &Device) -> (Peer, ism_client::Dmb, ism_client:
 /// One message there and one back.
 fn round(device: &Device, own: &ism_client::Dmb, other: &ism_client::Remote, n: u64) {
     let (inbox, outbox) = (Area::of(own.memory()).unwrap(), Area::of(other.memory()).unwrap());
-    if outbox.publish(n, 0) {
+    if outbox.publish(n, 0) == Notice::Signal {
         other.signal().unwrap();
     }
     while inbox.read().0 != n {
@@ -290,7 +290,7 @@ fn a_stopped_process_costs_its_peers_a_bounded_time() {
     // Rings fill its bell and are not waited for.
     let outbox = Area::of(other.memory()).unwrap();
     for n in 0..5000 {
-        if outbox.publish(n % 2, 0) {
+        if outbox.publish(n % 2, 0) == Notice::Signal {
             other.signal().unwrap();
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ism_client::{Device, Dmb, Remote};
 use rustix::event::{PollFd, PollFlags, poll};
-use smc_ring::{Area, Ring};
+use smc_ring::{Area, Notice, Ring};
 
 use crate::report::Row;
 
@@ -137,7 +137,7 @@ impl Side {
             let at = usize::try_from(n)? * LEN % to.len();
             let send = |bytes: &[u8]| -> Result<(), Failure> {
                 to.write(at, bytes)?;
-                if outbox.publish(n, n) {
+                if outbox.publish(n, n) == Notice::Signal {
                     self.other.signal()?;
                 }
                 Ok(())
