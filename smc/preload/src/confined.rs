@@ -18,8 +18,9 @@ use crate::table::{self, File};
 /// How long handshakes may take altogether to end before.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// The process is about to be shut in.
-pub(crate) fn begins() {
+/// The process is about to be shut in; whether it was before. (A filter is a thread's, but what a process with
+/// threads may do is what the least of them may.)
+pub(crate) fn begins() -> bool {
     let end = Instant::now() + PATIENCE;
     for file in table::known(0, c_int::MAX).filter_map(table::get) {
         if let File::Sock(sock) = &*file {
@@ -27,10 +28,10 @@ pub(crate) fn begins() {
             let _ = sock.finish(&file, Some(end.saturating_duration_since(Instant::now())));
         }
     }
-    few::confine(true);
+    few::confine(true)
 }
 
-/// It was not.
-pub(crate) fn failed() {
-    few::confine(false);
+/// It was not, but as it was `before`.
+pub(crate) fn failed(before: bool) {
+    few::confine(before);
 }

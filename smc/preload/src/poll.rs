@@ -23,15 +23,13 @@ use crate::process::{self, Process};
 use crate::settings::SETTINGS;
 use crate::sock::{Route, Sock, Stage, Watcher};
 use crate::table::{self, File};
-use smc_socket::few;
+use smc_socket::few::{self, DEAF};
 use smc_socket::spin::{LOOKS, PREEMPTED, Spin};
 
 /// The kernel's poll, for so long (for ever: none); how many are ready.
 pub(crate) type Kernel<'a> =
     &'a mut dyn FnMut(&mut [pollfd], Option<Duration>) -> io::Result<usize>;
 
-/// How long a thread sleeps at most that nobody can wake.
-const DEAF: Duration = Duration::from_millis(5);
 /// How often this thread looks by itself at handshakes that nobody minds.
 const TICK: Duration = Duration::from_millis(10);
 /// How often the kernel is asked while this thread spins.

@@ -3,7 +3,7 @@
 //! Waiting with little: poll(2) of one descriptor at a time, and no new descriptors.
 //!
 //! Invariant: once [`confine`] was called, a connection that is established is used by no system calls but read,
-//! write, poll, futex and what asks for the time; but to be reset.
+//! write, poll, futex, getpid, a sleep and what asks for the time; but to be reset.
 //!
 //! A process that shuts itself in (seccomp) often may not make descriptors any more, and with RLIMIT_NOFILE of
 //! 1 the kernel takes no list of two for poll.
@@ -13,17 +13,18 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, Timespec};
 use rustix::io::Errno;
+use rustix::thread::{NanosleepRelativeResult, nanosleep};
 
 use crate::clock::timespec;
 
 /// How long a thread sleeps at most that does not hear of everything.
-pub(crate) const DEAF: Duration = Duration::from_millis(5);
+pub const DEAF: Duration = Duration::from_millis(5);
 
 static CONFINED: AtomicBool = AtomicBool::new(false);
 
-/// From now on this process may do little; with `false`: it may do all again.
-pub fn confine(on: bool) {
-    CONFINED.store(on, Ordering::Relaxed);
+/// From now on this process may do little; with `false`: it may do all again. Whether it might do little before.
+pub fn confine(on: bool) -> bool {
+    CONFINED.swap(on, Ordering::Relaxed)
 }
 
 /// Whether it may do little.
@@ -45,19 +46,25 @@ fn one_by_one(fds: &mut [PollFd<'_>], left: Option<Duration>) -> rustix::io::Res
         alone(fd, Some(&timespec(Duration::ZERO)))?;
     }
     let none = fds.iter().all(|fd| fd.revents().is_empty());
-    if let Some(last) = fds.last_mut().filter(|_| none) {
-        let left = left.map_or(DEAF, |left| left.min(DEAF));
-        alone(last, Some(&timespec(left)))?;
+    let left = timespec(left.map_or(DEAF, |left| left.min(DEAF)));
+    if let Some(last) = fds.last_mut().filter(|_| none)
+        && !alone(last, Some(&left))?
+    {
+        match nanosleep(&left) {
+            NanosleepRelativeResult::Interrupted(_) => return Err(Errno::INTR),
+            NanosleepRelativeResult::Ok | NanosleepRelativeResult::Err(_) => {}
+        }
     }
     Ok(())
 }
 
-fn alone(fd: &mut PollFd<'_>, left: Option<&Timespec>) -> rustix::io::Result<()> {
+/// False: it may not even ask about one.
+fn alone(fd: &mut PollFd<'_>, left: Option<&Timespec>) -> rustix::io::Result<bool> {
     match rustix::event::poll(std::slice::from_mut(fd), left) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
         Err(Errno::INVAL) => {
             fd.clear_revents();
-            Ok(())
+            Ok(false)
         }
         Err(error) => Err(error),
     }

@@ -19,14 +19,11 @@ unsafe extern "C" fn prctl(
     fourth: c_ulong,
     fifth: c_ulong,
 ) -> c_int {
-    let confines = what == libc::PR_SET_SECCOMP;
-    if confines {
-        quietly(confined::begins);
-    }
+    let before = (what == libc::PR_SET_SECCOMP).then(|| quietly(confined::begins)).flatten();
     // SAFETY: the caller's arguments; those that were not given are not looked at.
     let result = unsafe { real::prctl(what, second, third, fourth, fifth) };
-    if confines && result != 0 {
-        quietly(confined::failed);
+    if let Some(before) = before.filter(|_| result != 0) {
+        quietly(|| confined::failed(before));
     }
     result
 }
