@@ -160,9 +160,15 @@ pub(crate) fn listener(fd: c_int, code: u32) {
     remember(fd, What::Listener(code));
 }
 
-/// What [`listener`] was last told of this number. Another library may have closed it since.
+/// What [`listener`] was told of what this descriptor is.
 pub(crate) fn listener_at(fd: c_int) -> Option<u32> {
-    let slot = slot(fd).filter(|slot| slot.inode.load(Ordering::Acquire) != 0)?;
+    let slot = slot(fd)?;
+    let inode = slot.inode.load(Ordering::Acquire);
+    // Another one may have the number by now.
+    let is_same = inode != 0 && rustix::fs::fstat(borrow(fd)).is_ok_and(|it| it.st_ino == inode);
+    if !is_same {
+        return None;
+    }
     match What::unpack(slot.what.load(Ordering::Acquire)) {
         What::Listener(code) => Some(code),
         What::Connection(..) => None,

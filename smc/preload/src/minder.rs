@@ -32,9 +32,13 @@ use crate::table::File;
 /// How long a client's handshake is left to the program.
 const GRACE: Duration = Duration::from_millis(5);
 /// How long a server's is: it may be about to fork.
-const SERVER_GRACE: Duration = Duration::from_millis(200);
+const SERVER_GRACE: Duration = Duration::from_millis(100);
 /// How often handshakes that go on are looked at without a reason.
 const TICK: Duration = Duration::from_millis(10);
+/// How often connections that are closed are, which wait for a word that may never come.
+const LATE: Duration = Duration::from_millis(200);
+/// Closed connections that are kept at a time: each has a descriptor.
+const KEPT: usize = 256;
 /// What the wake-up's events are known by, the device's and the children's; connections have larger numbers.
 const WAKE: u64 = 0;
 const DEVICE: u64 = 1;
@@ -170,6 +174,11 @@ impl Minder {
         self.0.wake();
     }
 
+    /// Whether one more can be kept after the program has closed it.
+    pub(crate) fn has_room(&self) -> bool {
+        lock(&self.0.closed).len() < KEPT
+    }
+
     /// Has the thread finish the handshake of what the program has closed.
     pub(crate) fn keep(&self, file: &Arc<File>) {
         lock(&self.0.closed).push(Arc::clone(file));
@@ -280,8 +289,11 @@ impl Ward {
         // last moments, and most are over by then.
         let due = self.waiting.iter().map(|(_, due)| due.saturating_duration_since(now)).min();
         let due = due.map(|due| due.max(GRACE));
-        let restless = !self.handshakes.is_empty() || !lock(&self.inbox.closed).is_empty();
-        let tick = restless.then_some(TICK);
+        let closed = lock(&self.inbox.closed);
+        let restless = !self.handshakes.is_empty() || closed.iter().any(|file| is_open(file));
+        let late = (!closed.is_empty()).then_some(LATE);
+        drop(closed);
+        let tick = if restless { Some(TICK) } else { late };
         let timer = self.stack.as_ref().and_then(Stack::next_timeout);
         let calls = process::existing().and_then(|process| process.meetings()?.hang_up());
         [due, tick, timer, calls].into_iter().flatten().min()

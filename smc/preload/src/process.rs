@@ -234,6 +234,13 @@ pub(crate) fn hurry() {
     minder(Minder::hurry);
 }
 
+/// Whether one more connection that the program closes can be kept until its handshake has ended.
+pub(crate) fn has_room() -> bool {
+    let mut room = false;
+    minder(|minder| room = minder.has_room());
+    room
+}
+
 /// Has somebody finish the handshake of a connection that the program has closed.
 pub(crate) fn mind_closed(file: &Arc<File>) {
     minder(|minder| minder.keep(file));

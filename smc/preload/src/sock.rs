@@ -405,22 +405,16 @@ impl Sock {
         }
         let begun = std::time::Instant::now();
         if let Some(meeting) = self.meeting() {
-            if !self.is_server() && process::listens() {
-                process::hurry();
-                if alone::waits_for_itself(&self.number) {
-                    meeting.lose_patience();
-                }
+            if self.hurry() && alone::waits_for_itself(&self.number) {
+                meeting.lose_patience();
             }
             meeting.wait(self, file, timeout)?;
         }
         let timeout = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         let route = self.advance(file);
         if let (Route::Pending, Some(engine)) = (&route, self.engine.get()) {
-            if !self.is_server() && process::listens() {
-                process::hurry();
-                if alone::waits_for_itself(&self.number) {
-                    self.settle(file, engine.withdraw());
-                }
+            if self.hurry() && alone::waits_for_itself(&self.number) {
+                self.settle(file, engine.withdraw());
             }
             self.settle(file, engine.finish_handshake(timeout)?);
         }
@@ -469,7 +463,8 @@ impl Sock {
             Stage::Fresh => !minder::forks(),
             stage => stage == Stage::Handshake || stage == Stage::Late,
         };
-        if begun && linger != Some(Duration::ZERO) && !SETTINGS.forced_tcp && self.keep().is_ok() {
+        let keeps = begun && linger != Some(Duration::ZERO) && !SETTINGS.forced_tcp;
+        if keeps && process::has_room() && self.keep().is_ok() {
             if self.stage() == Stage::Late {
                 self.end_sending();
             }

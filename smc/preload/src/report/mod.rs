@@ -96,11 +96,6 @@ fn answer(listener: Own, inode: u64) {
     LISTENER.store(-1, Ordering::Release);
 }
 
-/// Threads that this takes.
-pub(crate) fn threads() -> usize {
-    usize::from(LISTENER.load(Ordering::Acquire) >= 0)
-}
-
 /// In a child of fork: the parent's socket must not live on in it, where nobody answers.
 pub(crate) fn after_fork() {
     let number = LISTENER.swap(-1, Ordering::AcqRel);

@@ -77,7 +77,13 @@ impl Sock {
                 restarted(timeout, &mut || self.finish(file, timeout))
             }
             // TCP would take bytes at once, so the other end is given a moment.
-            Route::Pending if matches!(side, Side::Send) => self.finish(file, Some(MOMENT)),
+            Route::Pending if matches!(side, Side::Send) => {
+                self.finish(file, Some(MOMENT)).map_err(|error| match error.kind() {
+                    // What does not wait is not interrupted.
+                    io::ErrorKind::Interrupted => Errno::AGAIN.into(),
+                    _ => error,
+                })
+            }
             Route::Pending => Err(Errno::AGAIN.into()),
             route => Ok(route),
         };

@@ -48,7 +48,17 @@ impl Sock {
             self.observe(file);
         } else {
             process::mind(file, true);
+            self.hurry();
         }
+    }
+
+    /// The program waits for the handshake, whose other end may be in this process too: that is begun now.
+    pub(super) fn hurry(&self) -> bool {
+        let may_be_here = !self.is_server() && process::listens();
+        if may_be_here {
+            process::hurry();
+        }
+        may_be_here
     }
 
     /// From now on it is not.
