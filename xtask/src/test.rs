@@ -62,7 +62,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     }
     steps.summary();
     eprintln!(
-        "Not run, minutes long or not steady: Python's suites, stress-ng, nginx's reload \
+        "Not run, minutes long: the events of Python's test_asyncio \
          (cargo test -p {PROGRAM_TESTS} -- --ignored)."
     );
     if options.fast {

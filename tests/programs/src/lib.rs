@@ -18,7 +18,6 @@ pub use build::programs;
 pub use lab::{Lab, USER};
 pub use network::Network;
 pub use process::{
-    Running, need, output, output_of, run, unused_port, wait_for_connections, wait_for_port,
-    wait_until,
+    Running, accepted, need, output, output_of, run, unused_port, wait_for_port, wait_until,
 };
-pub use way::{Way, compare, compare_strictly, smc_ends};
+pub use way::{Way, compare, compare_at_once, compare_strictly, smc_ends};

@@ -5,7 +5,9 @@
 //! Invariant: the ways differ in what is put before the program's name, and in nothing else.
 
 use std::fmt::Debug;
+use std::panic::resume_unwind;
 use std::process::Command;
+use std::thread;
 
 use anyhow::Result;
 
@@ -76,24 +78,59 @@ pub fn compare_strictly<T: Debug + PartialEq>(test: impl Fn(Way<'_>) -> Result<T
     assert!(others.is_empty(), "{} ends were not SMC's: {others:#?}", others.len());
 }
 
+/// As [`compare`], all ways at the same time, each in a network namespace of its own: for programs that mostly
+/// wait.
+///
+/// # Panics
+/// As [`compare`].
+pub fn compare_at_once<T: Debug + PartialEq + Send>(test: impl Fn(Way<'_>) -> Result<T> + Sync) {
+    // Cargo may need the machine's network.
+    programs();
+    let (plain, fallback, smc) = thread::scope(|scope| {
+        let plain = scope.spawn(|| in_network(|| run(&test, Way::Plain)));
+        let fallback = scope.spawn(|| in_network(|| run(&test, Way::Fallback)));
+        let smc = in_network(|| run_over_smc(&test));
+        // One that panicked has said why.
+        let ended = |it: thread::Result<T>| it.unwrap_or_else(|why| resume_unwind(why));
+        (ended(plain.join()), ended(fallback.join()), smc)
+    });
+    judge(&plain, &fallback, &smc);
+}
+
+fn in_network<R>(act: impl FnOnce() -> R) -> R {
+    let network = Network::new().and_then(|network| network.inside(act));
+    network.unwrap_or_else(|error| panic!("no network namespace: {error:?}"))
+}
+
+fn run<T>(test: impl Fn(Way<'_>) -> Result<T>, way: Way<'_>) -> T {
+    test(way).unwrap_or_else(|error| panic!("{way:?}: {error:?}"))
+}
+
+/// The result over SMC-D, and what the programs have said.
+fn run_over_smc<T>(test: impl Fn(Way<'_>) -> Result<T>) -> (T, String) {
+    // A way that cannot be tried is no success.
+    let lab =
+        Lab::start().unwrap_or_else(|error| panic!("over SMC-D, which needs root: {error:?}"));
+    let smc = test(Way::Smc(&lab));
+    let log = lab.log();
+    let smc = smc.unwrap_or_else(|error| panic!("over SMC-D: {error:?}\n{log}"));
+    (smc, log)
+}
+
+fn judge<T: Debug + PartialEq>(plain: &T, fallback: &T, (smc, log): &(T, String)) {
+    assert_eq!(fallback, plain, "with all connections falling back it differs");
+    assert_eq!(smc, plain, "over SMC-D it differs\n{log}");
+    assert!(log.matches(PROOF).count() >= 2, "no connection was one of SMC\n{log}");
+}
+
 /// What the programs over SMC-D have said.
 fn run_each_way<T: Debug + PartialEq>(test: impl Fn(Way<'_>) -> Result<T>) -> String {
     // Cargo may need the machine's network.
     programs();
-    let network = Network::new().unwrap_or_else(|error| panic!("{error:?}"));
-    let log = network.inside(|| {
-        let run = |way| test(way).unwrap_or_else(|error| panic!("{way:?}: {error:?}"));
-        let plain = run(Way::Plain);
-        assert_eq!(run(Way::Fallback), plain, "with all connections falling back it differs");
-        // A way that cannot be tried is no success.
-        let lab =
-            Lab::start().unwrap_or_else(|error| panic!("over SMC-D, which needs root: {error:?}"));
-        let smc = test(Way::Smc(&lab));
-        let log = lab.log();
-        let smc = smc.unwrap_or_else(|error| panic!("over SMC-D: {error:?}\n{log}"));
-        assert_eq!(smc, plain, "over SMC-D it differs\n{log}");
-        assert!(log.matches(PROOF).count() >= 2, "no connection was one of SMC\n{log}");
-        log
-    });
-    log.unwrap_or_else(|error| panic!("the namespace cannot be entered: {error:?}"))
+    in_network(|| {
+        let (plain, fallback) = (run(&test, Way::Plain), run(&test, Way::Fallback));
+        let smc = run_over_smc(&test);
+        judge(&plain, &fallback, &smc);
+        smc.1
+    })
 }
