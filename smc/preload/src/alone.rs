@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::net::{getpeername, getsockname};
 
@@ -24,6 +25,9 @@ const FEW: usize = 4;
 /// What the threads of this library are called; one of the program's of that name is taken for ours.
 const OURS: [&str; 3] = ["smc-minder", "smc-report", "ism-client"];
 const TASKS: &str = "/proc/self/task";
+/// How often threads are asked for their names, and how long after one another.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// This process has marked a listener.
 pub(crate) fn listens(local: SocketAddr) {
@@ -62,14 +66,25 @@ pub(crate) fn waits_for_itself(client: impl AsFd) -> bool {
     to_itself && !minder::forks() && has_one_thread() && !is_accepted(own)
 }
 
+/// A thread names itself, so one that has just been made has its maker's name for a while.
 fn has_one_thread() -> bool {
-    let Ok(tasks) = std::fs::read_dir(TASKS) else { return false };
-    let tasks: Vec<_> = tasks.take(FEW + 1).flatten().collect();
+    (0..LOOKS).any(|look| {
+        if look > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        not_ours() == Some(1)
+    })
+}
+
+/// Threads that are the program's; `None`: several.
+fn not_ours() -> Option<usize> {
+    let tasks: Vec<_> = std::fs::read_dir(TASKS).ok()?.take(FEW + 1).flatten().collect();
     let is_ours = |task: &&std::fs::DirEntry| {
         let name = std::fs::read_to_string(task.path().join("comm"));
         name.is_ok_and(|name| OURS.contains(&name.trim_end()))
     };
-    tasks.len() <= FEW && tasks.len() - tasks.iter().filter(is_ours).count() <= 1
+    let ours = tasks.iter().filter(is_ours).count();
+    (tasks.len() <= FEW).then(|| tasks.len() - ours)
 }
 
 /// Whether the program has the other end of the connection that comes from this address.
