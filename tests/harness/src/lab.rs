@@ -245,7 +245,8 @@ impl Lab {
         Ok(self.owner.as_ref().context("no network namespace")?.pid())
     }
 
-    fn door(&self) -> PathBuf {
+    /// The daemon's socket for processes.
+    pub fn door(&self) -> PathBuf {
         self.folder.join("apps.sock")
     }
 

@@ -42,6 +42,11 @@ impl Lab {
         self.0.config()
     }
 
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.0.door()
+    }
+
     /// The daemon's process.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! result is what must be equal: a checksum, a count, a text without times.
 
 mod build;
+mod container;
 mod lab;
 mod network;
 pub mod nginx;
@@ -15,6 +16,7 @@ mod process;
 mod way;
 
 pub use build::programs;
+pub use container::Container;
 pub use lab::{Lab, USER};
 pub use network::Network;
 pub use process::{

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Client and server in two network namespaces: the door is a path, and memory knows no network.
+//! Client and server in two network namespaces, or two containers: the door is a path, and memory knows no network.
 
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use ism_programs::{
-    Network, Running, compare_strictly, need, output, run, unused_port, wait_for_port,
+    Container, Network, Running, Way, compare_strictly, need, output, programs, run, unused_port,
+    wait_for_port, wait_until,
 };
 
 /// Addresses of the client's end and of the server's, in each family.
@@ -80,5 +81,40 @@ fn sockperf_and_redis_work_between_two_network_namespaces() {
             said.extend(tests.map(str::to_owned));
         }
         Ok(said)
+    });
+}
+
+/// Rows that `smcss` shows on the host of established connections of SMC-D to or from this port.
+fn rows_of_host(port: &str) -> usize {
+    let said = Command::new(programs().join("smcss")).output().map(|said| said.stdout);
+    let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+    let port = format!(":{port} ");
+    said.lines().filter(|row| row.contains(&port) && row.contains(" SMCD")).count()
+}
+
+#[test]
+fn programs_of_two_containers_talk_over_the_socket_that_is_mounted_in() {
+    need("sockperf", "sockperf");
+    compare_strictly(|way| {
+        let (client, server) = (Container::new(way)?, Container::new(way)?);
+        connect(client.owner(), server.owner())?;
+        let [v4, _] = servers();
+        let port = unused_port()?.to_string();
+        let place = ["--tcp", "-i", &v4, "-p", &port];
+        let mut sockperf = server.command(way, "sockperf");
+        let _server = Running::start(sockperf.arg("server").args(place))?;
+        server.wait_for_port(port.parse()?)?;
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("report");
+        let mut sockperf = client.command(way, "sockperf");
+        sockperf.arg("ping-pong").args(place).args(["--time", "2", "--mps", "20000"]);
+        let running = Running::start(sockperf.stdout(std::fs::File::create(&file)?))?;
+        if let Way::Smc(_) = way {
+            wait_until("both ends in the host's smcss", || rows_of_host(&port) == 2)?;
+        }
+        running.finish()?;
+        let report = std::fs::read_to_string(&file)?;
+        let line = report.lines().find(|line| line.contains("dropped messages"));
+        Ok(line.context(report.clone())?.to_owned())
     });
 }
