@@ -62,7 +62,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     }
     steps.summary();
     eprintln!(
-        "Not run, minutes long: the events of Python's test_asyncio \
+        "Not run, minutes long: the events of Python's test_asyncio, a peer stopped for a minute \
          (cargo test -p {PROGRAM_TESTS} -- --ignored)."
     );
     if options.fast {
