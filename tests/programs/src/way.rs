@@ -45,8 +45,13 @@ impl Way<'_> {
 const PROOF: &str = ": SMC-D\n";
 /// What it says of an end that became TCP, or was reset.
 const OTHERS: [&str; 2] = [": TCP: ", ": reset: "];
-/// What it says where the other program has ended, or closed, in the middle of a handshake.
-const ENDED: [&str; 2] = ["the peer ended the TCP connection during the handshake", "(0x03030007)"];
+/// What it says where the other program has ended, or closed, in the middle of a handshake. The system closes a process's
+/// highest descriptors first, and these are the library's: that a member has ended may be heard before TCP's end.
+const ENDED: [&str; 3] = [
+    "the peer ended the TCP connection during the handshake",
+    "the link group ended during the handshake",
+    "(0x03030007)",
+];
 
 /// Ends of connections that became SMC's in a process, as the log of [`Lab::log`] says.
 pub fn smc_ends(log: &str, process: u32) -> usize {
