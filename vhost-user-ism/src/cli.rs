@@ -41,7 +41,8 @@ Examples:
   A VM more, while the others run (start the daemon with --control-socket /run/ism/control):
     vhost-user-ism ctl --control-socket /run/ism/control add-vm name=c,socket=/run/ism/c.sock
 
-RUST_LOG=debug says more, RUST_LOG=warn less.";
+RUST_LOG=debug says more, RUST_LOG=warn less. `vhost-user-ism man` and `vhost-user-ism completions SHELL` \
+print the man page and completions.";
 
 /// A vhost-user backend that gives QEMU guests a virtio-ism device.
 ///

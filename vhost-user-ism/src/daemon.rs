@@ -204,7 +204,7 @@ impl Daemon {
         doors: Vec<(ProcessesConfig, Listening)>,
     ) -> Result<(), Error> {
         for (config, listening) in doors {
-            log::info!("processes {}: come in at {}", config.name, config.socket.display());
+            log::info!("processes {}: listening at {}", config.name, config.socket.display());
             let door = Door::open(Arc::downgrade(self), config, listening);
             lock(&self.doors).push(door.map_err(Error::System)?);
         }

@@ -194,7 +194,10 @@ fn device() -> Option<Result<Device, ()>> {
     }
     let joined = ism_client::vhost::join(&SETTINGS.socket).map_err(|error| {
         let socket = SETTINGS.socket.display();
-        SETTINGS.say(format_args!("no device at {socket}, so TCP: {error}"));
+        SETTINGS.say(format_args!(
+            "no device at {socket}, so TCP: {error}; \
+             does vhost-user-ism --processes listen there, and let this user in (uids=)?"
+        ));
         FAILED.store(milliseconds().max(1), Ordering::Relaxed);
     });
     Some(joined)

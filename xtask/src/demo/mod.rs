@@ -30,7 +30,7 @@ const SMC_BUFFER: &str = "1048576";
 /// What to show.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Two processes of this host instead of VMs, under smc-run: a minute, as root. Experimental.
+    /// Two processes of this host instead of VMs, under smc-run: half a minute, as root. Experimental.
     #[arg(long, conflicts_with_all = ["mode", "nocopy", "keep"])]
     host: bool,
     /// How the VMs exchange data.

@@ -15,7 +15,7 @@ Examples:
   smc-run redis-cli get key
       two programs of one host; the daemon must be running, and smc-discovery should be
   smc-run -d curl http://127.0.0.1/
-      says on stderr what becomes of each connection, and why
+      says on stderr what becomes of connections, and why
   smc-run -s /run/user/1000/apps.sock -p 0 ./server
       with another daemon, and without looking for bytes before it sleeps: less CPU, more latency
   smcss -rp
@@ -36,18 +36,19 @@ pub(crate) struct Cli {
     /// Say on stderr what becomes of connections (SMC_DEBUG=1).
     #[arg(short)]
     pub(crate) debug: bool,
-    /// The socket of the daemon for processes (SMC_SOCKET).
+    /// The socket of the daemon for processes (SMC_SOCKET); without it
+    /// /run/vhost-user-ism/apps.sock.
     #[arg(short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) socket: Option<PathBuf>,
     /// The longest that a thread looks by itself before it sleeps, in microseconds; 0: it sleeps at
-    /// once (SMC_SPIN_US).
+    /// once; without it 50 (SMC_SPIN_US).
     #[arg(short = 'p', value_name = "US")]
     pub(crate) spin: Option<u32>,
     /// Stay with TCP, all calls looked at nevertheless (SMC_MODE=tcp).
     #[arg(short = 'n')]
     pub(crate) never: bool,
     /// Print the version.
-    #[arg(short, action = clap::ArgAction::Version)]
+    #[arg(short, long, action = clap::ArgAction::Version)]
     version: Option<bool>,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

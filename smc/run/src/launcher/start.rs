@@ -55,7 +55,9 @@ impl Start<'_> {
         }
         let error = command.exec();
         let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-        (status, format!("cannot run {shown}: {error}"))
+        let is_option = program.as_encoded_bytes().starts_with(b"-");
+        let hint = if is_option { "; it is no option either, see --help" } else { "" };
+        (status, format!("cannot run {shown}: {error}{hint}"))
     }
 }
 
