@@ -3,11 +3,15 @@
 //! Which options the program has ever set, on whatever socket: the others need not be asked for, which takes a
 //! system call for each of them and each connection.
 //!
-//! Invariant: what may have been set where this library does not see it counts as set: by the program that executed
-//! this one, and by whoever passes sockets on.
+//! Invariant: what one process has set counts in all that it shares sockets with by fork; what may have been set where
+//! this library does not see it counts as set: by the program that executed this one, and by whoever passes sockets on.
+//! What a program sets that was executed by this one, or to which this one has passed sockets on, does not count here.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use smc_ring::{Mapping, View};
 
 use crate::upgrade::is_tcp;
 
@@ -25,7 +29,21 @@ pub(crate) const BUFFERS: u8 = 16;
 /// `SO_RCVTIMEO_NEW` and `SO_SNDTIMEO_NEW` of asm-generic/socket.h.
 const NEW_TIMEOUTS: [c_int; 2] = [66, 67];
 
-static TOUCHED: AtomicU8 = AtomicU8::new(0);
+/// In memory that children of fork share.
+static SHARED: OnceLock<View> = OnceLock::new();
+/// Without such memory: all.
+static ALL: AtomicU32 = AtomicU32::new(u32::MAX);
+
+/// At the start of the program.
+pub(crate) fn start() {
+    if let Ok(memory) = Mapping::anonymous(size_of::<AtomicU32>()) {
+        SHARED.get_or_init(|| View::new(Arc::new(memory)));
+    }
+}
+
+fn touched() -> &'static AtomicU32 {
+    SHARED.get().and_then(|view| view.u32(0).ok()).unwrap_or(&ALL)
+}
 
 fn option(level: c_int, name: c_int) -> u8 {
     match (level, name) {
@@ -44,7 +62,7 @@ fn option(level: c_int, name: c_int) -> u8 {
 #[inline]
 pub(crate) fn sets(fd: c_int, level: c_int, name: c_int) {
     let option = option(level, name);
-    if TOUCHED.load(Ordering::Relaxed) & option != option && is_tcp(fd) {
+    if option != 0 && !is_set_all(option) && is_tcp(fd) {
         touch(option);
     }
 }
@@ -56,18 +74,23 @@ pub(crate) fn has_strange_sockets() {
 }
 
 fn touch(options: u8) {
-    if TOUCHED.load(Ordering::Relaxed) & options != options {
-        TOUCHED.fetch_or(options, Ordering::Relaxed);
+    if !is_set_all(options) {
+        touched().fetch_or(options.into(), Ordering::Relaxed);
     }
+}
+
+fn is_set_all(options: u8) -> bool {
+    touched().load(Ordering::Relaxed) & u32::from(options) == u32::from(options)
 }
 
 /// Whether some of these options may have been set.
 #[inline]
 pub(crate) fn is_set(options: u8) -> bool {
-    TOUCHED.load(Ordering::Relaxed) & options != 0
+    touched().load(Ordering::Relaxed) & u32::from(options) != 0
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "fork")]
 mod tests {
     use super::*;
     use std::net::TcpListener;
@@ -76,6 +99,7 @@ mod tests {
 
     #[test]
     fn an_option_counts_once_it_was_set_and_strange_sockets_have_all() {
+        start();
         let (other, _own) = UnixStream::pair().unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         sets(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE);
@@ -83,7 +107,15 @@ mod tests {
         sets(other.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO);
         // Other tests set the others.
         assert!(!is_set(LINGER | TIMEOUTS));
-        sets(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER);
+        // SAFETY: the child does a system call, sets a number, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            sets(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER);
+            // SAFETY: it takes any number.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: a child that was not waited for.
+        assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
         assert_eq!([LINGER, TIMEOUTS | URGENT | CORK].map(is_set), [true, false]);
         has_strange_sockets();
         assert!([TIMEOUTS, URGENT, CORK, LINGER, BUFFERS].into_iter().all(is_set));

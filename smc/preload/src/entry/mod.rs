@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::real;
 use crate::settings::SETTINGS;
 use crate::sock::Answer;
-use crate::{inherited, numbers, process};
+use crate::{inherited, numbers, process, touched};
 
 /// What must be ready before the program has threads and signal handlers.
 extern "C" fn load() {
@@ -34,6 +34,7 @@ extern "C" fn load() {
         real::look_up_all();
         LazyLock::force(&SETTINGS);
         process::start();
+        touched::start();
         inherited::look();
     });
     // SAFETY: the functions live as long as the library, which is never unloaded.
