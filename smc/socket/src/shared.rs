@@ -192,8 +192,9 @@ impl Shared {
             self.tcp_over.store(true, Ordering::Relaxed);
             if effects.reset_tcp {
                 tcp::reset(&*tcp);
-            } else if !self.is_closed() {
-                // Else it is about to be closed, which says the same.
+            } else {
+                // Also before close(2), which says nothing while somebody else has a descriptor: a program that was
+                // executed, or to whom it was passed on.
                 tcp::shut(&*tcp);
             }
         }

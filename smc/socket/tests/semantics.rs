@@ -367,3 +367,17 @@ fn a_handshake_may_be_given_up() {
     assert!(matches!(server.handshake(), smc_socket::Handshake::Failed(_)));
     assert_eq!(pair.stacks.each_ref().map(|it| it.sockets()), [0, 0]);
 }
+
+#[test]
+fn a_close_ends_tcp_though_somebody_else_has_its_descriptor() {
+    let pair = Pair::new();
+    let [client, server] = pair.tcp();
+    // As a program that was executed has it.
+    let other = server.try_clone().unwrap();
+    let tcp: [Box<dyn smc_socket::Tcp>; 2] = [Box::new(client), Box::new(server)];
+    let sockets = pair.begin(tcp, [true, true]);
+    assert_eq!(pair::settle(&sockets), [smc_socket::Handshake::Smc; 2]);
+    sockets[1].close(None);
+    let sent = rustix::net::send(&other, b"x", rustix::net::SendFlags::NOSIGNAL);
+    assert_eq!(sent, Err(Errno::PIPE));
+}
