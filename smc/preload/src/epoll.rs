@@ -259,7 +259,7 @@ pub(crate) fn control(
     let file = match target {
         Some(file) if is_open(&file) => file,
         Some(file) => {
-            if let File::Epoll(inner) = &*file {
+            if let (File::Epoll(inner), libc::EPOLL_CTL_ADD) = (&*file, command) {
                 inner.is_nested();
             }
             return None;
@@ -281,7 +281,11 @@ pub(crate) fn control(
             let made = Instance::new(epoll, process);
             Some(made.and_then(|instance| {
                 instance.add(fd, &file, events, data)?;
-                table::set(epoll, Some(Arc::new(File::Epoll(instance))));
+                let file = Arc::new(File::Epoll(instance));
+                table::set(epoll, Some(Arc::clone(&file)));
+                if let (File::Epoll(instance), true) = (&*file, table::is_nested(epoll)) {
+                    instance.is_nested();
+                }
                 Ok(())
             }))
         }

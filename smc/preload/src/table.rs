@@ -7,7 +7,7 @@
 
 use std::ffi::c_int;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering, fence};
 
 use arc_swap::ArcSwapOption;
 
@@ -33,6 +33,10 @@ static FILES: [ArcSwapOption<File>; LIMIT] = [const { ArcSwapOption::const_empty
 /// Which descriptors were made as TCP sockets, as far as this library has seen. Not that they are: something else may
 /// have closed them.
 static TCP: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
+
+/// Which descriptors something has been waiting for that this library does not see: an epoll instance, or a thread in
+/// the kernel's poll. An instance that is one of them may get connections later.
+static NESTED: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
 
 /// No descriptor above was ever known.
 static HIGHEST: AtomicI32 = AtomicI32::new(-1);
@@ -60,6 +64,44 @@ pub(crate) fn is_new(fd: c_int, is_tcp: bool) {
             tcp.store(u8::from(is_tcp), Ordering::Relaxed);
         }
     }
+}
+
+/// Something waits for a descriptor, and if it is an epoll instance this library will not see it.
+#[inline]
+pub(crate) fn nest(fd: c_int) {
+    if let Some(nested) = at(&NESTED, fd)
+        && nested.load(Ordering::Relaxed) == 0
+    {
+        nested.store(1, Ordering::Relaxed);
+        // Of this and of who makes the descriptor known one sees the other.
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// Whether something may wait for a descriptor that has just become known.
+pub(crate) fn is_nested(fd: c_int) -> bool {
+    fence(Ordering::SeqCst);
+    at(&NESTED, fd).is_some_and(|nested| nested.load(Ordering::Relaxed) != 0)
+}
+
+fn set_nested(fd: c_int, is: bool) {
+    if let Some(nested) = at(&NESTED, fd)
+        && (nested.load(Ordering::Relaxed) != 0) != is
+    {
+        nested.store(u8::from(is), Ordering::Relaxed);
+    }
+}
+
+/// A descriptor is a new epoll instance.
+pub(crate) fn is_new_epoll(fd: c_int) {
+    is_new(fd, false);
+    set_nested(fd, false);
+}
+
+/// A descriptor is another one of what `of` is.
+pub(crate) fn is_copy(copy: c_int, of: c_int) {
+    is_new(copy, false);
+    set_nested(copy, is_nested(of));
 }
 
 /// What is known about a descriptor.

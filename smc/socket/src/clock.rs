@@ -4,9 +4,13 @@
 //!
 //! Invariant: monotonic; read without a system call.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, Itimerspec, Timespec, clock_gettime};
+use rustix::time::{TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+use rustix::time::{timerfd_create, timerfd_settime};
 use smc_proto::Instant;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -36,6 +40,16 @@ impl Deadline {
             },
         }
     }
+}
+
+/// A descriptor that is readable again and again.
+pub(crate) fn ticks(each: Duration) -> io::Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let each = timespec(each);
+    let times = Itimerspec { it_interval: each, it_value: each };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times)?;
+    Ok(timer)
 }
 
 /// A time as `ppoll(2)` takes it.

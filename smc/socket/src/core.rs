@@ -405,15 +405,9 @@ impl Core {
         }
     }
 
-    /// Somebody sleeps on the device's descriptor whom this library does not see, from now on.
-    pub(crate) fn never_silence(&self) {
-        self.sleeping.fetch_add(1, Ordering::SeqCst);
-        self.dispatch();
-    }
-
-    /// After [`Core::never_silence`]: nobody does any more.
-    pub(crate) fn may_silence(&self) {
-        self.wake_up();
+    /// So many sleep on the device's descriptor whom this library does not see. The caller dispatches.
+    pub(crate) fn never_silence(&self, sleepers: usize) {
+        self.sleeping.fetch_add(sleepers, Ordering::SeqCst);
     }
 
     /// Spares peers the ringing while nobody sleeps, which is a system call for each signal.

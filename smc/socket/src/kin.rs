@@ -24,7 +24,7 @@ use crate::own::Own;
 use crate::shared::{Due, Shared};
 
 /// How often a child to which nobody passes signals on looks by itself while it sleeps.
-const ALONE: Duration = Duration::from_millis(2);
+pub(crate) const ALONE: Duration = Duration::from_millis(2);
 
 /// A child's part of the family.
 #[derive(Debug)]
@@ -178,6 +178,12 @@ impl Kin {
     /// It sleeps no more.
     pub(crate) fn wake_up(&self) {
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Somebody sleeps on the link from now on whom this library does not see.
+    pub(crate) fn never_silence(&self) {
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        self.dispatch();
     }
 
     /// The link was readable.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ism_client::Device;
@@ -26,13 +26,13 @@ use crate::core::Core;
 use crate::error::SetUpError;
 use crate::family::Family;
 use crate::home::Home;
-use crate::kin::Kin;
+use crate::kin::{ALONE, Kin};
 use crate::late::LateWord;
 use crate::shared::{Outcome, Shared};
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::types::{Role, Tcp};
-use crate::{clock, tcp};
+use crate::{clock, few, tcp};
 
 /// The CPUs of this host.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
@@ -47,6 +47,15 @@ struct Parts {
     kin: Vec<Arc<Kin>>,
     /// The descriptors of all parts, of a child.
     all: Option<Own>,
+    unseen: Mutex<Unseen>,
+}
+
+/// Who sleeps on [`Stack::wake_fd`] without this library.
+#[derive(Default)]
+struct Unseen {
+    sleepers: usize,
+    /// Wakes them in a child that nobody wakes any more.
+    timer: Option<Own>,
 }
 
 impl fmt::Debug for Stack {
@@ -62,7 +71,7 @@ impl Stack {
     /// The configuration cannot be used.
     pub fn new(device: Device, config: &Config) -> Result<Self, SetUpError> {
         let core = OnceLock::from(Arc::new(Self::core_over(device, config)?));
-        Ok(Self(Arc::new(Parts { core, kin: Vec::new(), all: None })))
+        Ok(Self(Arc::new(Parts { core, kin: Vec::new(), all: None, unseen: Mutex::default() })))
     }
 
     /// The stack of a child, over what it has from its parents.
@@ -71,7 +80,8 @@ impl Stack {
         for part in &kin {
             epoll::add(&all, part.fd(), EventData::new_u64(0), EventFlags::IN)?;
         }
-        Ok(Self(Arc::new(Parts { core: OnceLock::new(), kin, all: Some(all) })))
+        let (core, unseen) = (OnceLock::new(), Mutex::default());
+        Ok(Self(Arc::new(Parts { core, kin, all: Some(all), unseen })))
     }
 
     /// Gives the stack of a child, which has no device yet, one of its own.
@@ -86,7 +96,12 @@ impl Stack {
                 .map_err(std::io::Error::from)?;
         }
         // Of two at a time one is dropped.
-        let _ = self.0.core.set(core);
+        let unseen = self.unseen();
+        if self.0.core.set(Arc::clone(&core)).is_ok() {
+            core.never_silence(unseen.sleepers);
+            drop(unseen);
+            core.dispatch();
+        }
         Ok(())
     }
 
@@ -217,27 +232,73 @@ impl Stack {
                 kin.rung();
             }
         }
+        if rung {
+            self.hear_timer();
+        }
     }
 
     /// Somebody sleeps on [`Stack::wake_fd`] from now on who does not call [`Stack::prepare_sleep`]; all signals that
     /// come after a [`Stack::dispatch`] ring.
     pub fn never_silence(&self) {
-        if let Some(core) = self.0.core.get() {
-            core.never_silence();
-        }
+        let core = {
+            let mut unseen = self.unseen();
+            unseen.sleepers += 1;
+            self.0.core.get().inspect(|core| core.never_silence(1))
+        };
+        core.into_iter().for_each(|core| core.dispatch());
+        self.0.kin.iter().for_each(|kin| kin.never_silence());
+        self.forget_dead();
     }
 
-    /// After [`Stack::never_silence`]: nobody does any more.
+    /// After [`Stack::never_silence`]: one of them does no more.
     pub fn may_silence(&self) {
-        if let Some(core) = self.0.core.get() {
-            core.may_silence();
-        }
+        let core = {
+            let mut unseen = self.unseen();
+            unseen.sleepers = unseen.sleepers.saturating_sub(1);
+            if unseen.sleepers == 0
+                && let (Some(timer), Some(all)) = (unseen.timer.take(), &self.0.all)
+            {
+                // A child of fork may have it as well.
+                let _ = epoll::delete(all, timer);
+            }
+            self.0.core.get()
+        };
+        core.into_iter().for_each(|core| core.wake_up());
+        self.0.kin.iter().for_each(|kin| kin.wake_up());
     }
 
     /// [`Stack::wake_fd`] was found readable without a sleep: makes it unreadable, and dispatches.
     pub fn rung(&self) {
         self.0.core.get().into_iter().for_each(|core| core.rung());
         self.0.kin.iter().for_each(|kin| kin.rung());
+        self.hear_timer();
+        self.forget_dead();
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, Unseen> {
+        self.0.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who sleeps unseen has no [`Stack::next_timeout`], by which a child looks that nobody wakes.
+    #[cold]
+    fn start_timer(&self, all: &Own) {
+        let mut unseen = self.unseen();
+        if unseen.sleepers > 0 && unseen.timer.is_none() && !few::is_confined() {
+            // Without a descriptor they are not woken.
+            unseen.timer = clock::ticks(ALONE).ok().map(Own::new).filter(|timer| {
+                epoll::add(all, timer, EventData::new_u64(0), EventFlags::IN).is_ok()
+            });
+        }
+    }
+
+    /// Makes it unreadable until it ticks again.
+    fn hear_timer(&self) {
+        if !self.0.kin.is_empty()
+            && let Some(timer) = &self.unseen().timer
+        {
+            // Another thread may have been first.
+            let _ = rustix::io::read(timer, &mut [0; 8]);
+        }
     }
 
     /// Takes out of a child's descriptors what would be readable for ever.
@@ -246,6 +307,7 @@ impl Stack {
         for kin in self.0.kin.iter().filter(|kin| kin.is_alone()) {
             // It may be out already.
             let _ = epoll::delete(all, kin.fd());
+            self.start_timer(all);
         }
         if let Some(core) = self.0.core.get().filter(|core| core.is_gone()) {
             let _ = epoll::delete(all, core.device.fd());

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::time::Instant;
 
 use closed::close_if_not_tcp;
+use ism_client::loopback::Loopback;
 use pair::{LONG, Pair, errno, receive, send, settle, transmit};
 use rustix::event::{PollFd, PollFlags, poll};
 use smc_socket::{Birth, Handshake, Heir, Inheritance, Socket, Stack};
@@ -443,4 +444,53 @@ fn children_that_have_all_connections_are_each_woken_for_their_own() {
         }
     });
     children.into_iter().for_each(|child| assert!(child.wait()));
+}
+
+/// Lets peers be silent, and is rung by each byte that comes nevertheless.
+fn be_rung_unseen(stack: &Stack, socket: &Socket, said: impl Fn()) {
+    if stack.prepare_sleep() {
+        stack.wake_up(false);
+    }
+    for n in 0..3 {
+        stack.dispatch();
+        said();
+        assert!(is_readable(stack.wake_fd(), true), "{n} was not rung");
+        stack.rung();
+        assert_eq!(receive(socket, 1, true).unwrap(), b"x");
+    }
+}
+
+#[test]
+fn who_sleeps_unseen_in_a_child_is_woken() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let (mut hear, say) = pipe().unwrap();
+    let child = share(&server, &tcp, |given| {
+        given.stack.never_silence();
+        be_rung_unseen(&given.stack, &given.socket, || (&say).write_all(b"a").unwrap());
+        given.stack.may_silence();
+    });
+    drop(say);
+    for _ in 0..3 {
+        hear.read_exact(&mut [0]).unwrap();
+        send(&client, b"x").unwrap();
+        pair.stacks[1].dispatch();
+    }
+    assert!(child.wait());
+}
+
+#[test]
+fn who_sleeps_unseen_before_a_child_has_a_device_is_woken() {
+    let pair = Pair::new();
+    let (_client, server, tcp) = connect(&pair);
+    let child = share(&server, &tcp, |given| {
+        let stack = given.stack.clone();
+        stack.never_silence();
+        let fabric = Loopback::new(0xFF02).unwrap();
+        stack.connect(fabric.join([3; 16]).unwrap(), &pair::config()).unwrap();
+        let other = Stack::new(fabric.join([4; 16]).unwrap(), &pair::config()).unwrap();
+        let [client, server] = Pair::of(fabric, [other, stack.clone()]).connect();
+        be_rung_unseen(&stack, &server, || assert_eq!(send(&client, b"x").unwrap(), 1));
+    });
+    assert!(child.wait());
 }

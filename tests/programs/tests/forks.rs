@@ -384,3 +384,81 @@ print(all(other), all(s))
     let server = format!("{DETACH}{server}");
     compare_strictly(|way| exchange(way, &server, client));
 }
+
+/// Epoll instances in another one: who waits on the outer one is in the kernel alone. They are nested before they have
+/// connections.
+const NESTED: &str = "
+import select
+def nested():
+    inner, outer = select.epoll(), select.epoll()
+    outer.register(inner, select.EPOLLIN)
+    return inner, outer
+def answer(inner, outer, rounds, *sockets):
+    woken = done = 0
+    while done < rounds:
+        assert outer.poll(20), (done, woken)
+        woken += 1
+        assert woken < 100 * rounds + 10000, (done, woken)
+        for number, _ in inner.poll(0):
+            c = next(it for it in sockets if it.fileno() == number)
+            c.sendall(exactly(c, 5))
+            done += 1
+";
+
+#[test]
+fn epoll_instances_that_are_nested_before_they_have_connections_wake_parents_and_children() {
+    need("python3", "python3");
+    let server = "
+listener = listen()
+inner, outer = nested()
+first, _ = listener.accept()
+inner.register(first, select.EPOLLIN)
+answer(inner, outer, 20, first)
+child = os.fork()
+if child == 0:
+    inner, outer = nested()
+    inner.register(first, select.EPOLLIN)
+    answer(inner, outer, 20, first)
+    # It makes connections of its own from here on.
+    second, _ = listener.accept()
+    inner.register(second, select.EPOLLIN)
+    answer(inner, outer, 40, first, second)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+answer(inner, outer, 20, first)
+# Nobody passes signals on to a child whose parent has ended.
+if os.fork() == 0:
+    ready, parent = os.getppid(), os.getppid
+    inner, outer = nested()
+    inner.register(first, select.EPOLLIN)
+    answer(inner, outer, 1, first)
+    while parent() == ready:
+        time.sleep(0.01)
+    answer(inner, outer, 20, first)
+    os._exit(0)
+exactly(listener.accept()[0], 1)
+os._exit(0)
+";
+    let client = "
+def ask(rounds, *all):
+    for n in range(rounds):
+        for s in all:
+            s.sendall(b'%05d' % n)
+            assert exactly(s, 5) == b'%05d' % n
+            time.sleep(0.01)
+    print(rounds, 'rounds')
+first = connect()
+ask(40, first)
+second = connect()
+ask(20, first, second)
+print(all(second))
+ask(20, first)
+ask(1, first)
+end = connect()
+end.sendall(b'.')
+ask(20, first)
+print(all(first), all(end))
+";
+    let server = format!("{NESTED}{server}");
+    compare(|way| exchange(way, &server, client));
+}

@@ -54,7 +54,7 @@ unsafe extern "C" fn closefrom(first: c_int) {
 unsafe extern "C" fn dup(fd: c_int) -> c_int {
     // SAFETY: it takes any number.
     let copy = unsafe { real::dup(fd) };
-    table::is_new(copy, false);
+    table::is_copy(copy, fd);
     if copy >= 0 && table::is_known(fd) {
         quietly(|| numbers::copied(fd, copy));
     }
@@ -77,7 +77,7 @@ fn replacing(fd: c_int, to: c_int) {
 
 fn replaced(fd: c_int, to: c_int) -> c_int {
     if fd != to {
-        table::is_new(to, false);
+        table::is_copy(to, fd);
     }
     if to >= 0 && table::is_known(fd) {
         quietly(|| numbers::copied(fd, to));

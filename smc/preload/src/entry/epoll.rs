@@ -19,6 +19,7 @@ use crate::{arguments, numbers, real};
 const MANY: usize = 256;
 
 fn created(fd: c_int) -> c_int {
+    table::is_new_epoll(fd);
     if table::is_known(fd) {
         quietly(|| numbers::opened(fd));
     }
@@ -46,6 +47,9 @@ unsafe extern "C" fn epoll_ctl(
     fd: c_int,
     event: *mut epoll_event,
 ) -> c_int {
+    if command == libc::EPOLL_CTL_ADD {
+        table::nest(fd);
+    }
     let known = table::is_known(epoll) || table::is_known(fd);
     let ours = known.then(|| {
         // SAFETY: the caller's event, or null; DEL has none.

@@ -12,7 +12,6 @@ use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, pollfd};
 use rustix::io::Errno;
 
 use super::Kernel;
-use crate::table;
 
 /// Descriptors in a word of a set.
 pub(crate) const WORD: usize = c_ulong::BITS as usize;
@@ -55,7 +54,7 @@ impl Sets<'_> {
 
     /// Whether the kernel alone can answer.
     pub(crate) fn is_plain(&self) -> bool {
-        self.asked().iter().all(|fd| !table::is_known(fd.fd))
+        super::is_plain(&self.asked())
     }
 
     /// Waits until some are ready; how many bits are set then.

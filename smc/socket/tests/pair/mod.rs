@@ -40,6 +40,11 @@ impl Pair {
         let fabric = Loopback::new(0xFF01).unwrap();
         let stack = |n: u8| Stack::new(fabric.join([n; 16]).unwrap(), config).unwrap();
         let stacks = [stack(1), stack(2)];
+        Self::of(fabric, stacks)
+    }
+
+    /// Of stacks on that fabric.
+    pub(crate) fn of(fabric: Loopback, stacks: [Stack; 2]) -> Self {
         Self { fabric, stacks, listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
