@@ -47,9 +47,10 @@ const PROOF: &str = ": SMC-D\n";
 const OTHERS: [&str; 2] = [": TCP: ", ": reset: "];
 /// What it says where the other program has ended, or closed, in the middle of a handshake. The system closes a process's
 /// highest descriptors first, and these are the library's: that a member has ended may be heard before TCP's end.
-const ENDED: [&str; 3] = [
+const ENDED: [&str; 4] = [
     "the peer ended the TCP connection during the handshake",
     "the link group ended during the handshake",
+    "the peer's buffer could not be attached",
     "(0x03030007)",
 ];
 
