@@ -57,7 +57,7 @@ const MESSAGES: [&str; 25] = [
     "CDC: urgent present / none",
     "CDC: write blocked / none",
     "CDC: none / done writing",
-    "CLC: decline, no SMC-R device (0x03030002)",
+    "CLC: decline, no common SMC-R device (0x03030002)",
 ];
 
 const ENDINGS: [&str; 11] = [
