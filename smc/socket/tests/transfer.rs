@@ -252,6 +252,30 @@ fn a_small_send_buffer_stops_nobody_for_good() {
     });
 }
 
+/// Who reads all there is and then waits in poll or epoll never sees EAGAIN.
+#[test]
+fn a_small_send_buffer_stops_nobody_whose_peer_only_polls() {
+    let pair = Pair::with(&Config { receive_buffer: 512 << 10, ..pair::config() });
+    let [client, server] = pair.connect();
+    client.set_send_buffer(20_000).unwrap();
+    let all = pattern(200_000, 0);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| transmit(&client, &all).unwrap());
+        let mut got = Vec::new();
+        while got.len() < all.len() && !writer.is_finished() {
+            if server.readiness().contains(Ready::READABLE) {
+                got.extend(recv(&server, all.len()).unwrap());
+            }
+            thread::yield_now();
+        }
+        assert_eq!(writer.join().unwrap(), all.len());
+        while got.len() < all.len() {
+            got.extend(recv(&server, all.len()).unwrap());
+        }
+        assert_eq!(got, all);
+    });
+}
+
 /// All that two processes share has to fit in what the fabric gives a pair.
 #[test]
 fn further_connections_have_smaller_rings() {

@@ -82,9 +82,17 @@ impl Connection {
     }
 
     /// A mapped sender, which has no send ring, leaves no more than `bytes` in the peer's that the peer has not read
-    /// (SO_SNDBUF).
+    /// (SO_SNDBUF). Once so many are there, it asks the peer to say what is read.
+    ///
+    /// Linux answers at once and forgets it: of what it reads later it says nothing below its own threshold, so
+    /// that a limit below a tenth of its ring can keep a sender waiting.
     pub fn limit_sending(&mut self, bytes: u32) {
+        let was = self.tx.is_limited();
         self.opening(|conn| conn.tx.limit = bytes.max(1));
+        if !was && self.tx.is_limited() {
+            self.want_transmit();
+            self.want_publish();
+        }
     }
 
     /// Whether urgent bytes that come from now on stay in the stream (SO_OOBINLINE).

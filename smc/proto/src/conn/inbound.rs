@@ -85,6 +85,10 @@ impl Connection {
 
     fn credited(&mut self, credit: u32) {
         self.opening(|conn| conn.tx.credit(credit));
+        if self.tx.is_limited() {
+            // The limit was lowered: the peer has answered, which was not enough.
+            self.want_publish();
+        }
         self.want_transmit();
         self.finish_closing(false);
     }

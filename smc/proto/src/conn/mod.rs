@@ -184,9 +184,14 @@ impl Connection {
     /// Write-blocked is what the kernel has after `to_send >= free`: nothing is free now. It holds
     /// when the bytes just fit too, which a mapped sender needs, whose application can never give
     /// more than that.
+    ///
+    /// A peer does not count by our limit, and says nothing of bytes too few by its own measure: a
+    /// limited sender asks.
     fn producer_flags(&self) -> ProducerFlags {
         let mut flags = self.tx.urgent.flags();
-        flags.set(ProducerFlags::WRITE_BLOCKED, self.tx.free() == 0 || self.tx.is_limited());
+        let limited = self.tx.is_limited();
+        flags.set(ProducerFlags::WRITE_BLOCKED, self.tx.free() == 0 || limited);
+        flags.set(ProducerFlags::CONSUMER_UPDATE_REQUESTED, limited);
         flags
     }
 }

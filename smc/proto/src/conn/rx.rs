@@ -123,7 +123,7 @@ impl Rx {
     /// Whether the consumer cursor shall be published without anything else to say
     /// (`smc_tx_consumer_update`).
     pub(super) const fn update_is_due(&self) -> bool {
-        if self.flags.contains(ProducerFlags::CONSUMER_UPDATE_REQUESTED) {
+        if self.flags.contains(ProducerFlags::CONSUMER_UPDATE_REQUESTED) && self.to_confirm > 0 {
             return true;
         }
         if self.to_confirm <= self.limit {
@@ -140,10 +140,13 @@ impl Rx {
         }
     }
 
-    /// The consumer cursor was published.
+    /// The consumer cursor was published. If it says nothing new, a request stands: who asked waits for
+    /// what will be read. Linux forgets it.
     pub(super) const fn published(&mut self) {
-        self.to_confirm = 0;
-        self.flags.remove(ProducerFlags::CONSUMER_UPDATE_REQUESTED);
+        if self.to_confirm > 0 {
+            self.to_confirm = 0;
+            self.flags.remove(ProducerFlags::CONSUMER_UPDATE_REQUESTED);
+        }
     }
 }
 

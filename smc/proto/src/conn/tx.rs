@@ -92,7 +92,7 @@ impl Tx {
 
     /// Whether the limit alone keeps the application from writing more: the peer's reading ends that.
     pub(super) fn is_limited(&self) -> bool {
-        self.limit < self.ring.len() && self.room() == 0
+        self.kind == Kind::Mapped && self.limit < self.ring.len() && self.room() == 0
     }
 
     /// Where they are.

@@ -136,6 +136,87 @@ fn a_requested_update_comes_at_once() {
     assert_eq!(world.ends[B].cdcs.len(), 1);
 }
 
+const BIG: u32 = 2 << 20;
+const LIMIT: usize = 64 << 10;
+
+/// A mapped sender that has filled its limit, far below what the reader's end tells unasked.
+fn limited() -> World {
+    let mut world = World::new([Kind::Mapped; 2], (BIG, BIG));
+    world.conn(A).limit_sending(LIMIT as u32);
+    assert_eq!(world.send(A, &stream(0, LIMIT + 1), PLAIN), LIMIT);
+    world.ends[A].woken = Ready::NOTHING;
+    world
+}
+
+fn goes_on(world: &mut World) {
+    assert!(world.ends[A].woken.contains(Ready::WRITABLE));
+    assert_eq!(world.send(A, &stream(LIMIT, LIMIT), PLAIN), LIMIT);
+}
+
+#[test]
+fn a_limited_writer_goes_on_once_all_is_read() {
+    let mut world = limited();
+    for _ in 0..5 {
+        assert_eq!(world.recv(B, BIG as usize).len(), LIMIT);
+        goes_on(&mut world);
+        world.ends[A].woken = Ready::NOTHING;
+    }
+}
+
+#[test]
+fn a_limited_writer_goes_on_though_a_cdc_came_before_the_reading() {
+    let mut world = limited();
+    // An area that has not changed is not looked at again.
+    world.prompt = false;
+    world.send(B, b"back", PLAIN);
+    assert_eq!(world.recv(B, BIG as usize).len(), LIMIT);
+    world.look(A);
+    goes_on(&mut world);
+}
+
+#[test]
+fn a_limited_writer_goes_on_though_all_was_read_before_it_said_so() {
+    let mut world = World::new([Kind::Mapped; 2], (BIG, BIG));
+    world.send(A, &stream(0, LIMIT), PLAIN);
+    assert_eq!(world.recv(B, BIG as usize).len(), LIMIT);
+    assert_eq!(world.ends[B].cdcs.len(), 0);
+    world.conn(A).limit_sending(LIMIT as u32);
+    world.run(A);
+    world.settle();
+    goes_on(&mut world);
+}
+
+#[test]
+fn a_writer_that_is_still_limited_asks_again() {
+    let mut world = limited();
+    world.conn(A).limit_sending(LIMIT as u32 / 4);
+    world.run(A);
+    world.prompt = false;
+    let said = world.ends[A].cdcs.len();
+    world.recv(B, 100);
+    world.look(A);
+    assert_eq!(world.conn(A).peer_free(), BIG - LIMIT as u32 + 100);
+    assert_eq!(world.ends[A].woken, Ready::NOTHING);
+    assert_eq!(world.ends[A].cdcs.len(), said + 1);
+    world.look(B);
+    world.recv(B, BIG as usize);
+    world.look(A);
+    assert!(world.ends[A].woken.contains(Ready::WRITABLE));
+    assert_eq!(world.conn(A).peer_free(), BIG);
+}
+
+#[test]
+fn a_lower_limit_sends_what_a_cork_held_back() {
+    let mut world = World::new([Kind::Mapped; 2], (BIG, BIG));
+    world.send(A, &stream(0, LIMIT), MORE);
+    assert_eq!(world.ends[A].cdcs.len(), 0);
+    world.conn(A).limit_sending(LIMIT as u32);
+    world.run(A);
+    world.settle();
+    assert_eq!(world.recv(B, BIG as usize).len(), LIMIT);
+    goes_on(&mut world);
+}
+
 // row 41
 #[test]
 fn each_cdc_carries_the_consumer_cursor() {
