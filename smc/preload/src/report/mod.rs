@@ -22,6 +22,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
 use rustix::time::{ClockId, clock_gettime};
+use smc_socket::few;
 
 use crate::descriptor::{borrow, close_own};
 use crate::{process, signals};
@@ -47,7 +48,8 @@ pub(crate) fn begin() {
 
 #[cold]
 fn start() {
-    if process::is_borrowed() || BEGUN.swap(true, Ordering::AcqRel) {
+    // A process that has shut itself in may not, and a thread outside its filter is not what it wants.
+    if process::is_borrowed() || few::is_confined() || BEGUN.swap(true, Ordering::AcqRel) {
         return;
     }
     // Without descriptors or threads it is not seen, and works nevertheless.
