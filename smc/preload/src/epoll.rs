@@ -20,6 +20,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
@@ -48,7 +49,10 @@ struct Shared {
     bell: Bell,
     /// Its stack's descriptor is in the kernel's instance.
     has_stack: AtomicBool,
-    process: Arc<Process>,
+    /// Another one after the daemon's return. Changed with `inner`'s lock held.
+    process: ArcSwap<Process>,
+    /// Whose stack knows of sleepers whom this library does not see.
+    unseen: Mutex<Option<Arc<Process>>>,
     inner: Mutex<Inner>,
 }
 
@@ -110,7 +114,8 @@ impl Instance {
             number: AtomicI32::new(fd),
             bell: Bell::new()?,
             has_stack: AtomicBool::new(false),
-            process,
+            process: ArcSwap::new(process),
+            unseen: Mutex::new(None),
             inner: Mutex::new(inner),
         };
         let instance = Self { shared: Arc::new(shared), spin: Spin::new(SETTINGS.spin) };
@@ -123,11 +128,41 @@ impl Instance {
         let shared = &self.shared;
         let marker = shared.marker();
         epoll::add(shared.as_fd(), &shared.bell, EventData::new_u64(marker), EventFlags::IN)?;
-        if let Some(stack) = &shared.process.stack {
+        self.add_stack(&shared.process.load(), marker)
+    }
+
+    fn add_stack(&self, process: &Process, marker: u64) -> io::Result<()> {
+        if let Some(stack) = &process.stack {
             let data = EventData::new_u64(marker + 1);
-            epoll::add(shared.as_fd(), stack.wake_fd(), data, EventFlags::IN)?;
-            shared.has_stack.store(true, Ordering::Relaxed);
+            epoll::add(self.shared.as_fd(), stack.wake_fd(), data, EventFlags::IN)?;
+            self.shared.has_stack.store(true, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// Sees to it that the stack is that of connections that come now: after the daemon's return it is another.
+    ///
+    /// # Errors
+    /// The kernel has no room for it; everything is as before.
+    fn renew(&self) -> io::Result<()> {
+        let shared = &self.shared;
+        let Some(now) = process::other_than(&shared.process.load()) else { return Ok(()) };
+        {
+            let inner = lock(&shared.inner);
+            let old = shared.process.load_full();
+            if Arc::ptr_eq(&old, &now) {
+                return Ok(());
+            }
+            self.add_stack(&now, inner.marker)?;
+            if let Some(stack) = &old.stack {
+                // It may be out already.
+                let _ = epoll::delete(shared.as_fd(), stack.wake_fd());
+            }
+            shared.process.store(now);
+        }
+        self.tell_unseen();
+        // Who sleeps has not asked the new one to ring.
+        shared.bell.ring();
         Ok(())
     }
 
@@ -139,33 +174,54 @@ impl Instance {
             return;
         }
         inner.marker = inner.marker.wrapping_add(2) & !1;
-        let marker = inner.marker;
-        drop(inner);
         // Both are there.
-        let bell = EventData::new_u64(marker);
+        let bell = EventData::new_u64(inner.marker);
         let _ = epoll::modify(shared.as_fd(), &shared.bell, bell, EventFlags::IN);
-        if let Some(stack) = &shared.process.stack {
-            let data = EventData::new_u64(marker + 1);
+        if let Some(stack) = &shared.process.load().stack {
+            let data = EventData::new_u64(inner.marker + 1);
             let _ = epoll::modify(shared.as_fd(), stack.wake_fd(), data, EventFlags::IN);
         }
     }
 
-    /// The stack's device is gone: its descriptor would be readable for ever.
+    /// If the stack's device is gone: its descriptor would be readable for ever.
     fn drop_stack(&self) {
-        if let Some(stack) = &self.shared.process.stack
-            && stack.is_gone()
-            && self.shared.has_stack.swap(false, Ordering::Relaxed)
-        {
-            let _ = epoll::delete(self.shared.as_fd(), stack.wake_fd());
+        let shared = &self.shared;
+        let is_gone = |it: &Process| it.stack.as_ref().is_some_and(smc_socket::Stack::is_gone);
+        if !is_gone(&shared.process.load()) || !shared.has_stack.load(Ordering::Relaxed) {
+            return;
+        }
+        let _inner = lock(&shared.inner);
+        let process = shared.process.load();
+        if let Some(stack) = process.stack.as_ref().filter(|_| is_gone(&process)) {
+            shared.has_stack.store(false, Ordering::Relaxed);
+            let _ = epoll::delete(shared.as_fd(), stack.wake_fd());
         }
     }
 
     /// Somebody sleeps on this instance's descriptor whom this library does not see.
     pub(crate) fn is_nested(&self) {
-        if self.shared.bell.set_always()
-            && let Some(stack) = &self.shared.process.stack
-        {
+        if self.shared.bell.set_always() {
+            self.tell_unseen();
+        }
+    }
+
+    /// Tells the stack whether there is such a sleeper, and the one before that there is none of its.
+    fn tell_unseen(&self) {
+        let shared = &self.shared;
+        let (before, now) = {
+            let mut unseen = lock(&shared.unseen);
+            let now = shared.bell.is_always().then(|| shared.process.load_full());
+            (std::mem::replace(&mut *unseen, now.clone()), now)
+        };
+        if before.as_ref().map(Arc::as_ptr) == now.as_ref().map(Arc::as_ptr) {
+            return;
+        }
+        // Without the lock: the stack tells its connections' watchers what it finds.
+        if let Some(stack) = now.as_ref().and_then(|it| it.stack.as_ref()) {
             stack.never_silence();
+        }
+        if let Some(stack) = before.as_ref().and_then(|it| it.stack.as_ref()) {
+            stack.may_silence();
         }
     }
 
@@ -180,17 +236,15 @@ impl Instance {
         for interest in entries {
             interest.leave();
         }
-        if self.shared.bell.end_always()
-            && let Some(stack) = &self.shared.process.stack
-        {
-            stack.may_silence();
+        if self.shared.bell.end_always() {
+            self.tell_unseen();
         }
     }
 
     /// `EPOLL_CTL_ADD` of a connection.
     ///
     /// # Errors
-    /// EEXIST.
+    /// EEXIST; the kernel has no room for what is needed.
     pub(crate) fn add(
         &self,
         fd: c_int,
@@ -198,6 +252,7 @@ impl Instance {
         events: u32,
         data: u64,
     ) -> io::Result<()> {
+        self.renew()?;
         let interest = Interest::new(fd, file, events, data, Arc::downgrade(&self.shared));
         {
             let mut inner = lock(&self.shared.inner);

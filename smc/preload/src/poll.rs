@@ -199,6 +199,11 @@ impl Wait<'_> {
             let number = if ours.is_some() { -1 } else { fd.fd };
             self.asked.push(pollfd { fd: number, events: fd.events, revents: 0 });
         }
+        // A handshake that has ended meanwhile may have made it, or another after the daemon's return.
+        let known = self.process.as_ref();
+        if let Some(now) = known.map_or_else(process::existing, process::other_than) {
+            self.process = Some(now);
+        }
         if self.asked.iter().any(|fd| fd.fd >= 0) {
             ready += self.ask(Some(Duration::ZERO), kernel)?;
         }

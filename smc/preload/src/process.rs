@@ -102,6 +102,13 @@ pub(crate) fn existing() -> Option<Arc<Process>> {
     CURRENT.load_full()
 }
 
+/// The process, if it is not the one that is known.
+#[inline]
+pub(crate) fn other_than(known: &Arc<Process>) -> Option<Arc<Process>> {
+    let now = CURRENT.load();
+    now.as_ref().filter(|now| !Arc::ptr_eq(now, known)).cloned()
+}
+
 /// How this process stands to the daemon's fabric, and its stack if that is one of it.
 pub(crate) fn standing() -> (Joined, Option<Stack>) {
     let Some(process) = existing() else {

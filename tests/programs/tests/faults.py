@@ -3,6 +3,7 @@
 
 Each case asserts what a program sees; what it prints besides is for the reader."""
 
+import mmap
 import os
 import resource
 import select
@@ -52,10 +53,47 @@ def serve(server, threads):
             echo(connection)
 
 
+def answer(connection):
+    """Echoes what is there; false: it has ended."""
+    try:
+        part = connection.recv(65536)
+        connection.sendall(part)
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+    return bool(part)
+
+
+def serve_events(server, nested, turns):
+    """An echo server with one thread that sleeps in epoll, or in an instance around that one."""
+    inner = select.epoll()
+    outer = select.epoll() if nested else None
+    if nested:
+        outer.register(inner.fileno(), select.EPOLLIN)
+    inner.register(server.fileno(), select.EPOLLIN)
+    known = {}
+    turn = 0
+    while True:
+        turn += 1
+        turns[:8] = struct.pack("<Q", turn)
+        if nested:
+            outer.poll()
+        for fd, _ in inner.poll(0 if nested else None):
+            if fd == server.fileno():
+                connection, _ = server.accept()
+                connection.setblocking(False)
+                known[connection.fileno()] = connection
+                inner.register(connection.fileno(), select.EPOLLIN)
+            elif not answer(known[fd]):
+                inner.unregister(fd)
+                known.pop(fd).close()
+
+
 class Server:
     """An echo server in a process of its own, forked before there is any connection."""
 
-    def __init__(self, threads):
+    def __init__(self, threads, serve=serve):
         listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.address = listener.getsockname()
         self.pid = os.fork()
@@ -153,6 +191,12 @@ def stopped():
     other.end()
 
 
+def start_daemon():
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    command = [os.environ["FAULTS_DAEMON"], "--config", os.environ["FAULTS_CONFIG"]]
+    return subprocess.Popen(command, env=environment)
+
+
 def daemon():
     """The daemon is killed under load: resets, then TCP, then SMC again when it is back."""
     server = Server(threads=True)
@@ -180,9 +224,7 @@ def daemon():
     print(f"all reset after {max(at for at, _ in ends) - start:.3f} s")
     for number in range(20):
         once(server, number)
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    command = [os.environ["FAULTS_DAEMON"], "--config", os.environ["FAULTS_CONFIG"]]
-    again = subprocess.Popen(command, env=environment)
+    again = start_daemon()
     try:
         before = log_count(": SMC-D\n")
         # A try that failed stands for ten seconds, at either end.
@@ -196,6 +238,56 @@ def daemon():
         again.kill()
         again.wait()
     server.end()
+
+
+def connect_smc(server):
+    """A connection of SMC, as soon as there can be one."""
+    end = time.monotonic() + LONG
+    while True:
+        before = log_count(": SMC-D\n")
+        connection = server.connect()
+        exchange(connection, b"first")
+        if log_count(": SMC-D\n") == before + 2:
+            return connection
+        connection.close()
+        assert time.monotonic() < end, "no SMC"
+        time.sleep(0.2)
+
+
+def loops():
+    """Event loops neither spin while the daemon is dead nor sleep for ever when it is back."""
+    loops = []
+    for nested in (False, True):
+        turns = mmap.mmap(-1, 8)
+        serve = lambda listener, nested, turns=turns: serve_events(listener, nested, turns)
+        loops.append((Server(nested, serve), turns))
+    kept = [connect_smc(server) for server, _ in loops]
+    os.kill(int(os.environ["FAULTS_DAEMON_PID"]), signal.SIGKILL)
+    for (server, turns), connection in zip(loops, kept):
+        try:
+            assert not connection.recv(1), "bytes from nowhere"
+        except ConnectionError:
+            pass
+        connection.close()
+        once(server, 1)
+        before = struct.unpack("<Q", turns[:8])[0]
+        time.sleep(1)
+        after = struct.unpack("<Q", turns[:8])[0]
+        print(f"{after - before} turns with nothing to do")
+        assert after - before < 100, "it spins"
+    again = start_daemon()
+    try:
+        for server, _ in loops:
+            with connect_smc(server) as connection:
+                for number in range(20):
+                    # It is to sleep.
+                    time.sleep(0.02)
+                    exchange(connection, bytes([number]) * 100)
+    finally:
+        again.kill()
+        again.wait()
+    for server, _ in loops:
+        server.end()
 
 
 def descriptors():
@@ -259,7 +351,7 @@ def quota():
 
 
 def main():
-    cases = [churn, stopped, daemon, descriptors, memory, quota]
+    cases = [churn, stopped, daemon, loops, descriptors, memory, quota]
     {case.__name__: case for case in cases}[sys.argv[1]]()
 
 

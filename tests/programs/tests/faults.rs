@@ -72,6 +72,11 @@ fn a_daemon_that_is_killed_means_resets_then_tcp_then_smc() {
 }
 
 #[test]
+fn an_event_loop_lives_through_the_daemons_death_and_return() {
+    run("loops", "");
+}
+
+#[test]
 fn without_descriptors_a_program_is_told_so_and_nothing_else_fails() {
     run("descriptors", "");
 }

@@ -77,11 +77,16 @@ impl Instance {
     fn look(&self, events: &mut Vec<Event>, room: usize, kernel: Kernel<'_>) -> io::Result<()> {
         self.dispatch();
         self.go_on();
+        // Those may be another stack's. Without room for it in the kernel the next look tries again.
+        let _ = self.renew();
+        // Who sleeps on this instance's descriptor does not do it.
+        self.drop_stack();
         self.collect(events, room);
         // With room for nothing the kernel is asked next time.
         if events.len() < room && self.ask(events, room, Some(Duration::ZERO), kernel)? {
             // Who sleeps on this instance's descriptor would find it readable for ever.
-            let stack = self.shared.process.stack.as_ref().filter(|stack| !stack.is_gone());
+            let process = self.shared.process.load_full();
+            let stack = process.stack.as_ref().filter(|stack| !stack.is_gone());
             stack.into_iter().for_each(smc_socket::Stack::rung);
             if events.is_empty() {
                 self.collect(events, room);
@@ -105,7 +110,7 @@ impl Instance {
     }
 
     fn dispatch(&self) {
-        if let Some(stack) = &self.shared.process.stack {
+        if let Some(stack) = &self.shared.process.load().stack {
             stack.dispatch();
         }
     }
@@ -162,7 +167,7 @@ impl Instance {
         kernel: Kernel<'_>,
     ) -> io::Result<bool> {
         let budget = self.spin.budget();
-        if budget.is_zero() || self.shared.process.stack.is_none() {
+        if budget.is_zero() || self.shared.process.load().stack.is_none() {
             return Ok(false);
         }
         let start = Instant::now();
@@ -204,7 +209,9 @@ impl Instance {
     ) -> io::Result<()> {
         self.drop_stack();
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let stack = self.shared.process.stack.as_ref().filter(|stack| !stack.is_gone());
+        // Another thread may put another one in its place meanwhile.
+        let process = self.shared.process.load_full();
+        let stack = process.stack.as_ref().filter(|stack| !stack.is_gone());
         let timer = stack.and_then(|stack| stack.next_timeout());
         let left = [left, timer].into_iter().flatten().min();
         if !stack.is_none_or(|stack| stack.prepare_sleep()) {
