@@ -13,6 +13,8 @@ const PRELOAD: &str = "libsmc_preload[";
 const SMCD: &str = ": SMC-D";
 /// What it says of an end, or of all, that stays with TCP or is reset.
 const NOT_SMCD: [&str; 4] = [": TCP: ", "so TCP: ", "are TCP: ", ": reset: "];
+/// What it says of an end whose peer's program ended, or closed, before the handshake did.
+const ENDED: &str = ": reset: the peer ended the TCP connection during the handshake";
 /// lo carries handshakes alone: at least so many times fewer bytes than the programs exchange.
 const MUCH_FEWER: u64 = 20;
 
@@ -25,17 +27,24 @@ pub(crate) struct Traffic {
     pub(crate) connections: u64,
     /// Whether the connections' handshakes are much less than these bytes.
     pub(crate) bulk: bool,
+    /// Connections, at most, that the client leaves when it ends, wherever their handshakes are.
+    pub(crate) left: u64,
 }
 
 impl Traffic {
     /// Over few connections.
     pub(crate) fn of(bytes: u64) -> Self {
-        Self { bytes, connections: 1, bulk: true }
+        Self { bytes, connections: 1, bulk: true, left: 0 }
     }
 
     /// Over so many connections that their handshakes weigh more than the bytes.
     pub(crate) fn of_connections(bytes: u64, connections: u64) -> Self {
-        Self { bytes, connections, bulk: false }
+        Self { bytes, connections, bulk: false, left: 0 }
+    }
+
+    /// Of a client that ends with so many connections.
+    pub(crate) fn leaving(self, left: u64) -> Self {
+        Self { left, ..self }
     }
 }
 
@@ -44,6 +53,8 @@ impl Traffic {
 pub(crate) struct Proof {
     /// Ends of connections over SMC-D.
     ends: u64,
+    /// Ends whose peer's program ended during the handshake: neither SMC-D nor TCP carried anything of theirs.
+    left: u64,
     /// The preload's lines about others.
     fallbacks: Vec<String>,
     traffic: Traffic,
@@ -58,6 +69,8 @@ impl Proof {
         for line in said.lines().filter(|line| line.starts_with(PRELOAD)) {
             if line.ends_with(SMCD) {
                 proof.ends += 1;
+            } else if line.ends_with(ENDED) && proof.left < traffic.left {
+                proof.left += 1;
             } else if NOT_SMCD.iter().any(|words| line.contains(words)) {
                 proof.fallbacks.push(line.to_owned());
             }
@@ -68,6 +81,7 @@ impl Proof {
     /// Adds another case's.
     pub(crate) fn add(&mut self, other: &Self) {
         self.ends += other.ends;
+        self.left += other.left;
         self.fallbacks.extend(other.fallbacks.iter().cloned());
         self.traffic.bytes += other.traffic.bytes;
         self.lo += other.lo;
@@ -87,7 +101,9 @@ impl Proof {
     pub(crate) fn expect_smcd(&self) -> Result<()> {
         ensure!(self.fallbacks.is_empty(), "connections fell back to TCP");
         ensure!(self.ends > 0, "no connection used SMC-D");
-        ensure!(self.ends.is_multiple_of(2), "a connection used SMC-D at one end alone");
+        // Of one that was left the client may have been done.
+        let whole = self.left > 0 || self.ends.is_multiple_of(2);
+        ensure!(whole, "a connection used SMC-D at one end alone");
         ensure!(
             self.connections() >= self.traffic.connections,
             "the programs had {} connections",
@@ -118,8 +134,12 @@ impl Proof {
 
     /// For people.
     pub(crate) fn words(&self) -> String {
+        let left = match self.left {
+            0 => String::new(),
+            left => format!(", {left} left by a client that ended"),
+        };
         format!(
-            "{} connections and {} fallbacks; the programs exchanged {} bytes, lo carried {}",
+            "{} connections and {} fallbacks{left}; the programs exchanged {} bytes, lo carried {}",
             self.connections(),
             self.fallbacks(),
             self.traffic.bytes,
@@ -151,6 +171,16 @@ mod tests {
     fn many_short_connections_are_proved_one_by_one() {
         Proof::new(BOTH, Traffic::of_connections(2, 1), 1000).expect_smcd().unwrap();
         assert!(Proof::new(BOTH, Traffic::of_connections(2, 2), 1000).expect_smcd().is_err());
+    }
+
+    #[test]
+    fn a_client_that_ends_may_leave_as_many_handshakes_as_it_has_connections() {
+        let left = format!("libsmc_preload[2]: socket 5{ENDED}\n");
+        let said = format!("{BOTH}{left}{left}");
+        let traffic = Traffic::of_connections(2, 1);
+        Proof::new(&said, traffic.leaving(2), 1000).expect_smcd().unwrap();
+        assert!(Proof::new(&said, traffic.leaving(1), 1000).expect_smcd().is_err());
+        assert!(Proof::new(&said, traffic, 1000).expect_smcd().is_err());
     }
 
     #[test]

@@ -31,7 +31,9 @@ pub(super) fn wrk_keepalive(run: &Run<'_>) -> Result<Measured> {
 /// Requests a second with a connection each.
 pub(super) fn wrk_close(run: &Run<'_>) -> Result<Measured> {
     let (requests, rate) = wrk(run, 1, 0)?;
+    // When its time is over wrk ends at once, in the middle of whatever its connections do.
     let traffic = Traffic::of_connections(requests * PAGE as u64, requests);
+    let traffic = traffic.leaving(WRK_CLIENTS.into());
     Ok(Measured { value: rate, traffic })
 }
 
