@@ -104,6 +104,8 @@ pub(super) struct Link {
     pub(super) asymmetric: bool,
     /// Why it is to be deleted as soon as no flow is under way.
     pub(super) condemned: Option<llc::DeleteReason>,
+    /// Answers to DELETE RKEY that are still to come over it.
+    pub(super) deletes: u32,
     pub(super) outbox: Outbox,
     pub(super) test: TestLink,
 }
@@ -122,6 +124,7 @@ impl Link {
             sends: false,
             asymmetric: false,
             condemned: None,
+            deletes: 0,
             outbox: Outbox::default(),
             test: TestLink::default(),
         }

@@ -101,7 +101,8 @@ impl Rkey {
             (Stage::Deleting(carrier), &Event::Message { link, response: true, body }) => {
                 match body {
                     Body::DeleteRkey(answer) if link == carrier => {
-                        self.deleted(core, !answer.negative)
+                        let is_ours = core.link(carrier).is_some_and(|link| link.deletes == 0);
+                        self.deleted(core, is_ours && !answer.negative)
                     }
                     _ => Progress::Ignored,
                 }
@@ -166,7 +167,12 @@ impl Rkey {
         self.stage = Stage::Deleting(carrier);
         self.deadline = now.after(WAIT);
         match core.send(now, carrier, false, Body::DeleteRkey(DeleteRkey::request(&[rkey]))) {
-            Some(_) => Progress::Waiting,
+            Some(_) => {
+                if let Some(link) = core.link_mut(carrier) {
+                    link.deletes = link.deletes.saturating_add(1);
+                }
+                Progress::Waiting
+            }
             None => self.deleted(core, false),
         }
     }
@@ -231,6 +237,17 @@ fn registered(core: &Core, buffer: &Buffer) -> Option<Result<(), BufferError>> {
         }
     }
     all
+}
+
+/// An answer to DELETE RKEY came, perhaps to one that was given up.
+///
+/// In version 2 it does not say which key it is about. A link keeps the order, so that it is to our last
+/// request if no other answer is to come; if one is, the key's deletion is not proven. (Linux takes the
+/// first answer for that of its last request, and goes on using keys that the peer may still hold.)
+pub(super) fn peer_deleted(core: &mut Core, link: LinkId) {
+    if let Some(link) = core.link_mut(link) {
+        link.deletes = link.deletes.saturating_sub(1);
+    }
 }
 
 /// The peer has a new RMB (`smc_llc_rmt_conf_rkey`).

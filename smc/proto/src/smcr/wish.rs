@@ -86,7 +86,8 @@ pub enum Wish {
     /// The connection's link is gone, use the other one: rewind to what was completed, send a
     /// validation there first (RFC 7609, 4.6.1), then write and send again. One that sends nothing
     /// any more only takes the new link, and so does one whose handshake is not over. If `route` has
-    /// none for it, because the peer told no key for the new link, it must be aborted.
+    /// none for it, because the peer told no key for the new link, it must be aborted. If links are lost
+    /// together a further such wish may follow, and `route` says where the last one leads.
     MoveConnection {
         /// Which connection.
         conn: ConnId,

@@ -138,6 +138,9 @@ impl World {
         while let Some(wish) = self.hosts[side].group.poll_wish() {
             self.carry_out(side, wish);
         }
+        for stream in self.streams.iter().filter(|stream| stream.from == side && !stream.killed) {
+            assert_eq!(stream.route.link, stream.told, "where the last wish leads");
+        }
     }
 
     fn next(&mut self) -> u64 {
@@ -165,9 +168,11 @@ impl World {
         let found = self.streams.iter().position(|s| (s.from, s.conn) == (side, conn));
         let Some(at) = found else { return };
         let stream = &mut self.streams[at];
+        stream.told = to;
         let route = self.hosts[side].group.route(conn, stream.index);
-        let items = stream.moved(at, route.map(|route| (to, route)));
-        self.post(side, to, items);
+        let items = stream.moved(at, route);
+        let link = stream.route.link;
+        self.post(side, link, items);
         self.push_stream(at);
     }
 

@@ -8,7 +8,7 @@ use smc_proto::id::{BufferId, DeviceId};
 use smc_proto::smcr::link::State;
 use smc_proto::smcr::{Received, Redundancy, Wish};
 use smc_wire::cdc::{ProducerFlags, Smcr};
-use smc_wire::llc::{Body, DeleteReason, Message, Version};
+use smc_wire::llc::{Body, DeleteLink, DeleteReason, DeleteTarget, Message, Version};
 
 use crate::fabric::World;
 use crate::host::{CLIENT, Options, SERVER, port};
@@ -100,6 +100,42 @@ fn lost_port_is_told_to_the_peer() {
             assert!(world.active(side).iter().all(|link| link.port.device != port(side, 1).device));
         }
     }
+}
+
+// row 68: links that are deleted one behind the other, the client hearing of both at once
+#[test]
+fn connection_that_is_moved_twice_at_once_is_where_the_last_move_leads() {
+    let mut world = World::connected(&Options::new(Version::V2, &[1], &[1, 2]));
+    world.share(SERVER, RMB);
+    world.send(CLIENT, RMB, 100);
+    world.run();
+    // A third link, while the client does not hear that the asymmetric one shall go.
+    world.tamper = Some(Box::new(|from, _, bytes| from != SERVER || bytes[0] & 0xF != 4));
+    world.set_port(SERVER, 2, true);
+    world.run_for(Duration::from_secs(1));
+    let links: Vec<_> = world.active(CLIENT).iter().map(|link| (link.id, link.number)).collect();
+    let [(first, one), (second, two), (third, _)] = links[..] else { panic!("{links:?}") };
+    assert_eq!(world.streams[0].route.link, first);
+    // The client is busy with a key that is not answered.
+    world.tamper = Some(Box::new(|from, _, bytes| from != SERVER || bytes[0] & 0xF != 6));
+    let now = world.now;
+    world.group(CLIENT).share_rmb(now, BufferId(2)).unwrap();
+    world.pump(CLIENT);
+    world.run();
+    for number in [one, two] {
+        let (target, reason) = (DeleteTarget::Link(number), DeleteReason::OPERATOR);
+        let message = DeleteLink { target, orderly: true, reason };
+        let carrier = world.active(SERVER)[1].id;
+        world.say(SERVER, carrier, false, Body::DeleteLink(message));
+    }
+    assert_eq!(world.streams[0].moves, 0);
+    while world.tick(now.after(Duration::from_secs(2))) {}
+    let conn = world.streams[0].conn;
+    let moves = [(first, second), (second, third)];
+    for (from, to) in moves {
+        assert!(world.told(CLIENT, &Wish::MoveConnection { conn, from, to }), "{from:?}, {to:?}");
+    }
+    assert_eq!((world.streams[0].moves, world.streams[0].route.link), (2, third));
 }
 
 // row 68: the port comes back, and with it the second link

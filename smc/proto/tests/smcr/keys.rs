@@ -206,6 +206,46 @@ fn late_answer_is_not_taken_for_the_next_rmb() {
     assert!(world.told(CLIENT, &Wish::BufferReady { buffer: BufferId(2), result }));
 }
 
+// row 62: an answer of version 2 does not say to which request it is
+#[test]
+fn late_answer_is_no_proof_that_the_next_key_was_deleted() {
+    for version in VERSIONS {
+        let mut world = two_ports(version);
+        let (late, lost) = (BufferId(1), BufferId(2));
+        world.share(CLIENT, late);
+        world.share(CLIENT, lost);
+        // The first request is heard and its answer comes late, the second one is not heard.
+        let mut requests = 0;
+        world.tamper = Some(Box::new(move |from, _, bytes| {
+            let is_delete = bytes[0] & 0xF == 9;
+            requests += usize::from(is_delete && from == CLIENT);
+            !is_delete || (from == CLIENT && requests == 1)
+        }));
+        let unshare = |world: &mut World, buffer| {
+            let now = world.now;
+            world.group(CLIENT).unshare_rmb(now, buffer).unwrap();
+            world.pump(CLIENT);
+        };
+        unshare(&mut world, late);
+        world.run_for(Duration::from_secs(2));
+        assert!(world.told(CLIENT, &Wish::BufferFree { buffer: late }), "given up");
+        unshare(&mut world, lost);
+        world.run();
+        assert!(!world.told(CLIENT, &Wish::BufferFree { buffer: lost }));
+        let link = world.active(SERVER)[0].id;
+        let answer = DeleteRkey { num_rkeys: 1, ..DeleteRkey::request(&[]) };
+        world.say(SERVER, link, true, Body::DeleteRkey(answer));
+        world.run();
+        assert!(world.told(CLIENT, &Wish::BufferFree { buffer: lost }));
+        // The peer still has the key, so that no memory may be behind it.
+        assert_eq!(world.group(SERVER).rtoken_count(), 2);
+        for link in world.active(CLIENT) {
+            assert_eq!(world.hosts[CLIENT].group.local_rtoken(lost, link.id), None);
+        }
+        world.check_agreement();
+    }
+}
+
 #[test]
 fn region_that_cannot_be_registered_fails_the_share() {
     let mut world = two_ports(Version::V1);

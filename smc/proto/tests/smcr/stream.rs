@@ -28,6 +28,8 @@ pub(crate) struct Stream {
     pub(crate) rmb: BufferId,
     pub(crate) index: RtokenIndex,
     pub(crate) route: Route,
+    /// The link that it was moved to last.
+    pub(crate) told: LinkId,
     data: Vec<u8>,
     sent: usize,
     completed: usize,
@@ -76,15 +78,14 @@ impl Stream {
     }
 
     /// The connection has another link: rewinds, and gives the validation.
-    pub(crate) fn moved(&mut self, at: usize, route: Option<(LinkId, Route)>) -> Vec<Item> {
+    pub(crate) fn moved(&mut self, at: usize, route: Option<Route>) -> Vec<Item> {
         self.moves += 1;
         self.under_way.clear();
         self.sent = self.completed;
-        let Some((link, route)) = route else {
+        let Some(route) = route else {
             self.killed = true;
             return Vec::new();
         };
-        assert_eq!(route.link, link);
         self.route = route;
         let mut bytes = [0; Smcr::LEN];
         Smcr::validation(self.completed_seqno, self.token).emit(&mut bytes).unwrap();
@@ -130,6 +131,7 @@ impl World {
             rmb,
             index,
             route,
+            told: route.link,
             data,
             sent: 0,
             completed: 0,

@@ -79,6 +79,9 @@ impl LinkGroup {
                 self.obey_delete_all(now, body);
             }
             body => {
+                if matches!(body, Body::DeleteRkey(_)) {
+                    rkey::peer_deleted(&mut self.core, link);
+                }
                 let event = Event::Message { link, response, body };
                 if self.feed(now, &event) == Progress::Ignored && !response {
                     self.request(now, link, body, bytes);
