@@ -260,7 +260,12 @@ impl Carrier for Member {
 
     fn arm(&self) -> Result<bool> {
         let state = self.fabric.lock();
-        Ok(state.members.get(&self.id).ok_or(Error::Gone)?.events.is_empty())
+        let quiet = state.members.get(&self.id).ok_or(Error::Gone)?.events.is_empty();
+        if !quiet {
+            // A look need not take all of them, and it was perhaps made unreadable before.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+        Ok(quiet)
     }
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {

@@ -166,7 +166,8 @@ pub trait Port: Send + Sync {
     /// The device is gone; nothing else ever comes.
     fn poll(&self) -> Result<Option<PortEvent>>;
 
-    /// Makes [`Port::fds`] tell of the next event. False: there is one already.
+    /// Makes [`Port::fds`] tell of the next event. False: there is one already; if there are more than a few hundred,
+    /// [`Port::fds`] is readable.
     ///
     /// # Errors
     /// The device is gone.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Peers that write what no SMC writes: cursors into the victim's DMB, and bytes instead of CLC messages.
+//! Peers that write what no SMC writes: cursors into the victim's DMB, and bytes instead of CLC messages; and that signal
+//! without end.
 //!
 //! Invariant tested: it costs the liar's connection, and no other.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -17,7 +18,7 @@ use ism_frontend::{Daemon, Fabric};
 use ism_tests::fabric::eventually;
 use ism_tests::random::Random;
 use rustix::io::Errno;
-use smc_socket::{Config, Handshake, RecvFlags, Role, SendFlags, Socket, Stack};
+use smc_socket::{Config, Handshake, Ready, RecvFlags, Role, SendFlags, Socket, Stack};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(20));
 /// What this file's connections have as their ring.
@@ -266,4 +267,61 @@ fn bytes_that_are_no_handshake_end_their_connection() {
         world.victim.dispatch();
         world.victim.sockets() == 0
     });
+}
+
+/// A peer's way to signal a DMB of the victim's that it may write, without having written.
+fn signal_of(world: &World, hostile: &Socket) -> impl Fn() + Send + use<> {
+    let token = hostile.info().smc.unwrap().peer_token;
+    let remote = world.device.remote(token.0).unwrap();
+    move || remote.signal().unwrap()
+}
+
+#[test]
+fn a_signal_that_says_nothing_keeps_nobody_awake() {
+    let world = World::new();
+    let [_victim, hostile] = world.connect(&world.hostile);
+    let [other, honest] = world.connect(&world.honest);
+    world.victim.dispatch();
+    signal_of(&world, &hostile)();
+    assert!(world.victim.prepare_sleep(), "kept awake for nothing");
+    world.victim.wake_up(false);
+    send(&honest, b"news").unwrap();
+    signal_of(&world, &hostile)();
+    assert!(!world.victim.prepare_sleep() || other.readiness().contains(Ready::READABLE));
+    assert_eq!(receive(&other, &mut [0; 100]).unwrap(), 4);
+}
+
+#[test]
+fn signals_without_end_keep_nobody_from_anything() {
+    let world = World::new();
+    let transfer = Transfer::start(&world);
+    let [victim, hostile] = world.connect(&world.hostile);
+    let [asleep, honest] = world.connect(&world.honest);
+    let sleeper = thread::spawn(move || receive(&asleep, &mut [0; 100]).unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let hostile: Vec<_> = (0..2)
+        .map(|_| {
+            let (signal, stop) = (signal_of(&world, &hostile), Arc::clone(&stop));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    signal();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..1000 {
+        world.victim.dispatch();
+    }
+    transfer.goes_on();
+    // On the connection of the hostile one, too, time goes by.
+    let mut buffer = [0; 100];
+    let mut buffers = [IoSliceMut::new(&mut buffer)];
+    let soon = Some(Duration::from_millis(20));
+    let received = victim.receive(&mut buffers, RecvFlags::default(), false, soon);
+    assert_eq!(received.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    send(&honest, b"wake up").unwrap();
+    assert_eq!(sleeper.join().unwrap(), 7);
+    stop.store(true, Ordering::Relaxed);
+    hostile.into_iter().for_each(|thread| thread.join().unwrap());
+    transfer.end();
 }

@@ -9,8 +9,8 @@
 
 mod dmb;
 mod peer;
+mod tables;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,7 @@ use rustix::event::epoll;
 use dmb::Grant;
 pub use dmb::{Dmb, Remote};
 use peer::{Forgotten, Peer};
+use tables::Tables;
 
 use crate::bell::{Bell, Taken};
 use crate::board::{Post, Told};
@@ -86,33 +87,12 @@ pub(crate) struct Inner {
     in_child: AtomicBool,
 }
 
-#[derive(Default)]
-struct Tables {
-    /// Peers of living instances.
-    peers: HashMap<Gid, Arc<Peer>>,
-    /// What may be written, by token.
-    grants: HashMap<u64, Arc<Grant>>,
-    /// The writer of each own DMB, by index; `None`: REGISTER is under way.
-    own: BTreeMap<u32, Option<Arc<Peer>>>,
-    /// Indices below `next_index` that are not in use.
-    free: BTreeSet<u32>,
-    /// Indices from here on were never used.
-    next_index: u32,
-    /// What was found while something else was looked for.
-    events: VecDeque<Event>,
-}
-
-impl Tables {
-    fn release_index(&mut self, index: u32) {
-        self.own.remove(&index);
-        self.free.insert(index);
-    }
-}
-
 /// The descriptor of the port in the epoll set; bells have their peer's address.
 const PORT: u64 = 0;
 /// Descriptors asked about in one look.
 const READY: usize = 16;
+/// Events of the port taken in one look: more than it has queued at a time, so those that are left make it readable.
+const AT_ONCE: usize = 1024;
 
 impl Device {
     /// The device behind `port`.
@@ -222,7 +202,7 @@ impl Device {
         self.0.port.post(post)
     }
 
-    /// Appends what happened. Costs no system call if nothing did.
+    /// Appends what happened. Costs no system call if nothing did. However much peers say meanwhile, it is bounded.
     ///
     /// # Errors
     /// The device is gone: nothing else will happen. What was there before was appended.
@@ -231,19 +211,22 @@ impl Device {
         {
             let mut tables = self.0.lock();
             events.extend(tables.events.drain(..));
-            for (gid, peer) in &tables.peers {
-                let own = &tables.own;
-                peer.take_signals(|index| {
-                    // Only DMBs that this peer may write (ISM-DRV-26).
-                    let writer = own.get(&index).and_then(Option::as_ref);
-                    if writer.is_some_and(|writer| writer.gid() == *gid) {
-                        events.push(Event::Signal { index });
-                    }
-                });
-            }
+            tables.take_signals(events);
         }
         self.0.housekeep();
         taken
+    }
+
+    /// Appends what peers have signalled in memory, and nothing else. Never waits for a thread that is in
+    /// [`Device::poll`]; of several threads each has a part.
+    pub fn poll_signals(&self, events: &mut Vec<Event>) {
+        self.0.lock().take_signals(events);
+    }
+
+    /// Whether there is something for [`Device::poll`] besides that.
+    pub fn has_events(&self) -> bool {
+        // Arming it once more changes nothing.
+        !self.0.lock().events.is_empty() || !matches!(self.0.port.arm(), Ok(true))
     }
 
     /// Before sleep: from now on [`Device::fd`] becomes readable when something happens. False: something
@@ -343,7 +326,7 @@ impl Inner {
     /// Takes what the port has to say. Signals of the pages are not its.
     fn take_port_events(&self) -> Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
+        for _ in 0..AT_ONCE {
             match self.port.poll() {
                 Ok(Some(event)) => self.take(event)?,
                 Ok(None) => return Ok(()),
@@ -355,6 +338,7 @@ impl Inner {
                 }
             }
         }
+        Ok(())
     }
 
     fn take(&self, event: PortEvent) -> Result<()> {

@@ -14,6 +14,7 @@
 //! | [`lock`] | a lock between processes, which outlives its holders |
 //! | [`kept`] | a value that a process and its children change under that lock |
 //! | [`signal_page`] | one direction of a pair's signals: who was written, and must the bell be rung |
+//! | [`turn`] | work that one thread of this process does for all |
 //!
 //! # A message from one process to another
 //! The sender copies the bytes into the peer's [`Ring`], then [`Area::publish`]es the cursor. If that
@@ -37,6 +38,7 @@ pub mod mapping;
 pub mod ring;
 pub mod signal_page;
 pub mod sync;
+pub mod turn;
 #[cfg(not(loom))]
 pub mod view;
 
@@ -48,5 +50,6 @@ pub use mapping::{MapError, Mapping, memory_file};
 #[cfg(not(loom))]
 pub use ring::Ring;
 pub use signal_page::{PageWords, SignalPage};
+pub use turn::Turn;
 #[cfg(not(loom))]
 pub use view::{Memory, OutOfBounds, View};

@@ -2,7 +2,7 @@
 
 //! The atomics of the lock-free parts: loom's under `--cfg loom`, else the standard library's.
 //!
-//! Invariant: `area.rs` and `signal_page.rs` use no others, so loom sees every access. Run it with
+//! Invariant: `area.rs`, `signal_page.rs` and `turn.rs` use no others, so loom sees every access. Run it with
 //! `RUSTFLAGS="--cfg loom" cargo test -p smc-ring --test loom --release`.
 
 #[cfg(loom)]

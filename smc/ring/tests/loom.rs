@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Every interleaving of the signal page and of the CDC area, small enough to be explored.
+//! Every interleaving of the signal page, of the CDC area and of a turn, small enough to be explored.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p smc-ring --test loom --release`
 //!
@@ -13,7 +13,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
-use smc_ring::{Area, AreaWords, Notice, PageWords, SignalPage};
+use smc_ring::{Area, AreaWords, Notice, PageWords, SignalPage, Turn};
 
 /// A signal page of two words.
 #[derive(Default)]
@@ -298,5 +298,29 @@ fn halves_are_whole() {
         assert!(allowed.contains(&prod) && allowed.contains(&cons));
         assert!(prod >= cons, "the half that is read second is at least as new");
         sender.join().unwrap();
+    });
+}
+
+/// Two threads find something each, and have it taken.
+#[test]
+fn what_was_there_before_somebody_asked_is_taken() {
+    loom::model(|| {
+        let all = Arc::new((Turn::default(), AtomicU32::new(0), AtomicU32::new(0)));
+        // One at a time, so the second word needs no ordering of its own.
+        let ask = |all: &(Turn, AtomicU32, AtomicU32)| {
+            let (turn, there, taken) = all;
+            there.fetch_add(1, Ordering::Relaxed);
+            turn.ask(|| {
+                let found = there.swap(0, Ordering::Relaxed);
+                taken.store(taken.load(Ordering::Relaxed) + found, Ordering::Relaxed);
+            });
+        };
+        let other = {
+            let all = Arc::clone(&all);
+            thread::spawn(move || ask(&all))
+        };
+        ask(&all);
+        other.join().unwrap();
+        assert_eq!(all.2.load(Ordering::Relaxed), 2, "something was left");
     });
 }

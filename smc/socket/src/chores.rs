@@ -85,16 +85,17 @@ impl Chores {
 }
 
 impl Core {
-    /// Does it, now or when who has the connection goes on.
-    pub(crate) fn run(&self, chore: Chore, socket: Arc<Shared>) {
+    /// Does it, now or when who has the connection goes on. False: nobody was told of anything by it.
+    pub(crate) fn run(&self, chore: Chore, socket: Arc<Shared>) -> bool {
         if self.chores().waits(chore, &socket) {
-            return;
+            return false;
         }
         if socket.is_stuck() {
             self.chores().push(chore, socket);
             self.set_timer();
             // Who sleeps until there is something to do for children does not know of the timer yet.
-            return self.busy_hub().into_iter().for_each(Hub::ring);
+            self.busy_hub().into_iter().for_each(Hub::ring);
+            return false;
         }
         match chore {
             Chore::Look => {
@@ -104,6 +105,7 @@ impl Core {
                 if !due.news {
                     self.tell_others(&socket);
                 }
+                return due.told;
             }
             Chore::Abort => self.abort(&socket, Gone::Group),
             Chore::Doom(deadline) => self.doom(deadline, socket),
@@ -113,6 +115,7 @@ impl Core {
                 self.follow(due, &socket);
             }
         }
+        true
     }
 
     /// A child has ended: gives back what it had.

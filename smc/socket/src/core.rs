@@ -4,7 +4,7 @@
 //! connections give up back to the control.
 //!
 //! Invariant: while a thread sleeps, whoever has taken signals leaves the doorbells armed; so each
-//! signal is either taken and passed on, or rings.
+//! signal is either taken and passed on, or rings. However much peers say meanwhile, who dispatches looks twice.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,6 +16,7 @@ use smc_proto::Instant;
 use smc_proto::conn::{Gone, Ready};
 use smc_proto::group::Fate;
 use smc_proto::stats::{Stats, Technology};
+use smc_ring::Turn;
 use smc_wire::cdc::Cursor;
 use smc_wire::id::DmbToken;
 
@@ -40,8 +41,9 @@ pub(crate) struct Core {
     pub(crate) handshake_spin: Duration,
     control: Mutex<Control>,
     table: Arc<Table>,
-    /// Held by who takes the device's events.
-    turn: Mutex<Vec<Event>>,
+    /// Who takes the device's events, and where they are put.
+    turn: Turn,
+    events: Mutex<Vec<Event>>,
     /// Threads that sleep or are about to.
     sleeping: AtomicUsize,
     /// Connections whose peer is gone, until TCP has said how.
@@ -74,7 +76,8 @@ impl Core {
             handshake_spin,
             control: Mutex::new(control),
             table,
-            turn: Mutex::default(),
+            turn: Turn::default(),
+            events: Mutex::default(),
             sleeping: AtomicUsize::new(0),
             doomed: Mutex::default(),
             chores: Mutex::default(),
@@ -142,9 +145,9 @@ impl Core {
                 socket.notify(ready.unwrap_or(Ready::READABLE | Ready::WRITABLE));
                 self.follow(due.unwrap_or_default(), &socket);
             }
-            Later::Abort { socket, tell_peer: true } => self.run(Chore::Abort, socket),
-            Later::Abort { socket, tell_peer: false } => {
-                self.run(Chore::Doom(now.after(TCP_END)), socket);
+            Later::Abort { socket, tell_peer } => {
+                let doom = Chore::Doom(now.after(TCP_END));
+                self.run(if tell_peer { Chore::Abort } else { doom }, socket);
             }
         }
     }
@@ -291,34 +294,53 @@ impl Core {
 
     /// Takes what there is, and arms the doorbells again if another thread sleeps.
     pub(crate) fn dispatch(&self) {
-        loop {
-            self.take();
-            if self.sleeping.load(Ordering::SeqCst) == 0 || !matches!(self.device.arm(), Ok(false))
-            {
-                return;
-            }
+        self.take();
+        if self.sleeping.load(Ordering::SeqCst) > 0 && matches!(self.device.arm(), Ok(false)) {
+            self.take_armed();
         }
     }
 
     /// Takes what there is, unless another thread does just now.
     pub(crate) fn take(&self) {
-        let Ok(mut events) = self.turn.try_lock() else { return };
+        self.turn.take(|| self.take_events());
+        self.timers();
+    }
+
+    /// Takes what there was when the doorbells were armed; whether anything came of it. What comes later rings, so
+    /// there need be no third look, which a peer that signals without end would make the last but one.
+    #[cold]
+    fn take_armed(&self) -> bool {
+        let timer = self.timer.load(Ordering::Relaxed);
+        let mut signals = Vec::new();
+        self.device.poll_signals(&mut signals);
+        let mut told = signals.into_iter().fold(false, |told, signal| self.event(signal) | told);
+        if self.device.has_events() {
+            // Another thread that takes them may be past them. Peers have them from the fabric only, which takes
+            // longer than this, so it does not go on for ever.
+            self.turn.ask(|| self.take_events());
+            told = true;
+        }
+        self.timers();
+        told || timer != self.timer.load(Ordering::Relaxed)
+    }
+
+    /// For who has the turn.
+    fn take_events(&self) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if self.device.poll(&mut events).is_err() {
             self.device_is_gone();
         }
         for event in events.drain(..) {
             self.event(event);
         }
-        drop(events);
-        self.timers();
     }
 
-    fn event(&self, event: Event) {
+    /// False: nobody was told of anything by it.
+    fn event(&self, event: Event) -> bool {
         match event {
             Event::Signal { index } => {
-                if let Some(socket) = self.table.get(index) {
-                    self.run(Chore::Look, socket);
-                }
+                let socket = self.table.get(index);
+                return socket.is_some_and(|socket| self.run(Chore::Look, socket));
             }
             Event::Unregistered { token } => {
                 self.control(|control, _| control.forget_remote(DmbToken(token)));
@@ -340,6 +362,7 @@ impl Core {
                 self.control(|control, now| control.software(now, gid, code, info));
             }
         }
+        true
     }
 
     #[cold]
@@ -364,7 +387,9 @@ impl Core {
     #[cold]
     fn end_doomed(&self) {
         let doomed = std::mem::take(&mut *self.doomed());
-        doomed.into_iter().for_each(|(at, socket)| self.run(Chore::Judge(at), socket));
+        for (at, socket) in doomed {
+            self.run(Chore::Judge(at), socket);
+        }
     }
 
     /// When [`Core::dispatch`] is due for the time's sake.
@@ -383,13 +408,14 @@ impl Core {
         self.sleeping.fetch_add(1, Ordering::SeqCst);
         match self.device.arm() {
             Ok(true) => return true,
+            // Nobody is kept awake by signals that say nothing.
+            Ok(false) if !self.take_armed() => return true,
             Ok(false) => {}
             // Nothing comes any more, so nothing can be missed.
             Err(_) if self.is_gone() => return true,
             Err(_) => self.device_is_gone(),
         }
         self.wake_up();
-        self.dispatch();
         false
     }
 

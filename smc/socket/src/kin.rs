@@ -115,35 +115,36 @@ impl Kin {
         }
     }
 
-    /// Looks where it was told to.
+    /// Looks where it was told to. As [`crate::core::Core::dispatch`], twice at most.
     pub(crate) fn dispatch(&self) {
-        loop {
+        self.take();
+        if self.sleeping.load(Ordering::SeqCst) > 0 && !self.page.arm() {
             self.take();
-            if self.sleeping.load(Ordering::SeqCst) == 0 || self.page.arm() {
-                return;
-            }
         }
     }
 
-    fn take(&self) {
+    /// Whether it was news to somebody.
+    fn take(&self) -> bool {
         let mut slots = Vec::new();
         self.page.take(|slot| slots.push(slot));
         if self.is_alone() {
             self.bury_first();
         }
-        if !slots.is_empty() || self.is_alone() {
-            self.look_at(|slot| self.is_alone() || slots.contains(&slot));
-        }
+        let looks = !slots.is_empty() || self.is_alone();
+        looks && self.look_at(|slot| self.is_alone() || slots.contains(&slot))
     }
 
     #[cold]
-    fn look_at(&self, wanted: impl Fn(u32) -> bool) {
+    fn look_at(&self, wanted: impl Fn(u32) -> bool) -> bool {
+        let mut told = false;
         for socket in self.sockets() {
             if socket.channel().is_some_and(|channel| wanted(channel.seat().slot)) {
                 let due = socket.look();
+                told |= due.told;
                 self.follow(due, &socket);
             }
         }
+        told
     }
 
     /// If the first process has ended, nobody else says that it has nothing open any more.
@@ -167,11 +168,10 @@ impl Kin {
     /// A thread is about to sleep. False: it must not.
     pub(crate) fn prepare_sleep(&self) -> bool {
         self.sleeping.fetch_add(1, Ordering::SeqCst);
-        if self.page.arm() {
+        if self.page.arm() || !self.take() {
             return true;
         }
         self.wake_up();
-        self.dispatch();
         false
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct Due {
     pub(crate) news: bool,
     /// They do not hear of it by a signal.
     pub(crate) tell: bool,
+    /// Somebody of this process was told of something. Nothing follows from it.
+    pub(crate) told: bool,
 }
 
 impl Due {
@@ -182,7 +184,8 @@ impl Shared {
             self.carry_out(effects);
         }
         let news = effects.fresh || effects.anew;
-        Due { release: effects.release, news, tell: effects.anew }
+        let told = !effects.news.is_empty();
+        Due { release: effects.release, news, tell: effects.anew, told }
     }
 
     fn carry_out(&self, effects: Effects) {

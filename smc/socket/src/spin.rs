@@ -2,7 +2,8 @@
 
 //! How long a thread looks at its socket's memory before it sleeps.
 //!
-//! Invariant: a connection whose spins do not pay soon spins no more, but for a short try now and then.
+//! Invariant: a connection whose spins do not pay soon spins no more, but for a short try now and then; one whose peer
+//! changes its area without end spins no longer than another.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,7 +20,7 @@ const LEAST: u32 = 2_500;
 const TRY_EVERY: u32 = 32;
 /// A pause of this length between two looks: somebody else needed the CPU.
 pub const PREEMPTED: Duration = Duration::from_micros(200);
-/// Looks between two readings of the clock.
+/// Looks between two readings of the clock, and also changes.
 pub const LOOKS: u32 = 32;
 
 /// What one connection has learned.
@@ -86,12 +87,15 @@ pub struct Spinning<'a> {
     /// When it began; the clock is not read for what comes at once.
     start: Option<Instant>,
     last: Instant,
+    /// Since the clock was read for them.
+    changes: u32,
 }
 
 impl Spin {
     /// A wait begins.
     pub(crate) fn begin(&self) -> Spinning<'_> {
-        Spinning { spin: self, budget: self.budget(), start: None, last: Instant::default() }
+        let (budget, last) = (self.budget(), Instant::default());
+        Spinning { spin: self, budget, start: None, last, changes: 0 }
     }
 }
 
@@ -110,7 +114,7 @@ impl Spinning<'_> {
             for _ in 0..LOOKS {
                 if what.has_changed(seen) {
                     self.spin.paid();
-                    return true;
+                    return !self.is_over_for_changes(deadline);
                 }
                 std::hint::spin_loop();
             }
@@ -119,6 +123,17 @@ impl Spinning<'_> {
                 return false;
             }
         }
+    }
+
+    /// A change may say nothing, and the next one too.
+    #[inline]
+    fn is_over_for_changes(&mut self, deadline: Deadline) -> bool {
+        self.changes += 1;
+        if self.changes < LOOKS {
+            return false;
+        }
+        self.changes = 0;
+        self.is_over(deadline)
     }
 
     fn is_over(&mut self, deadline: Deadline) -> bool {
@@ -152,6 +167,22 @@ mod tests {
             spin.paid();
         }
         assert_eq!(spin.budget(), Duration::from_micros(50));
+    }
+
+    #[test]
+    fn who_waits_for_what_changes_and_says_nothing_spins_no_longer_than_another() {
+        struct Restless;
+        impl Look for Restless {
+            fn has_changed(&self, _: (u64, u64)) -> bool {
+                true
+            }
+        }
+        let spin = Spin::new(Duration::from_micros(50));
+        for timeout in [None, Some(Duration::ZERO)] {
+            let (mut spinning, deadline) = (spin.begin(), Deadline::after(timeout));
+            while spinning.until_changed(&Restless, (0, 0), deadline) {}
+        }
+        assert_eq!(spin.budget(), Duration::from_micros(50), "changes pay");
     }
 
     #[test]
