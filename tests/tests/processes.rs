@@ -76,4 +76,7 @@ fn a_process_and_a_vm_share_memory() {
     }
     drop(vm);
     wait_for(&process, |event| (*event == Event::PeerGone { gid: vm_gid }).then_some(()));
+    // The log calls each what it is.
+    daemon.wait_for_log("VM vm: gone").unwrap();
+    daemon.wait_for_log("process apps.1: connected").unwrap();
 }

@@ -117,6 +117,16 @@ pub struct Mapper {
     maps: Arc<AtomicUsize>,
 }
 
+/// Whose front-end it is.
+pub struct Who {
+    /// The member.
+    pub member: MemberId,
+    /// Its name, which the thread has.
+    pub name: String,
+    /// What lines of the log begin with.
+    pub title: String,
+}
+
 /// The mapping threads of one VM, those of earlier front-ends included.
 #[derive(Clone, Debug, Default)]
 pub struct Threads(Arc<AtomicUsize>);
@@ -143,36 +153,33 @@ impl Drop for Place {
 }
 
 impl Mapper {
-    /// Starts the thread for `member`, whose window has `window` bytes.
+    /// Starts the thread for `who`, whose window has `window` bytes.
     ///
     /// # Errors
     /// No thread can be made, or too many of earlier front-ends still run.
     pub fn start(
         threads: &Threads,
         hub: Weak<Hub>,
-        member: MemberId,
-        name: &str,
+        who: Who,
         backend: Backend,
         window: u64,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let running = Arc::new(AtomicBool::new(false));
         let maps = Arc::new(AtomicUsize::new(0));
+        let thread = format!("map-{}", who.name);
         let worker = Worker {
             _place: threads.enter()?,
             maps: Arc::clone(&maps),
             hub,
-            member,
-            name: name.to_owned(),
+            who,
             backend,
             running: Arc::clone(&running),
             live: false,
             uncertain: Vec::new(),
             window: Windows { size: window, mapped: BTreeMap::new() },
         };
-        std::thread::Builder::new()
-            .name(format!("map-{name}"))
-            .spawn(move || worker.work(&queue))?;
+        std::thread::Builder::new().name(thread).spawn(move || worker.work(&queue))?;
         Ok(Self { jobs, running, maps })
     }
 
@@ -212,8 +219,7 @@ struct Worker {
     _place: Place,
     maps: Arc<AtomicUsize>,
     hub: Weak<Hub>,
-    member: MemberId,
-    name: String,
+    who: Who,
     backend: Backend,
     /// The rings run now.
     running: Arc<AtomicBool>,
@@ -233,7 +239,7 @@ impl Worker {
                     drop(file);
                     self.maps.fetch_sub(1, Ordering::AcqRel);
                     let Some(hub) = self.hub.upgrade() else { return };
-                    hub.call(|fabric, _| fabric.finish_map(extent, self.member, ok));
+                    hub.call(|fabric, _| fabric.finish_map(extent, self.who.member, ok));
                 }
                 Job::Unmap { window_offset, len } => self.unmap(window_offset, len),
                 Job::Stopped => self.live = false,
@@ -248,14 +254,14 @@ impl Worker {
             return false;
         }
         if let Err(error) = self.window.check(offset, len, file.len()) {
-            log::error!("VM {}: {len} bytes at {offset:#x} are not mapped: {error}", self.name);
+            log::error!("{}: {len} bytes at {offset:#x} are not mapped: {error}", self.who.title);
             return false;
         }
         let request = request(offset, len, VhostUserMMapFlags::WRITABLE);
         match self.backend.shmem_map(&request, &AsRaw(file)) {
             Ok(_) if self.running.load(Ordering::Acquire) => {
                 self.window.mapped.insert(offset, len);
-                log::debug!("VM {}: mapped {len} bytes at {offset:#x}", self.name);
+                log::debug!("{}: mapped {len} bytes at {offset:#x}", self.who.title);
                 true
             }
             Ok(_) => {
@@ -263,7 +269,7 @@ impl Worker {
                 false
             }
             Err(error) => {
-                log::warn!("VM {}: the front-end does not map {len} bytes: {error}", self.name);
+                log::warn!("{}: the front-end does not map {len} bytes: {error}", self.who.title);
                 false
             }
         }
@@ -295,8 +301,8 @@ impl Worker {
     fn remove(&self, offset: u64, len: u64) {
         let request = request(offset, len, VhostUserMMapFlags::empty());
         match self.backend.shmem_unmap(&request) {
-            Ok(_) => log::debug!("VM {}: unmapped {len} bytes at {offset:#x}", self.name),
-            Err(error) => log::warn!("VM {}: the front-end does not unmap: {error}", self.name),
+            Ok(_) => log::debug!("{}: unmapped {len} bytes at {offset:#x}", self.who.title),
+            Err(error) => log::warn!("{}: the front-end does not unmap: {error}", self.who.title),
         }
     }
 }

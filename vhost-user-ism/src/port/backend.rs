@@ -34,7 +34,7 @@ use super::vring::{AtomicMemory, Vring, lock};
 use super::{Kind, Link, Port, QUEUE_SIZE};
 use crate::config::FabricConfig;
 use crate::hub::Hub;
-use crate::mapper::Mapper;
+use crate::mapper::{Mapper, Who};
 use crate::memory::check_guest_memory;
 
 /// Kicks on an empty control queue after which its memory is suspected not to be shared.
@@ -127,7 +127,7 @@ impl Device {
         lock(&self.negotiated).abilities = abilities;
         let id = self.port.id();
         if let Err(error) = self.hub.call(|fabric, _| fabric.connect(id, abilities)) {
-            log::error!("VM {}: {error}", self.port.name());
+            log::error!("{}: {error}", self.port.title());
         }
     }
 
@@ -141,12 +141,16 @@ impl Device {
         }
         let Some(requests) = negotiated.requests.take() else { return };
         let window = self.config.window_size.bytes();
-        let (hub, id) = (Arc::downgrade(&self.hub), self.port.id());
-        let name = self.port.name();
-        match Mapper::start(&self.port.mappers, hub, id, name.as_str(), requests, window) {
+        let hub = Arc::downgrade(&self.hub);
+        let who = Who {
+            member: self.port.id(),
+            name: self.port.name().to_string(),
+            title: self.port.title().to_owned(),
+        };
+        match Mapper::start(&self.port.mappers, hub, who, requests, window) {
             Ok(started) => *mapper = Some(started),
             Err(error) => {
-                log::error!("VM {name}: no window: no thread for it: {error}");
+                log::error!("{}: no window: no thread for it: {error}", self.port.title());
                 return;
             }
         }
@@ -251,7 +255,7 @@ impl Device {
         while !self.hub.call(|fabric, _| fabric.is_quiet(id)) && started.elapsed() < QUIET_WAIT {
             rustix::thread::sched_yield();
         }
-        log::info!("VM {}: reset", self.port.name());
+        log::info!("{}: reset", self.port.title());
     }
 
     /// RAM that the VMM maps privately looks to the daemon as if the rings stayed empty.
@@ -266,25 +270,25 @@ impl Device {
         {
             self.hinted.store(true, Ordering::Relaxed);
             log::warn!(
-                "VM {}: kicks, but its rings stay empty: is its memory shared with the daemon? \
+                "{}: kicks, but its rings stay empty: is its memory shared with the daemon? \
                  QEMU: -object memory-backend-memfd,…,share=on -machine memory-backend=…",
-                self.port.name()
+                self.port.title()
             );
         }
     }
 
     fn log_connected(&self, abilities: Abilities, asked_shmem: bool) {
-        let name = self.port.name();
+        let title = self.port.title();
         match (abilities.window, abilities.copied) {
-            (Some(bytes), _) => log::info!("VM {name}: connected, window {} MiB", bytes >> 20),
-            (None, false) => log::warn!(
-                "VM {name}: connected, but its driver takes neither window nor move queue"
-            ),
+            (Some(bytes), _) => log::info!("{title}: connected, window {} MiB", bytes >> 20),
+            (None, false) => {
+                log::warn!("{title}: connected, but its driver takes neither window nor move queue")
+            }
             (None, true) if asked_shmem => {
-                log::info!("VM {name}: connected, copied mode: its driver takes no window");
+                log::info!("{title}: connected, copied mode: its driver takes no window");
             }
             (None, true) => log::info!(
-                "VM {name}: connected, copied mode: its front-end has no shared memory regions \
+                "{title}: connected, copied mode: its front-end has no shared memory regions \
                  (QEMU before 11.1, or not a vhost-user-test-device-pci)"
             ),
         }
@@ -374,7 +378,7 @@ impl VhostUserBackend for Device {
         let memory = memory.memory().into_inner();
         if let Err(error) = check_guest_memory(&memory, self.config.allow_unsealed_memory) {
             self.link.set_memory(None);
-            log::error!("VM {}: {error}", self.port.name());
+            log::error!("{}: {error}", self.port.title());
             return Err(io::Error::other(error));
         }
         self.link.set_memory(Some(memory));
@@ -406,7 +410,7 @@ impl VhostUserBackend for Device {
     fn get_shared_object(&self, object: VhostUserSharedMsg) -> io::Result<File> {
         let end = self.hub.bell(&self.port, object.uuid.as_bytes());
         end.map(File::from).inspect_err(|error| {
-            log::debug!("VM {}: no bell with {}: {error}", self.port.name(), object.uuid);
+            log::debug!("{}: no bell with {}: {error}", self.port.title(), object.uuid);
         })
     }
 
@@ -426,7 +430,7 @@ impl VhostUserBackend for Device {
     fn handle_event(&self, event: u16, _: EventSet, vrings: &[Vring], _: usize) -> io::Result<()> {
         // An error here would end the worker silently, and a panic even without its locks.
         if catch_unwind(AssertUnwindSafe(|| self.serve(event, vrings))).is_err() {
-            log::error!("VM {}: its worker panicked; the VM is not served on", self.port.name());
+            log::error!("{}: its worker panicked; it is not served on", self.port.title());
             self.close();
         }
         Ok(())

@@ -92,13 +92,13 @@ impl Drop for Front {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("VM {}: its thread panicked", self.port.name());
+            log::error!("{}: its thread panicked", self.port.title());
         }
     }
 }
 
 fn serve(served: &Served, listening: &Listening, stop: &Stop) {
-    let name = served.port.name();
+    let title = served.port.title();
     while wait_for_front_end(listening, stop) {
         let device = match Device::new(
             Arc::clone(&served.hub),
@@ -108,7 +108,7 @@ fn serve(served: &Served, listening: &Listening, stop: &Stop) {
         ) {
             Ok(device) => Arc::new(device),
             Err(error) => {
-                log::error!("VM {name}: a front-end is turned away: {error}");
+                log::error!("{title}: a front-end is turned away: {error}");
                 drop(listening.socket().accept());
                 if served.ended.is_some() {
                     break;
@@ -121,14 +121,14 @@ fn serve(served: &Served, listening: &Listening, stop: &Stop) {
         device.close();
         device.disconnect();
         match end {
-            Ok(Ok(())) => log::info!("VM {name}: gone"),
+            Ok(Ok(())) => log::info!("{title}: gone"),
             Ok(Err(error)) => {
-                log::warn!("VM {name}: gone: {}", explain(&error, &device));
+                log::warn!("{title}: gone: {}", explain(&error, &device));
                 if served.ended.is_none() && !matches!(error, DaemonError::HandleRequest(_)) {
                     std::thread::sleep(BREATH);
                 }
             }
-            Err(_) => log::error!("VM {name}: gone: its connection's thread panicked"),
+            Err(_) => log::error!("{title}: gone: its connection's thread panicked"),
         }
         if served.ended.is_some() {
             break;

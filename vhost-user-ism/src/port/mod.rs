@@ -19,6 +19,7 @@ pub mod serve;
 pub mod vring;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -40,6 +41,7 @@ const QUEUE_SIZE: usize = 1024;
 pub struct Port {
     id: MemberId,
     name: Name,
+    title: String,
     signals: Arc<SignalSet>,
     link: RwLock<Option<Arc<Link>>>,
     /// The fabric has events for this VM, or there was no buffer for one.
@@ -58,6 +60,15 @@ pub enum Kind {
     Process,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vm => "VM",
+            Self::Process => "process",
+        })
+    }
+}
+
 /// One front-end's connection.
 #[derive(Default)]
 pub struct Link {
@@ -74,6 +85,7 @@ impl Port {
     pub fn new(id: MemberId, name: Name, signals: Arc<SignalSet>, kind: Kind) -> Self {
         Self {
             id,
+            title: format!("{kind} {name}"),
             name,
             signals,
             link: RwLock::new(None),
@@ -89,9 +101,14 @@ impl Port {
         self.id
     }
 
-    /// The VM's name.
+    /// The member's name.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// What it is and its name, as lines of the log begin.
+    pub fn title(&self) -> &str {
+        &self.title
     }
 
     /// What is behind it.
@@ -117,7 +134,7 @@ impl Port {
 
     /// Answers a control buffer. One that a reset has taken back is not answered.
     pub fn reply(&self, tag: Tag, reply: &Reply) {
-        self.quota_log.see(&self.name, reply);
+        self.quota_log.see(&self.title, reply);
         if let Some(link) = self.link() {
             link.reply(tag, reply);
         }

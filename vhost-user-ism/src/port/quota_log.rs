@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Says in the log that a VM has reached a limit.
+//! Says in the log that a member has reached a limit.
 //!
-//! Invariant: a VM that is refused all the time costs one line in [`PERIOD`].
+//! Invariant: one that is refused all the time costs one line in [`PERIOD`].
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,7 +11,6 @@ use ism_abi::layout::{ReplyHeader, status};
 use ism_emulator::Reply;
 
 use super::vring::lock;
-use crate::config::Name;
 
 /// Time between two lines about one VM.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -30,7 +29,7 @@ struct State {
 
 impl QuotaLog {
     /// Looks at an answer on its way to a VM.
-    pub(super) fn see(&self, name: &Name, reply: &Reply) {
+    pub(super) fn see(&self, title: &str, reply: &Reply) {
         let header = ReplyHeader::from_bytes(reply.as_bytes());
         let what = match header.map(|header| header.status) {
             Some(status::NO_SPACE) => "a quota of DMBs, bytes or peers, or memory, is used up",
@@ -40,7 +39,7 @@ impl QuotaLog {
             _ => return,
         };
         if let Some(times) = self.count(Instant::now()) {
-            log::warn!("VM {name}: {what} ({times} times since the last such line)");
+            log::warn!("{title}: {what} ({times} times since the last such line)");
         }
     }
 

@@ -228,7 +228,7 @@ impl Server<'_> {
             Popped::Nothing | Popped::BadRing => None,
             Popped::Chain => Some(true),
             Popped::Bad(error) => {
-                log::debug!("VM {}: {error}", self.port.name);
+                log::debug!("{}: {error}", self.port.title);
                 self.give_back(vring, chain.head(), 0);
                 Some(false)
             }
