@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why connections are plain TCP: remembered for those that live, counted for all.
+//! Why connections are plain TCP: said, remembered for those that live, counted for all.
 //!
 //! Invariant: no lock and no memory that grows, so it is allowed wherever a connection may be decided,
 //! and in a child of fork. What is remembered of a descriptor counts only while its inode is the same.
+//! A connection is said here and nowhere else, once.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use smc_wire::clc::Diagnosis;
 use crate::descriptor::borrow;
 use crate::process;
 use crate::report;
+use crate::settings::SETTINGS;
 use crate::table::LIMIT;
 
 /// Why a connection is plain TCP.
@@ -130,12 +132,19 @@ fn remember(fd: c_int, what: What) {
     report::begin();
 }
 
+/// Says with SMC_DEBUG that the connection at `fd` is plain TCP: of one that the program has closed, which nobody
+/// can ask about. [`connection`] says it by itself.
+pub(crate) fn say(fd: c_int, why: Why) {
+    SETTINGS.say(format_args!("socket {fd}: TCP: {why}"));
+}
+
 /// The connection at `fd` is plain TCP.
 pub(crate) fn connection(fd: c_int, role: smc_socket::Role, why: Why) {
     let role = match role {
         smc_socket::Role::Client => Role::Client,
         smc_socket::Role::Server => Role::Server,
     };
+    say(fd, why);
     let what = What::Connection(role, why);
     remember(fd, what);
     count(what.pack());

@@ -366,10 +366,11 @@ impl Sock {
         }
     }
 
-    /// Has said, and remembers, why this is TCP.
+    /// Says why this is TCP, and remembers it.
     fn say_why(&self, why: Why) {
-        SETTINGS.say(format_args!("socket {}: TCP: {why}", self.number()));
-        if !self.is_closed() {
+        if self.is_closed() {
+            fallen::say(self.number(), why);
+        } else {
             fallen::connection(self.number(), self.role, why);
         }
     }

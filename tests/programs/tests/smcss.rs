@@ -2,6 +2,7 @@
 
 //! `smcss` and `smcd` show the connections of programs under `smc-run`, and why others are TCP.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -121,16 +122,14 @@ fn a_connection_that_is_tcp_says_why() {
     in_lab(|network, lab| {
         let smc = |program: &str| lab.command(program);
         let plain = |program: &str| Command::new(program);
-        let forced = |program: &str| {
+        let launched = |options: &[&str], program: &str| {
             let mut command = Command::new(programs().join("smc-run"));
-            command.args(["-n", program]);
+            let log = File::options().append(true).create(true).open(lab.log_file());
+            command.args(options).arg(program).stderr(log.unwrap());
             command
         };
-        let lonely = |program: &str| {
-            let mut command = Command::new(programs().join("smc-run"));
-            command.args(["-s", "/no/such/socket", program]);
-            command
-        };
+        let forced = |program: &str| launched(&["-dn"], program);
+        let lonely = |program: &str| launched(&["-ds", "/no/such/socket"], program);
         let cases: [(Start<'_>, Start<'_>, usize, &str); 4] = [
             (&plain, &smc, 0, "TCP 0x03010000 (the peer does not speak SMC: "),
             (&smc, &plain, 1, "TCP 0x03010000 (the peer does not speak SMC: "),
@@ -150,6 +149,12 @@ fn a_connection_that_is_tcp_says_why() {
             ensure!(row.starts_with("ACTIVE") && row.contains(expected), "{row}: not {expected}");
             ensure!(other.is_none(), "the other end is not ours: {other:?}");
         }
+        // Each has said so once, in the same words.
+        let log = lab.log();
+        let said: Vec<_> = log.lines().filter_map(|line| line.split_once(": TCP: ")).collect();
+        let told: Vec<_> = cases.iter().map(|case| case.3).collect();
+        let same = said.iter().zip(&told).all(|(said, told)| told.contains(said.1));
+        ensure!(same && said.len() == told.len(), "{said:#?} is not {told:#?}");
         Ok(())
     });
 }
