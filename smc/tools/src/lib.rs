@@ -20,6 +20,7 @@
 //! | [`socket`] | SMC sockets (sock_diag) |
 //! | [`system`] | what the kernel's SMC can do |
 //! | [`processes`] | asking processes |
+//! | [`nothing`] | what to say where there is nothing to show |
 //! | [`text`] | others' text, made fit to be shown |
 //! | [`told`], [`view`] | their answers as the kernel's, and both together |
 
@@ -29,6 +30,7 @@ pub mod eid;
 pub mod fallback;
 pub mod linkgroup;
 pub mod netlink;
+pub mod nothing;
 pub mod processes;
 pub mod socket;
 pub mod stats;

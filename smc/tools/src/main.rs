@@ -15,9 +15,9 @@ use clap::Parser;
 use serde::Serialize;
 use smc_tools::cli::smcd::{Cli, Object, SeidAction, StatsAction, UeidAction, Word};
 use smc_tools::client::{Client, Error as Failed};
-use smc_tools::processes::{self, Processes};
+use smc_tools::processes::{self, Processes, Where};
 use smc_tools::told::{self, Both};
-use smc_tools::view;
+use smc_tools::{nothing, view};
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -36,6 +36,13 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     let json = cli.json;
+    let place = if cli.here { Where::Here } else { Where::Anywhere };
+    let ask = || ask(place);
+    let say_if = |is_empty: bool, processes: &Processes| {
+        if is_empty {
+            eprintln!("smcd: {}", nothing::why(processes, place));
+        }
+    };
     match cli.object {
         Object::Info { .. } => {
             let kernel = kernel(Client::system)?;
@@ -51,8 +58,10 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Object::Linkgroup { details, words } => {
             let chosen = Word::chosen(&words)?;
             let mut groups = kernel(Client::link_groups)?.unwrap_or_default();
-            groups.extend(told::link_groups(&ask()));
+            let processes = ask();
+            groups.extend(told::link_groups(&processes));
             groups.retain(|group| chosen.is_none_or(|id| id == group.id));
+            say_if(groups.is_empty(), &processes);
             print(json, &groups, |groups| match details || cli.details {
                 true => render::linkgroup::details(groups),
                 false => render::linkgroup::table(groups),
@@ -61,11 +70,15 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Object::Device { words } => {
             Word::chosen(&words)?;
             let mut devices = kernel(Client::devices)?.unwrap_or_default();
-            devices.extend(told::devices(&ask()));
+            let processes = ask();
+            devices.extend(told::devices(&processes));
+            say_if(devices.is_empty(), &processes);
             print(json, &devices, |devices| render::devices(devices))
         }
         Object::Stats { action, details, .. } => {
-            let both = Both { kernel: kernel(Client::stats)?, processes: told::stats(&ask()) };
+            let processes = ask();
+            let both = Both { kernel: kernel(Client::stats)?, processes: told::stats(&processes) };
+            say_if(both.is_empty(), &processes);
             if json || matches!(action, Some(StatsAction::Json)) {
                 return print(true, &both, |_| String::new());
             }
@@ -77,15 +90,20 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             })
         }
         Object::Fallback { .. } => {
-            let both = Both { kernel: kernel(Client::fallbacks)?, processes: told::stats(&ask()) };
+            let processes = ask();
+            let both =
+                Both { kernel: kernel(Client::fallbacks)?, processes: told::stats(&processes) };
+            say_if(both.is_empty(), &processes);
             print(json, &both, |both| {
                 let kernel = both.kernel.as_ref().map(render::fallbacks);
                 kernel.unwrap_or_default() + &render::process_fallbacks(&both.processes)
             })
         }
         Object::Socket { details, all, .. } => {
-            let mut sockets = view::sockets(&ask())?;
+            let processes = ask();
+            let mut sockets = view::sockets(&processes)?;
             sockets.retain(|socket| all || !matches!(socket.state_name(), "LISTEN" | "CLOSED"));
+            say_if(sockets.is_empty(), &processes);
             print(json, &sockets, |sockets| render::sockets(sockets, details))
         }
     }
@@ -101,8 +119,8 @@ fn kernel<T>(ask: impl FnOnce(&mut Client) -> Result<T, Failed>) -> Result<Optio
 }
 
 /// Asks the processes; what went wrong is said.
-fn ask() -> Processes {
-    let processes = processes::ask_all();
+fn ask(place: Where) -> Processes {
+    let processes = processes::ask_all(place);
     processes.problems.iter().for_each(|problem| eprintln!("smcd: {problem}"));
     processes
 }

@@ -164,8 +164,11 @@ pub(crate) fn process_fallbacks(processes: &[ProcessStats]) -> String {
             ]
         })
         .collect();
-    if rows.is_empty() {
+    if processes.is_empty() {
         return String::new();
+    }
+    if rows.is_empty() {
+        return "\nFallbacks to TCP of processes under smc-run: none\n".to_owned();
     }
     let head = ["Count", "Side", "Code", "Name", "Process", "Reason"];
     format!("\nFallbacks to TCP of processes under smc-run\n{}", table(head, rows))

@@ -24,6 +24,13 @@ pub struct Both<T, P> {
     pub processes: Vec<P>,
 }
 
+impl<T, P> Both<T, P> {
+    /// Whether neither has answered.
+    pub fn is_empty(&self) -> bool {
+        self.kernel.is_none() && self.processes.is_empty()
+    }
+}
+
 /// A process and its place on a fabric.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessInfo {

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, fs, thread};
 
-use smc_tools::processes::{Limits, Processes, Told, ask_within};
+use smc_tools::processes::{Limits, Processes, Told, Where, ask_within};
 
 const PART: &str = "SMC_TEST_PART";
 /// One test at a time, for each sees all players.
@@ -145,7 +145,7 @@ fn a_process_is_believed_of_its_own_sockets_only() {
     let _alone = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let honest = Player::start("honest");
     let liar = Player::start(&format!("liar {}", honest.pid()));
-    let all = ask_within(LIMITS);
+    let all = ask_within(Where::Anywhere, LIMITS);
     for player in [&honest, &liar] {
         let told = player.told(&all).expect("it answered");
         let found: HashSet<_> = told.snapshot.connections.iter().map(|it| it.inode).collect();
@@ -163,7 +163,7 @@ fn those_who_do_not_answer_cost_a_bounded_time_together() {
     let mute: Vec<_> = ["mute", "deaf", "mute"].map(Player::start).into();
     let honest = Player::start("honest");
     let limits = Limits { each: Duration::from_secs(3600), all: Duration::from_secs(2) };
-    let all = ask_within(limits);
+    let all = ask_within(Where::Here, limits);
     assert!(honest.told(&all).is_some(), "{:?}", all.problems);
     assert!(mute.iter().all(|player| player.told(&all).is_none()));
     let said = all.problems.last().unwrap();
@@ -175,7 +175,7 @@ fn those_who_do_not_answer_or_answer_nonsense_are_named() {
     let _alone = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let [mute, deaf, flood, garbage] = ["mute", "deaf", "flood", "garbage"].map(Player::start);
     let limits = Limits { each: Duration::from_secs(2), ..LIMITS };
-    let all = ask_within(limits);
+    let all = ask_within(Where::Here, limits);
     assert!(mute.problems(&all).ends_with("it does not answer (stopped?)"), "{all:?}");
     assert!(flood.problems(&all).contains("records"), "{all:?}");
     assert!(garbage.problems(&all).contains("no record"), "{all:?}");
@@ -188,7 +188,7 @@ fn those_who_do_not_answer_or_answer_nonsense_are_named() {
 fn one_with_more_descriptors_than_can_be_looked_at_is_named_and_asked_once() {
     let _alone = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let large = Player::start("large");
-    let all = ask_within(Limits { each: Duration::from_micros(8), ..LIMITS });
+    let all = ask_within(Where::Here, Limits { each: Duration::from_micros(8), ..LIMITS });
     let problems = all.problems.iter().filter(|it| it.contains("too many descriptors"));
     let of_it: Vec<_> = problems.filter(|it| it.contains(&large.pid().to_string())).collect();
     assert_eq!(of_it.len(), 1, "{all:?}");

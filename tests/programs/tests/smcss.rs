@@ -112,6 +112,10 @@ fn both_ends_of_a_connection_are_seen_with_their_memory() {
         ensure!(own == crossed, "{own:?} {crossed:?}");
         let whose = tool("smcss", "-p")?;
         ensure!(whose.matches("/python3").count() >= 2, "{whose}");
+        // Of one's own network namespace, as the kernel's.
+        ensure!(pair.rows("--here")? == [None, None], "shown from another one");
+        let rows = network.inside(|| pair.rows("--here"))??;
+        ensure!(rows.iter().all(Option::is_some), "not shown within: {rows:?}");
         Ok(())
     });
 }
@@ -174,6 +178,26 @@ fn a_listener_is_seen() {
         ensure!(text.lines().find(is_it).is_none(), "{text}");
         Ok(())
     });
+}
+
+#[test]
+fn where_there_is_nothing_stdout_has_what_programs_expect_and_stderr_the_next_step() {
+    programs();
+    let network = Network::new().unwrap();
+    for (name, options, stdout) in [
+        ("smcss", "--here --json", "[]\n"),
+        ("smcd", "--here link --json", "[]\n"),
+        ("smcd", "socket --here --json", "[]\n"),
+    ] {
+        let mut command = Command::new(programs().join(name));
+        let output = network.inside(|| command.args(options.split(' ')).output());
+        let output = output.unwrap().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("{name}: no process under smc-run in this network namespace ");
+        assert!(said.starts_with(&expected) && said.contains("smc-run PROGRAM"), "{said}");
+    }
 }
 
 /// The entries of a JSON array, or of its field `field`, that are of a process with this name.

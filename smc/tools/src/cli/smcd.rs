@@ -47,6 +47,9 @@ pub struct Cli {
     /// As without: counters are never reset.
     #[arg(short, long)]
     pub absolute: bool,
+    /// Only processes of this network namespace; without: of all that may be looked into.
+    #[arg(long, global = true)]
+    pub here: bool,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,

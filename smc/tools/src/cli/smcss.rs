@@ -20,12 +20,13 @@ Examples:
       with cursors: bytes that were sent and not read are between txsent and txfin
 
 A program that is not listed has no TCP connection that smc-run saw, or is not of this user: \
-smc-run -d PROGRAM says what becomes of each. Of processes that do not answer stderr has the names.";
+smc-run -d PROGRAM says what becomes of each. Of processes that do not answer stderr has the names; \
+where there is nothing to show it says what was looked at.";
 
-/// Lists SMC sockets: those of processes under smc-run, and the kernel's where it has SMC.
+/// List SMC sockets: those of processes under smc-run, and the kernel's where it has SMC.
 ///
-/// Without options: connections. Of other users' processes, and of those in other network namespaces,
-/// only root sees something.
+/// Without options: connections. Root sees those of all users, and in all network namespaces and
+/// containers; others those of their own processes in this network namespace.
 #[derive(Debug, Parser)]
 #[command(name = "smcss", version, disable_version_flag = true, verbatim_doc_comment)]
 #[command(after_help = EXAMPLES)]
@@ -54,6 +55,9 @@ pub struct Cli {
     /// Show whose it is: a process, or the kernel.
     #[arg(short, long)]
     pub process: bool,
+    /// Show only sockets of this network namespace, as that of smc-tools does.
+    #[arg(long)]
+    pub here: bool,
     /// Print JSON, with all that is known.
     #[arg(long)]
     pub json: bool,

@@ -66,12 +66,23 @@ pub struct Processes {
     pub problems: Vec<String>,
 }
 
+/// Where is looked for processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// In all network namespaces that this program may look into.
+    Anywhere,
+    /// In this program's.
+    Here,
+}
+
 /// Finds and asks all processes.
-pub fn ask_all() -> Processes {
-    ask_within(Limits::default())
+pub fn ask_all(place: Where) -> Processes {
+    ask_within(place, Limits::default())
 }
 
 /// The same, for as long as is said.
-pub fn ask_within(limits: Limits) -> Processes {
-    ask::all(&find::places(), limits)
+pub fn ask_within(place: Where, limits: Limits) -> Processes {
+    let mut places = find::places();
+    places.retain(|it| it.here || place == Where::Anywhere);
+    ask::all(&places, limits)
 }

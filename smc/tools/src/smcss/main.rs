@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use smc_tools::cli::smcss::Cli;
+use smc_tools::processes::Where;
 use smc_tools::socket::{Carrier, Socket};
-use smc_tools::{processes, view};
+use smc_tools::{nothing, processes, view};
 
 const INIT: u8 = 2;
 const LISTEN: u8 = 10;
@@ -35,7 +36,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
-    let processes = processes::ask_all();
+    let place = if cli.here { Where::Here } else { Where::Anywhere };
+    let processes = processes::ask_all(place);
     processes.problems.iter().for_each(|problem| eprintln!("smcss: {problem}"));
     let mut sockets = view::sockets(&processes)?;
     sockets.retain(|socket| shows(cli, socket));
@@ -43,6 +45,9 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
         true => serde_json::to_string_pretty(&sockets)? + "\n",
         false => render::table(cli, &sockets),
     };
+    if sockets.is_empty() {
+        eprintln!("smcss: {}", nothing::why(&processes, place));
+    }
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
