@@ -44,10 +44,12 @@ Examples:
 RUST_LOG=debug says more, RUST_LOG=warn less. `vhost-user-ism man` and `vhost-user-ism completions SHELL` \
 print the man page and completions.";
 
-/// A vhost-user backend that gives QEMU guests a virtio-ism device.
+/// Shared memory between VMs, and between processes, of one host.
 ///
-/// VMs with a common group get shared memory between each pair of them, which Linux's SMC uses
-/// for TCP connections (SMC-D). The daemon stays in the foreground and logs to standard error.
+/// A vhost-user back-end that gives QEMU guests a virtio-ism device, and lets processes of the host take part. VMs
+/// with a common group get shared memory between each pair of them, which Linux's SMC uses for TCP connections
+/// (SMC-D); programs under smc-run use it without SMC in the kernel. The daemon stays in the foreground and logs to
+/// standard error.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-ism", version, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, max_term_width = 100)]

@@ -40,5 +40,5 @@ fn write(what: &str, options: Options) -> Result<()> {
     let folder = options.folder.unwrap_or_else(|| repo::target().join(what));
     // The program runs in the repository's folder, and the user may be elsewhere.
     let folder = std::path::absolute(folder)?;
-    run(cargo(&["run", "--quiet", "--package", "ism-manual", "--", what]).arg(folder))
+    run(cargo(&["run", "--package", "ism-manual", "--", what]).arg(folder))
 }

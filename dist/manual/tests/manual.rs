@@ -18,6 +18,14 @@ fn plain(roff: &str) -> String {
     roff.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "")
 }
 
+/// What is under a heading.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let (_, after) = text.split_once(&format!(".SH {heading}\n")).expect(heading);
+    // Each section has roff's preamble before it.
+    let end = ["\n.SH ", "\n.ie "].iter().filter_map(|it| after.find(it)).min();
+    end.map_or(after, |end| &after[..end])
+}
+
 /// A command and its subcommands, as far as `--help` shows them.
 fn all(command: &Command) -> Vec<Command> {
     let subcommands = command.get_subcommands().filter(|it| !it.is_hide_set());
@@ -46,6 +54,10 @@ fn each_programs_pages_mention_each_option_and_each_subcommand() {
             let page = pages.iter().find(|it| it.path == path).expect(&path);
             let text = plain(&text(page));
             assert!(text.contains(&format!(".TH {name} {} ", program.section)), "{text}");
+            let short = section(&text, "NAME").strip_prefix(&format!("{name} - ")).expect(&path);
+            let is_phrase = !short.contains('\n') && !short.contains(". ") && !short.ends_with('.');
+            assert!(is_phrase && (1..=100).contains(&short.len()), "{path}: {short}");
+            assert!(!section(&text, "SYNOPSIS").contains("[]"), "{text}");
             // Above that is the synopsis, which has the options too, but not what they mean.
             let (_, described) = text.split_once(".SH DESCRIPTION").expect(&path);
             for option in options(&command) {

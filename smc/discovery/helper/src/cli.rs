@@ -21,7 +21,7 @@ A socket belongs to the cgroup in which it was made. Without these programs noth
 find their peer by the fabric's rendezvous, or stay with TCP. Nothing that it attaches outlives it. Sockets that \
 were marked before it ended stay with TCP from then on; a listener is marked again when its program is restarted.";
 
-/// Lets unprivileged programs find out who speaks SMC
+/// Let unprivileged programs find out who speaks SMC.
 ///
 /// Attaches three small BPF programs to a cgroup. A program that speaks SMC marks its TCP sockets by a private socket
 /// option; the SYN of a marked client and the SYN-ACK of a marked server then carry the TCP option by which Linux's

@@ -25,9 +25,11 @@ Environment: SMC_SOCKET, SMC_SPIN_US, SMC_DEBUG=1 and SMC_MODE=tcp are -s, -p, -
 the file of rules (smc-policy.toml(5)), else /etc/smc-policy.toml if that exists.
 Exit status: the program's; 127: it is not there, 126: it cannot be run, 125: any other fault before that.";
 
-/// Runs a program whose TCP connections use SMC-D of vhost-user-ism where the other end can too, and
-/// TCP where not. Neither the program nor the kernel is changed. Statically linked programs (many in
-/// Go) cannot be helped so; a warning says it.
+/// Run a program over SMC-D, without a kernel that knows SMC.
+///
+/// Its TCP connections use SMC-D of vhost-user-ism where the other end can too, and TCP where not. Neither
+/// the program nor the kernel is changed. Statically linked programs (many in Go) cannot be helped so; a
+/// warning says it.
 ///
 /// For the kernel's own SMC there is smc_run.
 #[derive(Debug, Parser)]

@@ -24,9 +24,10 @@ Environment: SMC_DEBUG=1, SMC_RCVBUF and SMC_SNDBUF are -d, -r and -t.
 Exit status: the program's; 127: it is not there, 126: it cannot be run, 125: any other fault before that.
 Which connections use SMC, and why others do not: smcd socket show";
 
-/// Runs a program whose TCP connections use SMC where the other side and the kernel can, and TCP
-/// where not. The program is not changed. Statically linked programs (many in Go) cannot be
-/// helped so; a warning says it.
+/// Run a program over the kernel's SMC.
+///
+/// Its TCP connections use SMC where the other side and the kernel can, and TCP where not. The program is
+/// not changed. Statically linked programs (many in Go) cannot be helped so; a warning says it.
 ///
 /// For hosts whose kernel has no SMC there is smc-run.
 #[derive(Debug, Parser)]

@@ -23,8 +23,9 @@ Examples:
   smcd stats --json
       the same for programs; every object has --json";
 
-/// Shows and sets what the kernel's SMC knows: UEIDs, link groups, devices, counters, sockets and
-/// why connections fell back to TCP; and shows the same of processes under smc-run.
+/// Show and set what the kernel's SMC knows, and show what processes under smc-run do.
+///
+/// That is: UEIDs, link groups, devices, counters, sockets, and why connections fell back to TCP.
 ///
 /// Why is a connection not SMC-D? In this order:
 ///   smcd info             does the kernel have SMC, and a device for SMC-D v2?
@@ -141,7 +142,7 @@ pub enum Show {
 pub enum UeidAction {
     /// Show them (the default).
     Show,
-    /// Add one; one that is there already is no error. The kernel holds four.
+    /// Add one; the kernel holds four. One that is there already is no error.
     Add {
         /// 1 to 32 of A-Z, 0-9, '.' and '-', beginning with a letter or digit.
         ueid: Eid,
