@@ -417,6 +417,12 @@ impl Inner<'_> {
         result
     }
 
+    /// SO_SNDBUF. A peer that has no bell is no process, but a kernel, and keeps no request.
+    pub(crate) fn limit_sending(&mut self, bytes: u32) {
+        let keeps = self.far().is_some_and(|far| far.remote.has_bell());
+        self.command(|conn| conn.limit_sending(bytes, keeps));
+    }
+
     /// What the application can do without waiting, SO_RCVLOWAT counted in.
     pub(crate) fn readiness(&self) -> Ready {
         let ready = self.conn.readiness();

@@ -191,12 +191,13 @@ impl Socket {
         self.with(|inner| inner.command(|conn| conn.set_cork(on)))
     }
 
-    /// SO_SNDBUF: sends are taken as long as the peer has not read fewer bytes than this; 16 KiB at least.
+    /// SO_SNDBUF: sends are taken as long as the peer has not read fewer bytes than this; 16 KiB at least, and more
+    /// than a tenth of the ring of a peer that is a kernel.
     ///
     /// # Errors
     /// ENOTCONN.
     pub fn set_send_buffer(&self, bytes: u32) -> io::Result<()> {
-        self.with(|inner| inner.command(|conn| conn.limit_sending(bytes.max(LEAST_BUFFER))))
+        self.with(|inner| inner.limit_sending(bytes.max(LEAST_BUFFER)))
     }
 
     /// Sends what is held back, as setting TCP_NODELAY does.

@@ -7,6 +7,7 @@
 
 use super::cursor::Chunks;
 use super::error::{NoUrgent, SendError};
+use super::rx::update_limit;
 use super::tx::Kind;
 use super::urgent::Outgoing;
 use super::wish::{Due, Ready};
@@ -84,11 +85,16 @@ impl Connection {
     /// A mapped sender, which has no send ring, leaves no more than `bytes` in the peer's that the peer has not read
     /// (SO_SNDBUF). Once so many are there, it asks the peer to say what is read.
     ///
-    /// Linux answers at once and forgets it: of what it reads later it says nothing below its own threshold, so
-    /// that a limit below a tenth of its ring can keep a sender waiting.
-    pub fn limit_sending(&mut self, bytes: u32) {
+    /// Linux, which does not keep a request (`keeps` is false), forgets it with the next CDC that it sends, and says
+    /// nothing by itself of bytes below its own threshold, nor of what it has read before it heard of a limit. So
+    /// there the limit is above the threshold, and lets one more byte through if it was lowered.
+    pub fn limit_sending(&mut self, bytes: u32, keeps: bool) {
         let was = self.tx.is_limited();
-        self.opening(|conn| conn.tx.limit = bytes.max(1));
+        let least = match keeps {
+            true => 1,
+            false => update_limit(self.tx.peer).max(self.unfinished()).saturating_add(1),
+        };
+        self.opening(|conn| conn.tx.limit = bytes.max(least));
         if !was && self.tx.is_limited() {
             self.want_transmit();
             self.want_publish();

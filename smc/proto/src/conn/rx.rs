@@ -151,7 +151,7 @@ impl Rx {
 }
 
 /// `smc_rmb_wnd_update_limit`; at most half a ring, which no ring of a real size comes near.
-fn update_limit(ring: Ring) -> u32 {
+pub(super) fn update_limit(ring: Ring) -> u32 {
     (ring.len() / 10).max(UPDATE_MIN).min(ring.len() / 2)
 }
 

@@ -142,7 +142,7 @@ const LIMIT: usize = 64 << 10;
 /// A mapped sender that has filled its limit, far below what the reader's end tells unasked.
 fn limited() -> World {
     let mut world = World::new([Kind::Mapped; 2], (BIG, BIG));
-    world.conn(A).limit_sending(LIMIT as u32);
+    world.conn(A).limit_sending(LIMIT as u32, true);
     assert_eq!(world.send(A, &stream(0, LIMIT + 1), PLAIN), LIMIT);
     world.ends[A].woken = Ready::NOTHING;
     world
@@ -180,7 +180,7 @@ fn a_limited_writer_goes_on_though_all_was_read_before_it_said_so() {
     world.send(A, &stream(0, LIMIT), PLAIN);
     assert_eq!(world.recv(B, BIG as usize).len(), LIMIT);
     assert_eq!(world.ends[B].cdcs.len(), 0);
-    world.conn(A).limit_sending(LIMIT as u32);
+    world.conn(A).limit_sending(LIMIT as u32, true);
     world.run(A);
     world.settle();
     goes_on(&mut world);
@@ -189,7 +189,7 @@ fn a_limited_writer_goes_on_though_all_was_read_before_it_said_so() {
 #[test]
 fn a_writer_that_is_still_limited_asks_again() {
     let mut world = limited();
-    world.conn(A).limit_sending(LIMIT as u32 / 4);
+    world.conn(A).limit_sending(LIMIT as u32 / 4, true);
     world.run(A);
     world.prompt = false;
     let said = world.ends[A].cdcs.len();
@@ -210,7 +210,7 @@ fn a_lower_limit_sends_what_a_cork_held_back() {
     let mut world = World::new([Kind::Mapped; 2], (BIG, BIG));
     world.send(A, &stream(0, LIMIT), MORE);
     assert_eq!(world.ends[A].cdcs.len(), 0);
-    world.conn(A).limit_sending(LIMIT as u32);
+    world.conn(A).limit_sending(LIMIT as u32, true);
     world.run(A);
     world.settle();
     assert_eq!(world.recv(B, BIG as usize).len(), LIMIT);

@@ -15,6 +15,7 @@ mod counts;
 mod data;
 mod failover;
 mod hostile;
+mod linux;
 mod model;
 mod states;
 mod urgent;
