@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`mapping`] | memory files: made sealed, or refused if they could shrink; mapped |
 //! | [`view`] | a part of a mapping: copies in and out, zeroing, atomic words |
+//! | `past` | a copy past the caches, for cores that have none in common |
 //! | [`ring`] | a DMB's ring: copies that go on at its start |
 //! | [`area`] | the CDC area before the ring: both cursors, and who looks |
 //! | [`lock`] | a lock between processes, which outlives its holders |
@@ -34,6 +35,8 @@ pub mod kept;
 pub mod lock;
 #[cfg(not(loom))]
 pub mod mapping;
+#[cfg(not(loom))]
+mod past;
 #[cfg(not(loom))]
 pub mod ring;
 pub mod signal_page;

@@ -45,6 +45,17 @@ impl Ring {
         if second > 0 { self.0.write(0, tail) } else { Ok(()) }
     }
 
+    /// As [`Ring::write`], past the caches: for a reader on a core that has none in common with this one.
+    ///
+    /// # Errors
+    /// As for [`Ring::write`].
+    pub fn write_past_caches(&self, at: usize, bytes: &[u8]) -> Result<(), OutOfBounds> {
+        let (first, second) = self.split(at, bytes.len())?;
+        let (head, tail) = bytes.split_at_checked(first).unwrap_or((bytes, &[]));
+        self.0.write_past_caches(at, head)?;
+        if second > 0 { self.0.write_past_caches(0, tail) } else { Ok(()) }
+    }
+
     /// Copies bytes from offset `at`, and from the ring's start what is past its end.
     ///
     /// # Errors

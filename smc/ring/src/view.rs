@@ -134,6 +134,18 @@ impl View {
         Ok(())
     }
 
+    /// As [`View::write`], past the caches: for a reader on a core that has none in common with this one.
+    ///
+    /// # Errors
+    /// As for [`View::write`].
+    pub fn write_past_caches(&self, at: usize, bytes: &[u8]) -> Result<(), OutOfBounds> {
+        let to = self.place(at, bytes.len(), 1)?;
+        settle();
+        // SAFETY: as in `write`.
+        unsafe { crate::past::copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
     /// Makes all bytes zero.
     pub fn zero(&self) {
         // SAFETY: `len` bytes are mapped and writable at `base`, by the type's invariant.

@@ -40,11 +40,29 @@ fn what_one_writes_the_other_reads() {
 }
 
 #[test]
+fn a_copy_past_the_caches_is_whole_and_writes_nothing_else() {
+    let (ours, theirs) = shared();
+    let bytes: Vec<u8> = (1..=255).cycle().take(300).collect();
+    for (from, at) in (0..65).flat_map(|from| [0, 1, 15, 16, 63].map(|at| (from, at))) {
+        for len in [0, 1, 15, 63, 64, 65, 127, 128, 200] {
+            ours.zero();
+            theirs.write_past_caches(at, &bytes[from..from + len]).unwrap();
+            let mut all = vec![0; LEN];
+            ours.read(0, &mut all).unwrap();
+            assert_eq!(all[at..at + len], bytes[from..from + len], "{len} from {from} at {at}");
+            let others = all[..at].iter().chain(&all[at + len..]);
+            assert!(others.copied().all(|byte| byte == 0), "{len} from {from} at {at}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_inside_is_refused_and_changes_nothing() {
     let (view, other) = shared();
     let part = view.part(4096, 4096).unwrap();
     for (at, len) in [(4096, 1), (0, 4097), (4095, 2), (usize::MAX, 2), (usize::MAX, 0)] {
         assert!(part.write(at, &vec![7; len]).is_err(), "{at} {len}");
+        assert!(part.write_past_caches(at, &vec![7; len]).is_err(), "{at} {len}");
         assert!(part.read(at, &mut vec![0; len]).is_err(), "{at} {len}");
         assert!(part.part(at, len).is_err(), "{at} {len}");
     }
@@ -69,10 +87,14 @@ fn a_copy_goes_on_at_the_rings_start() {
             let mut copy = vec![0; len];
             owner.read(at, &mut copy).unwrap();
             assert_eq!(copy, bytes[..len], "{len} at {at}");
+            sender.write_past_caches(at, &vec![7; len]).unwrap();
+            owner.read(at, &mut copy).unwrap();
+            assert_eq!(copy, vec![7; len], "{len} at {at}");
         }
     }
     assert!(sender.write(owner.len(), b"").is_err());
     assert!(sender.write(0, &vec![0; owner.len() + 1]).is_err());
+    assert!(sender.write_past_caches(0, &vec![0; owner.len() + 1]).is_err());
     // The area before the ring was not touched.
     let mut area = [1; 32];
     ours.read(0, &mut area).unwrap();

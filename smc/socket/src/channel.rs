@@ -22,6 +22,7 @@ use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
 use crate::clock;
 use crate::family::{Family, Member};
+use crate::pace::Pace;
 use crate::seat::Seat;
 use crate::spin::{Look, Spin};
 use crate::state::{Common, State};
@@ -75,6 +76,7 @@ pub(crate) struct Local {
     released: bool,
     effects: Effects,
     pub(crate) tally: Tally,
+    pub(crate) pace: Pace,
     /// The peer's DMB, which we write; until the release.
     far: Option<Far>,
 }

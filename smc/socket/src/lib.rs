@@ -94,6 +94,7 @@ mod late;
 mod life;
 mod links;
 mod own;
+mod pace;
 mod seat;
 mod shared;
 mod socket;

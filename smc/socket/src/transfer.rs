@@ -68,9 +68,11 @@ impl Inner<'_> {
             if n == 0 {
                 break;
             }
+            let (past_caches, timing) = self.local.pace.begin(n);
             let Some(far) = self.far() else { break };
             let [first, _] = room.ranges();
-            gather(&far.ring, first.start, buffers, skip + sent, n);
+            gather(&far.ring, first.start, buffers, skip + sent, n, past_caches);
+            self.local.pace.end(n, timing);
             sent += n;
             let last = sent == wanted;
             let flags = SendFlags { more: flags.more && last, oob: flags.oob && last };
@@ -192,9 +194,19 @@ fn behind(ring: &Ring, at: usize, n: usize) -> usize {
     if place >= ring.len() { place - ring.len() } else { place }
 }
 
+/// Less than this of a buffer is not worth to go past the caches: it is few lines.
+const PART: usize = 1 << 10;
+
 /// Copies `n` bytes of the buffers, behind their first `skip`, into the ring at `at`.
 #[inline]
-fn gather(ring: &Ring, at: usize, buffers: &[IoSlice<'_>], mut skip: usize, n: usize) {
+fn gather(
+    ring: &Ring,
+    at: usize,
+    buffers: &[IoSlice<'_>],
+    mut skip: usize,
+    n: usize,
+    past_caches: bool,
+) {
     let mut done = 0;
     for buffer in buffers {
         if skip >= buffer.len() {
@@ -205,7 +217,11 @@ fn gather(ring: &Ring, at: usize, buffers: &[IoSlice<'_>], mut skip: usize, n: u
         skip = 0;
         let part = part.get(..n - done).unwrap_or(part);
         // It is inside: the machine named the place, and at most a ring's length is copied.
-        let _ = ring.write(behind(ring, at, done), part);
+        let at = behind(ring, at, done);
+        let _ = match past_caches && part.len() >= PART {
+            true => ring.write_past_caches(at, part),
+            false => ring.write(at, part),
+        };
         done += part.len();
         if done == n {
             return;
