@@ -187,21 +187,6 @@ impl<T: Plain, L> Kept<T, L> {
         let got = lock::lock_within(self.place.word(), self.owner, is_over, time)?;
         Some((Guard { kept: self }, got))
     }
-
-    /// Whether another process holds the lock, and for longer than `time`; which.
-    #[cold]
-    pub fn is_held(&self, time: Duration) -> Option<u32> {
-        let word = self.place.word();
-        let other = || Some(lock::holder(word)).filter(|it| *it != 0 && *it != self.owner);
-        other()?;
-        match lock::lock_within(word, self.owner, |_| false, time) {
-            Some(_) => {
-                lock::unlock(word, self.owner);
-                None
-            }
-            None => other(),
-        }
-    }
 }
 
 /// The lock is held.

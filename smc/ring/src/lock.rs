@@ -43,7 +43,8 @@ pub fn lock(word: &AtomicU32, owner: u32, is_over: impl Fn(u32) -> bool) -> Got 
     }
 }
 
-/// As [`lock`], but not for longer than `time`: `None` if it is held all the time.
+/// As [`lock`], but not for longer than `time`, after which `is_over` is asked too: `None` if it is held all the time by
+/// a process that lives.
 pub fn lock_within(
     word: &AtomicU32,
     owner: u32,
@@ -93,16 +94,20 @@ fn lock_slowly(
         if seen != awaited && word.compare_exchange(seen, awaited, order, order).is_err() {
             continue;
         }
+        let steals = || {
+            let holder = seen & !AWAITED;
+            (holder != owner && is_over(holder) && ours(awaited)).then_some(Got::Orphaned)
+        };
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
-            return None;
+            return steals();
         }
         let time = left.map_or(PATIENCE, |left| left.min(PATIENCE));
         let nanoseconds = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
         let slept = futex::wait(word, futex::Flags::empty(), awaited, Some(&nanoseconds));
         let late = slept == Err(rustix::io::Errno::TIMEDOUT) && time == PATIENCE;
-        if late && seen & !AWAITED != owner && is_over(seen & !AWAITED) && ours(awaited) {
-            return Some(Got::Orphaned);
+        if late && let Some(got) = steals() {
+            return Some(got);
         }
     }
 }

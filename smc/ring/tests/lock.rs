@@ -92,7 +92,7 @@ fn the_lock_of_a_killed_process_is_taken_over_by_who_is_told_so() {
     let word = memory.0.u32(0).unwrap();
     let at_once = |owner| lock_within(word, owner, |_| false, Duration::ZERO);
     assert_eq!(at_once(1), None);
-    assert_eq!(lock_within(word, 1, |_| true, Duration::from_millis(60)), Some(Got::Orphaned));
+    assert_eq!(lock_within(word, 1, |_| true, Duration::from_millis(1)), Some(Got::Orphaned));
     unlock(word, 2);
     assert_eq!(at_once(3), None, "who has lost it does not give it back");
     unlock(word, 1);

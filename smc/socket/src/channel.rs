@@ -158,12 +158,17 @@ impl Channel {
         self.run(locked, act)
     }
 
-    /// As [`Channel::with`]; `None` if somebody has the connection for longer than `time`.
+    /// As [`Channel::with`]; `None` if a process that lives has the connection for longer than `time`; without one, if
+    /// it is another process, for so long that it must be stopped.
     pub(crate) fn with_soon<R>(
         &self,
-        time: Duration,
+        time: Option<Duration>,
         act: impl FnOnce(&mut Inner<'_>) -> R,
     ) -> Option<(R, Effects)> {
+        if time.is_none() && self.seat.is_alone() {
+            return Some(self.with(act));
+        }
+        let time = time.unwrap_or(STUCK);
         let is_over = |it| self.seat.family().is_over(it);
         // SAFETY: as in `with`.
         let locked = unsafe { self.kept.lock_within(time, is_over) };
@@ -229,16 +234,10 @@ impl Channel {
         (result, effects)
     }
 
-    /// Whether another process that lives has the connection for longer than it should: it is stopped.
-    pub(crate) fn is_stuck(&self) -> bool {
-        let holder = || self.kept.is_held(STUCK);
-        !self.seat.is_alone() && holder().is_some_and(|it| !self.seat.family().is_over(it))
-    }
-
     /// What a child is going to have, which holds the connection from now on; `None` if it cannot have it, or if
     /// another thread has it for longer than `time`: one that this fork has interrupted perhaps.
     pub(crate) fn share(&self, child: Member, time: Duration) -> Option<(Share, Effects)> {
-        let (share, effects) = self.with_soon(time, |inner| {
+        let (share, effects) = self.with_soon(Some(time), |inner| {
             let far = match &inner.local.far {
                 // In the child nobody rings by way of the fabric.
                 Some(far) if !far.remote.has_bell() => return None,

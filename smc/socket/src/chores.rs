@@ -17,7 +17,7 @@ use crate::hub::Hub;
 use crate::shared::Shared;
 
 /// When it is tried again.
-const AGAIN: Duration = Duration::from_millis(5);
+pub(crate) const AGAIN: Duration = Duration::from_millis(5);
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +32,8 @@ pub(crate) enum Chore {
     Judge(Instant),
     /// A process that had it has ended.
     Leave(u32),
+    /// Nobody touches its rings any more.
+    Release,
 }
 
 impl Chore {
@@ -90,32 +92,38 @@ impl Core {
         if self.chores().waits(chore, &socket) {
             return false;
         }
-        if socket.is_stuck() {
-            self.chores().push(chore, socket);
-            self.set_timer();
-            // Who sleeps until there is something to do for children does not know of the timer yet.
-            self.busy_hub().into_iter().for_each(Hub::ring);
-            return false;
+        if let Some(told) = self.attempt(chore, &socket) {
+            return told;
         }
+        self.chores().push(chore, socket);
+        self.set_timer();
+        // Who sleeps until there is something to do for children does not know of the timer yet.
+        self.busy_hub().into_iter().for_each(Hub::ring);
+        false
+    }
+
+    /// `None`: another process has the connection, and is stopped; all of it is to be done again.
+    fn attempt(&self, chore: Chore, socket: &Arc<Shared>) -> Option<bool> {
         match chore {
             Chore::Look => {
-                let due = socket.look();
-                self.follow(due, &socket);
+                let due = socket.look()?;
+                self.follow(due, socket);
                 // Another process may wait for what a thread of this one has seen without a signal.
                 if !due.news {
-                    self.tell_others(&socket);
+                    self.tell_others(socket);
                 }
-                return due.told;
+                return Some(due.told);
             }
-            Chore::Abort => self.abort(&socket, Gone::Group),
-            Chore::Doom(deadline) => self.doom(deadline, socket),
-            Chore::Judge(deadline) => self.judge(deadline, socket),
+            Chore::Abort => self.abort(socket, Gone::Group)?,
+            Chore::Doom(deadline) => self.doom(deadline, socket)?,
+            Chore::Judge(deadline) => self.judge(deadline, socket)?,
             Chore::Leave(process) => {
-                let due = socket.leave(process);
-                self.follow(due, &socket);
+                let due = socket.leave(process)?;
+                self.follow(due, socket);
             }
+            Chore::Release => self.release(socket)?,
         }
-        true
+        Some(true)
     }
 
     /// A child has ended: gives back what it had.

@@ -138,7 +138,8 @@ impl Core {
                 let due = socket.observed();
                 self.follow(due, &socket);
                 if socket.is_orphan() {
-                    self.ask_tcp(&socket);
+                    // Alone with it, it is not kept from that.
+                    let _ = self.ask_tcp(&socket);
                 }
                 let act = |it| socket.act(it, |inner| inner.readiness());
                 let (ready, due) = socket.channel().map(act).unzip();
@@ -152,51 +153,55 @@ impl Core {
         }
     }
 
-    /// The peer of a connection is gone.
-    pub(crate) fn doom(&self, deadline: Instant, socket: Arc<Shared>) {
+    /// The peer of a connection is gone. `None`, here and below: not yet, another process has it and is stopped.
+    pub(crate) fn doom(&self, deadline: Instant, socket: &Arc<Shared>) -> Option<()> {
         // Its last word may not have been signalled.
-        let due = socket.look();
-        self.follow(due, &socket);
+        let due = socket.look()?;
+        self.follow(due, socket);
         if self.is_gone() || socket.is_left() {
-            return self.abort(&socket, Gone::Unreachable);
+            return self.abort(socket, Gone::Unreachable);
         }
-        self.judge(deadline, socket);
+        self.judge(deadline, socket)
     }
 
     /// The peer of a connection is gone: it ends as TCP says that the peer did, if TCP says so before
     /// `deadline`.
-    pub(crate) fn judge(&self, deadline: Instant, socket: Arc<Shared>) {
-        self.ask_tcp(&socket);
-        let (over, due) = socket.peer_is_over();
-        self.follow(due, &socket);
+    pub(crate) fn judge(&self, deadline: Instant, socket: &Arc<Shared>) -> Option<()> {
+        self.ask_tcp(socket)?;
+        let (over, due) = socket.peer_is_over()?;
+        self.follow(due, socket);
         if over {
-            return;
+            return Some(());
         }
         if deadline <= clock::now() && socket.is_closed() {
             // A child has it, and TCP's word is with the child.
-            self.tcp_stands(&socket, Standing::Closed);
+            let due = socket.tcp_stands_soon(Standing::Closed)?;
+            self.follow(due, socket);
         } else if socket.tcp_is_over() || deadline <= clock::now() {
-            self.abort(&socket, Gone::Unreachable);
+            self.abort(socket, Gone::Unreachable)?;
         } else {
-            self.doomed().push((deadline, socket));
+            self.doomed().push((deadline, Arc::clone(socket)));
         }
+        Some(())
     }
 
-    pub(crate) fn abort(&self, socket: &Arc<Shared>, why: Gone) {
-        let Some(channel) = socket.channel() else { return };
-        let gone = socket.act(channel, |inner| inner.command(|conn| conn.handle_gone(why)));
-        self.follow(gone.1, socket);
+    pub(crate) fn abort(&self, socket: &Arc<Shared>, why: Gone) -> Option<()> {
+        let Some(channel) = socket.channel() else { return Some(()) };
+        let end = |inner: &mut Inner<'_>| inner.command(|conn| conn.handle_gone(why));
+        let ((), due) = socket.act_soon(channel, end)?;
+        self.follow(due, socket);
+        Some(())
     }
 
     /// Gives back what a connection had.
     #[cold]
-    fn release(&self, socket: &Arc<Shared>) {
+    pub(crate) fn release(&self, socket: &Arc<Shared>) -> Option<()> {
         let (mut written, mut fate) = (Cursor::START, Fate::Discard);
         let (mut counted, mut due) = (Technology::default(), Due::default());
         if let Some(channel) = socket.channel() {
             let look =
                 |inner: &mut Inner<'_>| (inner.conn.info(), inner.is_broken(), inner.counted());
-            let ((info, error, sum), more) = socket.act(channel, look);
+            let ((info, error, sum), more) = socket.act_soon(channel, look)?;
             due = more;
             written = info.rx_prod;
             fate = if error { Fate::Discard } else { Fate::Reuse };
@@ -208,12 +213,13 @@ impl Core {
             }
         });
         self.follow(due, socket);
+        Some(())
     }
 
     /// What follows from an act on a connection.
     pub(crate) fn follow(&self, due: Due, socket: &Arc<Shared>) {
         if due.release {
-            self.release(socket);
+            self.run(Chore::Release, Arc::clone(socket));
         }
         if due.news {
             self.tell_others(socket);
@@ -236,19 +242,14 @@ impl Core {
 
     /// Gives up a handshake.
     pub(crate) fn give_up(&self, socket: &Arc<Shared>) {
-        self.release(socket);
+        self.run(Chore::Release, Arc::clone(socket));
     }
 
     /// Asks TCP how it stands.
-    pub(crate) fn ask_tcp(&self, socket: &Arc<Shared>) {
-        let due = socket.ask_tcp();
+    fn ask_tcp(&self, socket: &Arc<Shared>) -> Option<()> {
+        let due = socket.ask_tcp()?;
         self.follow(due, socket);
-    }
-
-    /// TCP stands so.
-    pub(crate) fn tcp_stands(&self, socket: &Arc<Shared>, standing: Standing) {
-        let due = socket.tcp_stands(standing);
-        self.follow(due, socket);
+        Some(())
     }
 
     // Children

@@ -7,7 +7,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use smc_proto::Instant;
 use smc_ring::SignalPage;
 use smc_ring::signal_page::PageView;
 
+use crate::chores::AGAIN;
 use crate::clock;
 use crate::family::{Family, Member, ROOT};
 use crate::few;
@@ -43,6 +44,14 @@ pub(crate) struct Kin {
     alone: AtomicBool,
     /// The first process has ended, and what it had is given back.
     first_buried: AtomicBool,
+    again: Mutex<Again>,
+}
+
+/// Slots at which it has to look again, as another process that has the connection is stopped; and when.
+#[derive(Debug, Default)]
+struct Again {
+    slots: Vec<u32>,
+    at: Option<Instant>,
 }
 
 impl Kin {
@@ -65,6 +74,7 @@ impl Kin {
             sleeping,
             alone,
             first_buried,
+            again: Mutex::default(),
         };
         Some(it)
     }
@@ -127,21 +137,31 @@ impl Kin {
     fn take(&self) -> bool {
         let mut slots = Vec::new();
         self.page.take(|slot| slots.push(slot));
+        self.again().join(&mut slots);
         if self.is_alone() {
             self.bury_first();
+            let later = self.again().slots.clone();
+            return self.look_at(|slot| !later.contains(&slot));
         }
-        let looks = !slots.is_empty() || self.is_alone();
-        looks && self.look_at(|slot| self.is_alone() || slots.contains(&slot))
+        !slots.is_empty() && self.look_at(|slot| slots.contains(&slot))
     }
 
     #[cold]
     fn look_at(&self, wanted: impl Fn(u32) -> bool) -> bool {
         let mut told = false;
         for socket in self.sockets() {
-            if socket.channel().is_some_and(|channel| wanted(channel.seat().slot)) {
-                let due = socket.look();
-                told |= due.told;
-                self.follow(due, &socket);
+            let slot = socket.channel().map(|channel| channel.seat().slot);
+            let Some(slot) = slot.filter(|slot| wanted(*slot)) else { continue };
+            match socket.look() {
+                Some(due) => {
+                    told |= due.told;
+                    self.follow(due, &socket);
+                }
+                // Who is about to sleep does not know how long it may.
+                None => {
+                    told = true;
+                    self.again().push(slot);
+                }
             }
         }
         told
@@ -157,12 +177,16 @@ impl Kin {
             // Who may not ask has the link's word for it.
             self.family.set_first_over();
         }
-        if !self.family.is_lived(ROOT) && !self.first_buried.swap(true, Ordering::Relaxed) {
-            for socket in self.sockets() {
-                let due = socket.leave(ROOT);
-                self.follow(due, &socket);
-            }
+        if self.family.is_lived(ROOT) {
+            return;
         }
+        // Twice is as once. Who is alone looks soon again.
+        let left = self.sockets().into_iter().fold(true, |all, socket| {
+            let due = socket.leave(ROOT);
+            self.follow(due.unwrap_or_default(), &socket);
+            due.is_some() && all
+        });
+        self.first_buried.store(left, Ordering::Relaxed);
     }
 
     /// A thread is about to sleep. False: it must not.
@@ -209,8 +233,29 @@ impl Kin {
         sockets.iter().filter_map(Weak::upgrade).collect()
     }
 
+    fn again(&self) -> MutexGuard<'_, Again> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// When it has to look for the time's sake.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.is_alone().then(|| clock::now().after(ALONE))
+        let alone = self.is_alone().then(|| clock::now().after(ALONE));
+        alone.into_iter().chain(self.again().at).min()
+    }
+}
+
+impl Again {
+    fn push(&mut self, slot: u32) {
+        self.slots.push(slot);
+        self.at.get_or_insert_with(|| clock::now().after(AGAIN));
+    }
+
+    /// Adds them to `slots` if it is time, or else leaves them out there.
+    fn join(&mut self, slots: &mut Vec<u32>) {
+        if self.at.is_some_and(|at| at <= clock::now()) {
+            (self.at, *slots) =
+                (None, [std::mem::take(&mut self.slots), std::mem::take(slots)].concat());
+        }
+        slots.retain(|slot| !self.slots.contains(slot));
     }
 }

@@ -177,6 +177,16 @@ impl Shared {
         (result, self.acted(effects))
     }
 
+    /// As [`Shared::act`]; `None` if another process has the connection for so long that it must be stopped.
+    pub(crate) fn act_soon<R>(
+        &self,
+        channel: &Channel,
+        act: impl FnOnce(&mut Inner<'_>) -> R,
+    ) -> Option<(R, Due)> {
+        let (result, effects) = channel.with_soon(None, act)?;
+        Some((result, self.acted(effects)))
+    }
+
     /// Does what follows from an act here; what else does.
     #[inline]
     pub(crate) fn acted(&self, effects: Effects) -> Due {
@@ -206,10 +216,10 @@ impl Shared {
         }
     }
 
-    /// Looks at the connection's memory; what follows.
-    pub(crate) fn look(&self) -> Due {
-        let looked = self.channel().map(|channel| self.act(channel, |inner| inner.look()).1);
-        looked.unwrap_or_default()
+    /// Looks at the connection's memory; what follows. `None`, here and below: as of [`Shared::act_soon`].
+    pub(crate) fn look(&self) -> Option<Due> {
+        let Some(channel) = self.channel() else { return Some(Due::default()) };
+        Some(self.act_soon(channel, |inner| inner.look())?.1)
     }
 
     /// What of TCP has to be waited for besides the memory; `None` if it says nothing more.
@@ -223,30 +233,40 @@ impl Shared {
 
     /// TCP stands so; what follows.
     pub(crate) fn tcp_stands(&self, standing: Standing) -> Due {
-        let Some(channel) = self.channel() else { return Due::default() };
-        if self.tcp_over.load(Ordering::Relaxed) || standing == Standing::Up {
-            return Due::default();
+        let channel = self.tells(standing);
+        channel.map_or(Due::default(), |it| self.act(it, |it| self.tell_tcp(it, standing)).1)
+    }
+
+    /// As [`Shared::tcp_stands`].
+    pub(crate) fn tcp_stands_soon(&self, standing: Standing) -> Option<Due> {
+        let Some(channel) = self.tells(standing) else { return Some(Due::default()) };
+        Some(self.act_soon(channel, |inner| self.tell_tcp(inner, standing))?.1)
+    }
+
+    /// The connection, if it is news to it that TCP stands so.
+    fn tells(&self, standing: Standing) -> Option<&Channel> {
+        let news = standing != Standing::Up && !self.tcp_over.load(Ordering::Relaxed);
+        self.channel().filter(|_| news)
+    }
+
+    fn tell_tcp(&self, inner: &mut Inner<'_>, standing: Standing) {
+        inner.look();
+        let news = standing > Standing::HalfClosed || !inner.peer_is_done();
+        if inner.common.tcp_ended {
+            self.tcp_over.store(true, Ordering::Relaxed);
+        } else if news {
+            self.tcp_over.store(true, Ordering::Relaxed);
+            inner.peer_died(standing == Standing::Reset);
         }
-        let ((), due) = self.act(channel, |inner| {
-            inner.look();
-            let news = standing > Standing::HalfClosed || !inner.peer_is_done();
-            if inner.common.tcp_ended {
-                self.tcp_over.store(true, Ordering::Relaxed);
-            } else if news {
-                self.tcp_over.store(true, Ordering::Relaxed);
-                inner.peer_died(standing == Standing::Reset);
-            }
-        });
-        due
     }
 
     /// Asks TCP how it stands; what follows.
-    pub(crate) fn ask_tcp(&self) -> Due {
+    pub(crate) fn ask_tcp(&self) -> Option<Due> {
         if self.tcp_over.load(Ordering::Relaxed) {
-            return Due::default();
+            return Some(Due::default());
         }
         let standing = self.tcp().map_or(Standing::Up, |tcp| tcp::standing(&*tcp));
-        self.tcp_stands(standing)
+        self.tcp_stands_soon(standing)
     }
 
     /// Whether the connection was established after its peer had gone.
@@ -255,17 +275,17 @@ impl Shared {
     }
 
     /// Whether the peer has closed or aborted, or nobody ever was there; and what follows.
-    pub(crate) fn peer_is_over(&self) -> (bool, Due) {
-        let over = self.channel().map(|channel| self.act(channel, |inner| inner.peer_is_over()));
-        over.unwrap_or((true, Due::default()))
+    pub(crate) fn peer_is_over(&self) -> Option<(bool, Due)> {
+        let Some(channel) = self.channel() else { return Some((true, Due::default())) };
+        self.act_soon(channel, |inner| inner.peer_is_over())
     }
 
     /// Another process that has it has ended, or closed it: what follows. If it was the last, the connection is over
     /// as it is when a process with a TCP connection ends.
-    pub(crate) fn leave(&self, process: u32) -> Due {
-        let Some(channel) = self.channel() else { return Due::default() };
+    pub(crate) fn leave(&self, process: u32) -> Option<Due> {
+        let Some(channel) = self.channel() else { return Some(Due::default()) };
         let (now, seat) = (clock::now(), channel.seat());
-        let ((), due) = self.act(channel, |inner| {
+        let ((), due) = self.act_soon(channel, |inner| {
             if !seat.is_left() && seat.others_than(process) == 0 {
                 inner.unwatch();
                 inner.command(|conn| {
@@ -277,13 +297,8 @@ impl Shared {
             }
             // After the commands: if this process is killed in between, they are given again.
             seat.leave(process);
-        });
-        due
-    }
-
-    /// Whether another process has it for so long that it must be stopped.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.channel().is_some_and(Channel::is_stuck)
+        })?;
+        Some(due)
     }
 
     /// Whether TCP's end was told to the connection.

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Processes that are stopped in the middle of a call on a connection that others have too.
+//!
+//! Invariant tested: calls on other connections go on.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(unsafe_code, reason = "_exit")]
+
+mod forked;
+mod pair;
+
+use std::io::{Read, Write, pipe};
+
+use forked::{Child, connect, in_the_middle, is_readable, send_in_parts, share};
+use pair::{Pair, receive, transmit};
+use smc_socket::Birth;
+
+#[test]
+fn a_stopped_sibling_keeps_an_orphan_from_no_other_connection() {
+    let (mut hear, mut say) = pipe().unwrap();
+    let parent = Child::fork(|| {
+        let pair = Pair::new();
+        let (_one, server, tcp) = connect(&pair);
+        let (client, other, other_tcp) = connect(&pair);
+        let mut birth = Birth::begin();
+        let heirs = [birth.share(&server).unwrap(), birth.share(&other).unwrap()];
+        let mut all = Some((birth, heirs, [tcp.try_clone().unwrap(), other_tcp]));
+        let orphan = Child::fork(|| {
+            let (birth, heirs, tcps) = all.take().unwrap();
+            let all = birth.in_child();
+            let stack = all.stack().unwrap();
+            let sockets = heirs.into_iter().zip(tcps);
+            let sockets: Vec<_> =
+                sockets.map(|(heir, tcp)| all.socket(heir, Box::new(tcp)).unwrap()).collect();
+            // Until it has heard that it is alone, and looks by itself.
+            while stack.next_timeout().is_none() {
+                assert!(is_readable(stack.wake_fd(), true));
+                stack.rung();
+            }
+            stack.dispatch();
+            assert_eq!(receive(&sockets[1], 99, false).unwrap(), b"from its peer");
+            say.write_all(b"!").unwrap();
+            std::mem::forget(sockets);
+        });
+        drop(all);
+        let (mut stopped, says) = pipe().unwrap();
+        let sibling = share(&server, &tcp, |given| {
+            send_in_parts(&given.socket, &says, in_the_middle);
+        });
+        stopped.read_exact(&mut [0]).unwrap();
+        transmit(&client, b"from its peer").unwrap();
+        say.write_all(&[orphan.0, sibling.0].map(i32::to_ne_bytes).concat()).unwrap();
+        // They outlive this process, which ends without closing anything.
+        std::mem::forget((orphan, sibling));
+        // SAFETY: it takes any number.
+        unsafe { libc::_exit(0) };
+    });
+    drop(say);
+    let mut pids = [[0; 4]; 2];
+    hear.read_exact(pids.as_flattened_mut()).unwrap();
+    let _family = pids.map(|pid| Child(i32::from_ne_bytes(pid)));
+    assert!(parent.wait());
+    assert!(is_readable(&hear, true), "it waits for its sibling");
+    assert_eq!(hear.read(&mut [0]).unwrap(), 1);
+}
