@@ -71,7 +71,8 @@ impl fmt::Display for SocketError {
                 path.display()
             ),
             Self::Io(path, error) if error.kind() == io::ErrorKind::NotFound => {
-                write!(f, "{}: {error} (the socket's directory must exist)", path.display())
+                let folder = path.parent().unwrap_or(path).display();
+                write!(f, "{}: {error}; make its folder first: mkdir -p {folder}", path.display())
             }
             Self::Io(path, error) => {
                 write!(f, "{}: cannot listen there: {error}", path.display())
@@ -274,8 +275,9 @@ mod tests {
     #[test]
     fn a_missing_directory_is_named_as_the_cause() {
         let dir = Scratch::new("missing");
-        let error = Listening::bind(&dir.0.join("none/s")).expect_err("no directory").to_string();
-        assert!(error.ends_with("(the socket's directory must exist)"), "{error}");
+        let folder = dir.0.join("none");
+        let error = Listening::bind(&folder.join("s")).expect_err("no directory").to_string();
+        assert!(error.ends_with(&format!("mkdir -p {}", folder.display())), "{error}");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //!
 //! Invariant: the first failing step ends the chore, and its name is in the error.
 
+use std::fs::File;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,15 @@ impl Steps {
             eprintln!("  {:>6.1} s  {name}", time.as_secs_f64());
         }
     }
+}
+
+/// Fails before minutes of work, not after, where a result cannot be written.
+pub(crate) fn check_writable(path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let opened = File::options().create(true).append(true).open(path);
+    opened.map(drop).with_context(|| {
+        format!("cannot write {}; name a file in a folder that is there", path.display())
+    })
 }
 
 /// Runs a command with inherited input and output; an error if it does not exit with 0.

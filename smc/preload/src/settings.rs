@@ -66,7 +66,8 @@ impl Settings {
         match Policy::read(file) {
             Ok(policy) => Some(policy.for_program(&program.to_string_lossy())),
             Err(error) => {
-                self.say(format_args!("all connections are TCP: {error}"));
+                let next = "mend it, or name another by SMC_POLICY";
+                self.say(format_args!("all connections are TCP: {error}; {next}"));
                 None
             }
         }

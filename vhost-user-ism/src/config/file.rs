@@ -105,7 +105,12 @@ pub enum FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(file, error) => write!(f, "{}: {error}", file.display()),
+            Self::Read(file, error) => write!(
+                f,
+                "the configuration {} cannot be read: {error}; --config names another, --vm and --processes do \
+                 without, and dist/vhost-user-ism.toml is one with all settings",
+                file.display()
+            ),
             Self::Wrong { file, line, column, message } => {
                 write!(f, "{}:{line}:{column}: {message}", file.display())
             }
@@ -340,6 +345,14 @@ bytes = 1048576
             let doubts = parsed(Path::new("x.toml"), &text).expect("valid").doubts();
             assert_eq!(doubts.len(), expected, "{text}: {doubts:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
+        let error = read(Path::new("/nonexist"), GroupOptions::default()).expect_err("none");
+        let text = error.to_string();
+        assert!(text.starts_with("the configuration /nonexist cannot be read: "), "{text}");
+        assert!(text.contains("--config") && text.contains("dist/vhost-user-ism.toml"), "{text}");
     }
 
     #[test]

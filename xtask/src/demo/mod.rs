@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use ism_harness::{Fabric, Mode, Net, Vm, VmSpec};
 
 use crate::figure::{Row, Transport};
+use crate::steps::check_writable;
 use cases::Pair;
 use proof::Proof;
 use report::Report;
@@ -61,6 +62,7 @@ enum ModeOption {
 
 /// Runs the demo and prints the comparison.
 pub(crate) fn demo(options: &Options) -> Result<()> {
+    check_writable(options.json.as_deref())?;
     if options.host {
         let (report, failures) = host::measure(options.seconds)?;
         println!("\n{}", report.table());

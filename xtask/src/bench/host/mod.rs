@@ -25,7 +25,7 @@ use crate::figure::Transport;
 use crate::host::proof::Proof;
 use crate::host::{Run, install};
 use crate::repo::{self, cargo};
-use crate::steps::run;
+use crate::steps::{check_writable, run};
 use case::{CASES, Case};
 use report::{Figure, Report};
 
@@ -67,6 +67,8 @@ struct Bench {
 
 /// Measures, shows and fails if a case did.
 pub(super) fn host(options: &Options) -> Result<()> {
+    check_writable(options.json.as_deref())?;
+    check_writable(options.plot.as_deref())?;
     let mut report = Report::default();
     let mut failures = Vec::new();
     if !options.show {
