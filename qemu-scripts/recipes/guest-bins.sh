@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 TARGET=x86_64-unknown-linux-gnu
-PACKAGES=(ism-agent ism-stream smc-tools smc-run)
+PACKAGES=(ism-agent ism-stream smc-tools smc-kernel-run)
 
 inputs() {
     rustc --version
@@ -41,7 +41,7 @@ build() {
         compile "$out/bin" '[a-z_-]+' "${static[@]}" --bins
     # A library that is loaded into other programs cannot be static.
     CARGO_TARGET_DIR+=-shared
-    compile "$out/lib" 'lib[a-z_]+\.so' --package smc-run --lib
+    compile "$out/lib" 'lib[a-z_]+\.so' --package smc-kernel-run --lib
 }
 
 "$@"

@@ -12,7 +12,7 @@ mod page;
 // The launchers are no libraries that can be linked with.
 #[path = "../../../smc/preload/src/launcher/cli.rs"]
 mod smc_run_for_processes;
-#[path = "../../../smc/run/src/launcher/cli.rs"]
+#[path = "../../../smc/kernel-run/src/launcher/cli.rs"]
 mod smc_run_for_the_kernel;
 
 use std::io;

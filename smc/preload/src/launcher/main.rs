@@ -6,15 +6,13 @@
 //! environment untouched.
 
 mod cli;
-#[path = "../../../run/src/launcher/start.rs"]
-mod start;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use smc_launch::Start;
 
 use crate::cli::Cli;
-use crate::start::Start;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

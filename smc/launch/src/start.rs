@@ -1,32 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Becoming a program with a library preloaded; `smc_run` and `smc-run` both do.
+//! The launcher's own part: its library, the environment, and what to say when a program cannot be started.
 //!
-//! Invariant: no process stays in between, and the environment is untouched but for what is said here.
-
-#[path = "program.rs"]
-mod program;
+//! Invariant: it returns only if the program was not started.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use crate::program;
+
 /// What is to be started, and by whom.
-pub(crate) struct Start<'a> {
+pub struct Start<'a> {
     /// This program, for messages.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// The library's file.
-    pub(crate) library: &'a str,
+    pub library: &'a str,
     /// The program and its arguments.
-    pub(crate) command: &'a [OsString],
+    pub command: &'a [OsString],
     /// Variables that are set as well, those that have a value.
-    pub(crate) environment: &'a [(&'a str, Option<OsString>)],
+    pub environment: &'a [(&'a str, Option<OsString>)],
 }
 
 impl Start<'_> {
     /// Does not return when all is well; else the exit status, as env(1) has it.
-    pub(crate) fn start(&self) -> ExitCode {
+    pub fn start(&self) -> ExitCode {
         let (status, text) = self.become_it();
         eprintln!("{}: {text}", self.name);
         ExitCode::from(status)
@@ -83,7 +82,7 @@ fn find(library: &str) -> Result<PathBuf, String> {
     let places = [directory.join(library), directory.join("../lib").join(library)];
     places.iter().find(|place| place.exists()).cloned().ok_or_else(|| {
         let [beside, lib] = places.map(|place| place.display().to_string());
-        format!("{library} is neither {beside} nor {lib}")
+        format!("{library} is neither {beside} nor {lib}; it is built with this program, and stays with it")
     })
 }
 

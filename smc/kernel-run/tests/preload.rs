@@ -16,7 +16,7 @@ fn launcher() -> Command {
     let launcher = Path::new(env!("CARGO_BIN_EXE_smc_run"));
     BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "smc-run", "--lib"]);
+        build.args(["build", "--quiet", "--package", "smc-kernel-run", "--lib"]);
         if launcher.parent().unwrap().ends_with("release") {
             build.arg("--release");
         }

@@ -6,14 +6,13 @@
 //! environment untouched.
 
 mod cli;
-mod start;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use smc_launch::Start;
 
 use crate::cli::Cli;
-use crate::start::Start;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
