@@ -84,8 +84,9 @@ impl Server<'_> {
         debug_assert!(self.link.vring(QUEUE_EVENT).is_some());
     }
 
-    fn controls(&self) -> usize {
-        let Some(vring) = self.link.vring(QUEUE_CONTROL) else { return 0 };
+    /// Has each buffer of a queue served, as many as a pass may.
+    fn each(&self, queue: u16, mut serve: impl FnMut(&mut Chain, &Vring)) -> usize {
+        let Some(vring) = self.link.vring(queue) else { return 0 };
         let mut served = 0;
         let mut chain = Chain::default();
         while served < PASS
@@ -93,10 +94,14 @@ impl Server<'_> {
         {
             served += 1;
             if popped {
-                self.control(std::mem::take(&mut chain), vring);
+                serve(&mut chain, vring);
             }
         }
         served
+    }
+
+    fn controls(&self) -> usize {
+        self.each(QUEUE_CONTROL, |chain, vring| self.control(std::mem::take(chain), vring))
     }
 
     fn control(&self, chain: Chain, vring: &Vring) {
@@ -153,18 +158,7 @@ impl Server<'_> {
     }
 
     fn moves(&self) -> usize {
-        let Some(vring) = self.link.vring(QUEUE_MOVE) else { return 0 };
-        let mut served = 0;
-        let mut chain = Chain::default();
-        while served < PASS
-            && let Some(popped) = self.pop(vring, &mut chain)
-        {
-            served += 1;
-            if popped {
-                self.one_move(&chain, vring);
-            }
-        }
-        served
+        self.each(QUEUE_MOVE, |chain, vring| self.one_move(chain, vring))
     }
 
     fn one_move(&self, chain: &Chain, vring: &Vring) {
