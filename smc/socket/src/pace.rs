@@ -18,23 +18,28 @@ use crate::clock;
 
 /// Fewer bytes are copied through the caches, and not timed.
 const LARGE: usize = 8 << 10;
-/// Bytes a nanosecond, of a copy through the caches that is fast: not half of what near cores reach, twice of what
-/// far ones do.
-const FAST: u64 = 8;
+/// Bytes a nanosecond, of a copy through the caches that is fast: not half of what near cores reach, and less than goes
+/// past the caches. Far cores are slower most of the time.
+const FAST: u64 = 12;
+/// So many more that were slow than were fast are no accident, such as an interrupt.
+const ENOUGH: u32 = 4;
 /// One large piece in so many is timed while they are fast.
 const TIMED: u32 = 8;
-/// After so many past the caches it is tried again through them.
-const TRIED: u32 = 1024;
+/// After so many rings' bytes past the caches it is tried again through them.
+const TRIED: usize = 256;
 
 /// What a connection has learned.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// Large pieces to copy past the caches.
-    past: u32,
+    /// Bytes to copy past the caches.
+    past: usize,
+    /// Bytes that were copied through them since, a ring's at most. The first time around the lines are not yet where
+    /// they will be, and the pages may be new.
+    through: usize,
     /// Large pieces until one is timed.
     untimed: u32,
-    /// The last that was timed was slow. One alone may be an interrupt's fault, or pages' that were new.
-    was_slow: bool,
+    /// So many more were slow than were fast lately.
+    slow: u32,
 }
 
 /// When a copy began, if that matters.
@@ -53,14 +58,18 @@ enum Way {
 }
 
 impl Pace {
-    /// The way for a piece of `len` bytes.
+    /// The way for a piece of `len` bytes into a ring of `ring`.
     #[inline]
-    fn way(&mut self, len: usize) -> Way {
+    fn way(&mut self, len: usize, ring: usize) -> Way {
         if len < LARGE {
             Way::Through
         } else if self.past > 0 {
-            self.past -= 1;
+            self.past = self.past.saturating_sub(len);
+            (self.through, self.untimed, self.slow) = (0, 0, 0);
             Way::Past
+        } else if self.through < ring {
+            self.through += len;
+            Way::Through
         } else if self.untimed > 0 {
             self.untimed -= 1;
             Way::Through
@@ -69,32 +78,35 @@ impl Pace {
         }
     }
 
-    /// A piece of `len` bytes is going to be copied. Whether past the caches, and what [`Pace::end`] wants to know.
+    /// A piece of `len` bytes is going to be copied into a ring of `ring`. Whether past the caches, and what
+    /// [`Pace::end`] wants to know.
     #[inline]
-    pub(crate) fn begin(&mut self, len: usize) -> (bool, Timing) {
-        let way = self.way(len);
+    pub(crate) fn begin(&mut self, len: usize, ring: usize) -> (bool, Timing) {
+        let way = self.way(len, ring);
         (way == Way::Past, Timing((way == Way::Timed).then(clock::now)))
     }
 
     /// It was copied.
     #[inline]
-    pub(crate) fn end(&mut self, len: usize, timing: Timing) {
+    pub(crate) fn end(&mut self, len: usize, ring: usize, timing: Timing) {
         if let Timing(Some(start)) = timing {
-            self.learn(len, clock::now().since(start));
+            self.learn(len, ring, clock::now().since(start));
         }
     }
 
     /// A piece took so long through the caches.
-    fn learn(&mut self, len: usize, time: Duration) {
+    fn learn(&mut self, len: usize, ring: usize, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let is_slow = nanos.saturating_mul(FAST) > len as u64;
-        if is_slow && self.was_slow {
-            // The first after these is timed, and if it is slow again that is enough.
-            self.past = TRIED;
-        } else if !is_slow {
-            self.untimed = TIMED - 1;
+        if nanos.saturating_mul(FAST) > len as u64 {
+            self.slow += 1;
+        } else {
+            self.slow = self.slow.saturating_sub(1);
         }
-        self.was_slow = is_slow;
+        match self.slow {
+            0 => self.untimed = TIMED - 1,
+            ENOUGH.. => self.past = TRIED * ring,
+            _ => {}
+        }
     }
 }
 
@@ -103,6 +115,11 @@ mod tests {
     use super::*;
 
     const PIECE: usize = 32 << 10;
+    const RING: usize = 64 * PIECE - 32;
+    /// Pieces of a ring.
+    const ROUND: u32 = 64;
+    /// Enough to try the other way some times.
+    const MANY: u32 = 1000 * ROUND;
     const FAST_COPY: Duration = Duration::from_micros(1);
     const SLOW_COPY: Duration = Duration::from_micros(10);
 
@@ -110,9 +127,9 @@ mod tests {
     fn past(pace: &mut Pace, pieces: u32, time: Duration) -> u32 {
         let mut past = 0;
         for _ in 0..pieces {
-            match pace.way(PIECE) {
+            match pace.way(PIECE, RING) {
                 Way::Through => {}
-                Way::Timed => pace.learn(PIECE, time),
+                Way::Timed => pace.learn(PIECE, RING, time),
                 Way::Past => past += 1,
             }
         }
@@ -122,18 +139,30 @@ mod tests {
     #[test]
     fn far_cores_go_past_the_caches_and_near_ones_do_not() {
         let mut pace = Pace::default();
-        assert_eq!(past(&mut pace, 10_000, FAST_COPY), 0);
-        assert!(past(&mut pace, 10_000, SLOW_COPY) > 9_900);
+        assert_eq!(past(&mut pace, MANY, FAST_COPY), 0);
+        assert!(past(&mut pace, MANY, SLOW_COPY) > MANY / 50 * 49);
         // They are near again, which is seen when it is tried next.
-        assert!(past(&mut pace, 10_000, FAST_COPY) <= TRIED);
-        assert_eq!(past(&mut pace, 10_000, FAST_COPY), 0);
+        assert!(past(&mut pace, MANY, FAST_COPY) <= 256 * ROUND);
+        assert_eq!(past(&mut pace, MANY, FAST_COPY), 0);
     }
 
     #[test]
-    fn one_slow_copy_changes_nothing() {
+    fn the_first_time_around_the_ring_counts_for_nothing() {
         let mut pace = Pace::default();
+        assert_eq!(past(&mut pace, ROUND + ENOUGH, SLOW_COPY), 0);
+        assert_eq!(past(&mut pace, 2, SLOW_COPY), 2);
+        past(&mut pace, 256 * ROUND - 2, SLOW_COPY);
+        // Nor does it when it is tried again.
+        assert_eq!(past(&mut pace, ROUND + ENOUGH, SLOW_COPY), 0);
+        assert_eq!(past(&mut pace, 2, SLOW_COPY), 2);
+    }
+
+    #[test]
+    fn a_slow_copy_now_and_then_changes_nothing() {
+        let mut pace = Pace::default();
+        past(&mut pace, ROUND, FAST_COPY);
         for _ in 0..100 {
-            assert_eq!(past(&mut pace, 1, SLOW_COPY), 0);
+            assert_eq!(past(&mut pace, 2, SLOW_COPY), 0);
             assert_eq!(past(&mut pace, 2 * TIMED, FAST_COPY), 0);
         }
     }
@@ -141,8 +170,8 @@ mod tests {
     #[test]
     fn small_pieces_are_not_asked_about() {
         let mut pace = Pace::default();
-        past(&mut pace, 10, SLOW_COPY);
-        assert_eq!(pace.way(LARGE - 1), Way::Through);
-        assert_eq!(pace.way(LARGE), Way::Past);
+        past(&mut pace, ROUND + ENOUGH, SLOW_COPY);
+        assert_eq!(pace.way(LARGE - 1, RING), Way::Through);
+        assert_eq!(pace.way(LARGE, RING), Way::Past);
     }
 }

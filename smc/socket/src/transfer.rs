@@ -68,11 +68,12 @@ impl Inner<'_> {
             if n == 0 {
                 break;
             }
-            let (past_caches, timing) = self.local.pace.begin(n);
+            let Some(ring) = self.far().map(|far| far.ring.len()) else { break };
+            let (past_caches, timing) = self.local.pace.begin(n, ring);
             let Some(far) = self.far() else { break };
             let [first, _] = room.ranges();
             gather(&far.ring, first.start, buffers, skip + sent, n, past_caches);
-            self.local.pace.end(n, timing);
+            self.local.pace.end(n, ring, timing);
             sent += n;
             let last = sent == wanted;
             let flags = SendFlags { more: flags.more && last, oob: flags.oob && last };
