@@ -129,8 +129,8 @@ impl<T: Plain, L> Kept<T, L> {
     /// `owner` names this process, from 1 to 2^31 - 1. `is_over` is that of [`Kept::lock`].
     ///
     /// # Safety
-    /// As of [`Kept::lock`]; and nobody has another value in this place: who still has a `Kept` of it never
-    /// locks it again.
+    /// As of [`Kept::lock`]; and nobody has another value in this place: who still has a `Kept` of it never asks for
+    /// [`Guard::parts`] again.
     pub unsafe fn new(
         place: Place<T>,
         owner: u32,

@@ -6,6 +6,8 @@
 //! concerns others than the two DMBs; that is left in [`Effects`].
 #![expect(unsafe_code, reason = "the state's lock believes the family who has ended")]
 
+mod hold;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +17,6 @@ use smc_proto::endpoint::Established;
 use smc_proto::smcd::dmb::PeerElement;
 use smc_proto::stats::Technology;
 use smc_ring::area::AreaView;
-use smc_ring::kept::Guard;
-use smc_ring::lock::Got;
 use smc_ring::{Area, Kept, Notice, OutOfBounds, Ring, View};
 use smc_wire::cdc::{ConnectionState, ProducerFlags, Smcd};
 
@@ -28,9 +28,6 @@ use crate::spin::{Look, Spin};
 use crate::state::{Common, State};
 use crate::tally::Tally;
 use crate::wakeup::Wakeup;
-
-/// How long a process has a connection at most that is not stopped, or waits for a CPU.
-const STUCK: Duration = Duration::from_millis(5);
 
 /// An established connection.
 #[derive(Debug)]
@@ -148,90 +145,6 @@ impl Channel {
         let kept = unsafe { Kept::new(place, owner, |it| family.is_over(it), state, local) };
         area.unwatch();
         Ok(Self { kept, seat, area, ring, is_orphan, spin: Spin::new(spin), established })
-    }
-
-    /// Runs `act` with the connection. Its effects are the caller's to carry out.
-    #[inline]
-    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner<'_>) -> R) -> (R, Effects) {
-        // SAFETY: `run` gives the connection up, and looks at the parts of one that is not only.
-        let locked = unsafe { self.kept.lock(|it| self.seat.family().is_over(it)) };
-        self.run(locked, act)
-    }
-
-    /// As [`Channel::with`]; `None` if a process that lives has the connection for longer than `time`; without one, if
-    /// it is another process, for so long that it must be stopped.
-    pub(crate) fn with_soon<R>(
-        &self,
-        time: Option<Duration>,
-        act: impl FnOnce(&mut Inner<'_>) -> R,
-    ) -> Option<(R, Effects)> {
-        if time.is_none() && self.seat.is_alone() {
-            return Some(self.with(act));
-        }
-        let time = time.unwrap_or(STUCK);
-        let is_over = |it| self.seat.family().is_over(it);
-        // SAFETY: as in `with`.
-        let locked = unsafe { self.kept.lock_within(time, is_over) };
-        Some(self.run(locked?, act))
-    }
-
-    #[inline]
-    fn run<R>(
-        &self,
-        (mut guard, got): (Guard<'_, State, Local>, Got),
-        act: impl FnOnce(&mut Inner<'_>) -> R,
-    ) -> (R, Effects) {
-        if got == Got::Orphaned || self.seat.is_given_up() || self.seat.is_lost() {
-            return self.run_apart(guard.local(), got, act);
-        }
-        let (State { conn, common }, local) = guard.parts();
-        let mut inner = Inner { conn, common, local, channel: self };
-        let result = act(&mut inner);
-        let effects = inner.take_effects();
-        (result, effects)
-    }
-
-    /// The state is not to be looked at: a process was killed in the middle, or the family has given this process up,
-    /// and the place is others'. This process has a state of its own, of a connection that is over.
-    #[cold]
-    fn run_apart<R>(
-        &self,
-        local: &mut Local,
-        got: Got,
-        act: impl FnOnce(&mut Inner<'_>) -> R,
-    ) -> (R, Effects) {
-        let (is_first, is_lost) = (local.apart.is_none(), self.seat.is_lost());
-        let finds = got == Got::Orphaned && !is_lost && !self.seat.is_given_up();
-        let params = &self.established.params;
-        let mut state = local.apart.take().unwrap_or_else(|| {
-            Box::new(if finds {
-                State::aborted(params, self.seat.is_released())
-            } else {
-                State::over(params)
-            })
-        });
-        if is_lost {
-            (local.far, local.released) = (None, true);
-        } else if is_first {
-            // If who was taken for dead lives, it still writes there: the memory is never used again.
-            std::mem::forget(local.far.clone());
-        }
-        let State { conn, common } = &mut *state;
-        let mut inner = Inner { conn, common, local, channel: self };
-        if finds {
-            self.seat.give_up();
-            inner.begin_anew();
-        }
-        if is_first {
-            inner.local.effects.news |= inner.conn.readiness();
-        }
-        let result = act(&mut inner);
-        let effects = match is_lost {
-            true => Effects { news: inner.take_news(), ..Effects::default() },
-            false => inner.take_effects(),
-        };
-        local.apart = Some(state);
-        (result, effects)
     }
 
     /// What a child is going to have, which holds the connection from now on; `None` if it cannot have it, or if

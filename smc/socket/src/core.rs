@@ -142,7 +142,7 @@ impl Core {
                     let _ = self.ask_tcp(&socket);
                 }
                 let act = |it| socket.act(it, |inner| inner.readiness());
-                let (ready, due) = socket.channel().map(act).unzip();
+                let (ready, due) = socket.channel().and_then(act).unzip();
                 socket.notify(ready.unwrap_or(Ready::READABLE | Ready::WRITABLE));
                 self.follow(due.unwrap_or_default(), &socket);
             }
@@ -456,8 +456,9 @@ impl Core {
             (stats, control.all())
         });
         for socket in live {
-            if let Some(channel) = socket.channel() {
-                let (counted, due) = socket.act(channel, |inner| inner.counted());
+            if let Some(channel) = socket.channel()
+                && let Some((counted, due)) = socket.act(channel, |inner| inner.counted())
+            {
                 stats.smcd.add(&counted);
                 self.follow(due, &socket);
             }

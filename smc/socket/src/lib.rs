@@ -89,6 +89,7 @@ mod handshake;
 mod home;
 mod hub;
 mod info;
+mod inside;
 mod kin;
 mod late;
 mod life;

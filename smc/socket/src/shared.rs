@@ -97,6 +97,11 @@ impl Shared {
         !self.closed.swap(true, Ordering::AcqRel)
     }
 
+    /// It could not.
+    pub(crate) fn end_close(&self) {
+        self.closed.store(false, Ordering::Release);
+    }
+
     /// Whether it has, in this process.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -145,7 +150,7 @@ impl Shared {
 
     /// Signals come for a connection that is observed.
     pub(crate) fn observed(&self) -> Due {
-        let observed = self.channel().map(|channel| {
+        let observed = self.channel().and_then(|channel| {
             let look = |inner: &mut Inner<'_>| {
                 // Asked under the connection's lock: of two threads the later one has the later answer.
                 let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner);
@@ -153,9 +158,9 @@ impl Shared {
                 drop(observer);
                 inner.unwatch();
             };
-            self.act(channel, look).1
+            self.act(channel, look)
         });
-        observed.unwrap_or_default()
+        observed.unwrap_or_default().1
     }
 
     /// Tells the observer.
@@ -166,15 +171,15 @@ impl Shared {
         }
     }
 
-    /// Runs `act` on the connection and what follows from it here; what else does.
+    /// Runs `act` on the connection and what follows from it here; what else does. `None`: as of [`Channel::with`].
     #[inline]
     pub(crate) fn act<R>(
         &self,
         channel: &Channel,
         act: impl FnOnce(&mut Inner<'_>) -> R,
-    ) -> (R, Due) {
-        let (result, effects) = channel.with(act);
-        (result, self.acted(effects))
+    ) -> Option<(R, Due)> {
+        let (result, effects) = channel.with(act)?;
+        Some((result, self.acted(effects)))
     }
 
     /// As [`Shared::act`]; `None` if another process has the connection for so long that it must be stopped.
@@ -233,8 +238,9 @@ impl Shared {
 
     /// TCP stands so; what follows.
     pub(crate) fn tcp_stands(&self, standing: Standing) -> Due {
-        let channel = self.tells(standing);
-        channel.map_or(Due::default(), |it| self.act(it, |it| self.tell_tcp(it, standing)).1)
+        let tell = |inner: &mut Inner<'_>| self.tell_tcp(inner, standing);
+        let told = self.tells(standing).and_then(|channel| self.act(channel, tell));
+        told.unwrap_or_default().1
     }
 
     /// As [`Shared::tcp_stands`].

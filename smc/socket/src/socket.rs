@@ -87,7 +87,8 @@ impl Socket {
     /// Runs `act` on the connection.
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Inner<'_>) -> R) -> io::Result<R> {
-        let (result, due) = self.shared.act(self.channel()?, act);
+        let acted = self.shared.act(self.channel()?, act);
+        let (result, due) = acted.ok_or_else(error::would_block)?;
         self.home.follow(due, &self.shared);
         Ok(result)
     }
@@ -160,8 +161,7 @@ impl Socket {
             core.give_up(&self.shared);
         }
         let now = clock::now();
-        // There is nothing to do for a socket of TCP.
-        let _ = self.with(|inner| {
+        let closed = self.with(|inner| {
             let seat = inner.channel.seat();
             if seat.is_alone() {
                 // What came and was not read makes it a reset. The peer's last word must be signalled, as
@@ -177,6 +177,11 @@ impl Socket {
             // After the commands: if this process is killed in between, others give them.
             seat.leave(seat.member().process());
         });
+        // There is nothing to do for a socket of TCP.
+        if self.shared.channel().is_some() && closed.is_err() {
+            // Who is in the middle of it drops it after that.
+            return self.shared.end_close();
+        }
         self.shared.drop_tcp();
         self.home.take();
     }

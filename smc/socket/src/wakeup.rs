@@ -29,11 +29,11 @@ thread_local! {
 }
 
 impl Wakeup {
-    /// This thread's; `None` if no descriptor is to be had.
+    /// This thread's; `None` if no descriptor is to be had, and in a signal handler that has interrupted this very call.
     pub(crate) fn own() -> Option<Arc<Self>> {
         let process = std::process::id();
         let own = OWN.try_with(|own| {
-            let mut own = own.borrow_mut();
+            let mut own = own.try_borrow_mut().ok()?;
             // A child of fork has the parent's descriptor.
             if own.as_ref().is_none_or(|wakeup| wakeup.process != process) {
                 let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;

@@ -10,13 +10,28 @@ mod forked;
 mod pair;
 
 use std::io::{Read, Write, pipe};
+use std::sync::Arc;
 
 use forked::{Child, connect, in_the_middle, is_readable, send_in_parts, share};
-use pair::{Pair, receive, transmit};
-use smc_socket::Birth;
+use pair::{Pair, errno, receive, send, transmit};
+use smc_socket::{Birth, Socket, Stack, few};
 
-#[test]
-fn a_stopped_sibling_keeps_an_orphan_from_no_other_connection() {
+/// Processes that are killed at last, if they have not ended by then.
+struct Orphans([libc::pid_t; 2]);
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        for pid in self.0 {
+            // SAFETY: it takes any number.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+}
+
+/// A process that has ended, and left two that have a connection: one has another besides, the other is stopped in the
+/// middle of a call on the first. `act` is what the one does, as soon as it knows that it is alone. With `kills` the other
+/// is killed, and the one may not ask about that.
+fn leave_behind(kills: bool, act: impl FnOnce(&Stack, &[Arc<Socket>])) {
     let (mut hear, mut say) = pipe().unwrap();
     let parent = Child::fork(|| {
         let pair = Pair::new();
@@ -29,6 +44,7 @@ fn a_stopped_sibling_keeps_an_orphan_from_no_other_connection() {
             let (birth, heirs, tcps) = all.take().unwrap();
             let all = birth.in_child();
             let stack = all.stack().unwrap();
+            few::confine(kills);
             let sockets = heirs.into_iter().zip(tcps);
             let sockets: Vec<_> =
                 sockets.map(|(heir, tcp)| all.socket(heir, Box::new(tcp)).unwrap()).collect();
@@ -37,8 +53,7 @@ fn a_stopped_sibling_keeps_an_orphan_from_no_other_connection() {
                 assert!(is_readable(stack.wake_fd(), true));
                 stack.rung();
             }
-            stack.dispatch();
-            assert_eq!(receive(&sockets[1], 99, false).unwrap(), b"from its peer");
+            act(&stack, &sockets);
             say.write_all(b"!").unwrap();
             std::mem::forget(sockets);
         });
@@ -49,6 +64,9 @@ fn a_stopped_sibling_keeps_an_orphan_from_no_other_connection() {
         });
         stopped.read_exact(&mut [0]).unwrap();
         transmit(&client, b"from its peer").unwrap();
+        if kills {
+            sibling.kill(libc::SIGKILL);
+        }
         say.write_all(&[orphan.0, sibling.0].map(i32::to_ne_bytes).concat()).unwrap();
         // They outlive this process, which ends without closing anything.
         std::mem::forget((orphan, sibling));
@@ -58,8 +76,23 @@ fn a_stopped_sibling_keeps_an_orphan_from_no_other_connection() {
     drop(say);
     let mut pids = [[0; 4]; 2];
     hear.read_exact(pids.as_flattened_mut()).unwrap();
-    let _family = pids.map(|pid| Child(i32::from_ne_bytes(pid)));
+    let _orphans = Orphans(pids.map(i32::from_ne_bytes));
     assert!(parent.wait());
     assert!(is_readable(&hear, true), "it waits for its sibling");
     assert_eq!(hear.read(&mut [0]).unwrap(), 1);
+}
+
+#[test]
+fn a_stopped_sibling_keeps_an_orphan_from_no_other_connection() {
+    leave_behind(false, |stack, sockets| {
+        stack.dispatch();
+        assert_eq!(receive(&sockets[1], 99, false).unwrap(), b"from its peer");
+    });
+}
+
+#[test]
+fn an_orphan_that_may_not_ask_goes_on_after_its_sibling_was_killed_in_the_middle() {
+    leave_behind(true, |_, sockets| {
+        assert_eq!(errno(send(&sockets[0], b"more")), libc::ECONNRESET);
+    });
 }
