@@ -26,6 +26,7 @@ use crate::channel::Channel;
 use crate::config::Config;
 use crate::family::Family;
 use crate::late::LateWord;
+use crate::parked::Parked;
 use crate::seat;
 use crate::shared::{Outcome, Shared};
 use crate::table::Table;
@@ -40,7 +41,9 @@ pub(crate) struct Control {
     pub(crate) endpoint: Endpoint,
     device: Device,
     /// Sockets in a handshake or established.
-    sockets: HashMap<ConnId, Arc<Shared>>,
+    pub(crate) sockets: HashMap<ConnId, Arc<Shared>>,
+    /// What waits for TCP's word.
+    pub(crate) parked: Parked,
     /// Established ones, by what signals name them by.
     table: Arc<Table>,
     own: HashMap<BufferId, Own>,
@@ -98,7 +101,7 @@ pub(crate) fn ism_gid(gid: ism_abi::Gid) -> IsmGid {
     IsmGid { gid: half(high), ext: half(low) }
 }
 
-fn abi_gid(gid: IsmGid) -> ism_abi::Gid {
+pub(crate) fn abi_gid(gid: IsmGid) -> ism_abi::Gid {
     (u128::from(gid.gid) << 64 | u128::from(gid.ext)).to_be_bytes()
 }
 
@@ -131,6 +134,7 @@ impl Control {
             endpoint,
             device,
             sockets,
+            parked: Parked::default(),
             table,
             own,
             remotes,
@@ -163,7 +167,8 @@ impl Control {
     /// Goes on with a socket's handshake.
     pub(crate) fn feed(&mut self, now: Instant, socket: &Shared) -> Fed {
         let fed = self.feed_one(now, socket);
-        if fed != Fed::Message && self.endpoint.poll_timeout().is_some_and(|at| at <= now) {
+        self.look_at_parked(now);
+        if fed != Fed::Message && self.next_timeout().is_some_and(|at| at <= now) {
             self.time(now);
         }
         fed
@@ -178,6 +183,12 @@ impl Control {
             }
         }
         self.endpoint.handle_timeout(now);
+        self.look_at_parked(now);
+    }
+
+    /// When the time matters next.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.endpoint.poll_timeout().into_iter().chain(self.parked.next()).min()
     }
 
     /// Gives the endpoint the next CLC message of a socket, if it is there.
@@ -186,7 +197,7 @@ impl Control {
             self.endpoint.handle_tcp_end(now, socket.id);
             return Fed::Others;
         };
-        if !self.endpoint.expects_clc(socket.id) {
+        if self.parked.has(socket.id) || !self.endpoint.expects_clc(socket.id) {
             return Fed::Others;
         }
         let mut buffer = [0; tcp::LOOK];
@@ -246,8 +257,8 @@ impl Control {
         self.remotes.remove(&token);
     }
 
-    /// A peer is gone: its DMBs are.
-    pub(crate) fn peer_gone(&mut self, now: Instant, gid: ism_abi::Gid) {
+    /// A peer is gone, for its handshakes too: its DMBs are.
+    pub(crate) fn bury(&mut self, now: Instant, gid: ism_abi::Gid) {
         self.remotes.retain(|_, remote| remote.owner() != gid);
         self.reached.remove(&gid);
         let event = DeviceEvent::Device { gid: ism_gid(gid) };
@@ -281,19 +292,17 @@ impl Control {
                     self.endpoint.handle_tcp_end(now, conn);
                 }
             }
-            Wish::QueryRemoteGid { conn, gid, .. } => {
-                let reached = self.reaches(abi_gid(gid));
-                self.endpoint.handle_remote_gid(now, conn, reached);
-            }
+            Wish::QueryRemoteGid { conn, gid, .. } => match self.reaches(abi_gid(gid)) {
+                true => self.endpoint.handle_remote_gid(now, conn, true),
+                false => self.not_reached(now, conn, abi_gid(gid)),
+            },
             // There is no RoCE port to be reached.
             Wish::ResolveNextHop { conn, .. } => self.endpoint.handle_next_hop(now, conn, None),
             Wish::Attach { conn, device, token } => {
-                let len = match self.attach(token) {
-                    Ok(remote) => Some(remote.memory().len() as u64),
-                    Err(_) if self.is_orphan(conn) => Some(u64::MAX),
-                    Err(_) => None,
-                };
-                self.endpoint.handle_attached(now, conn, device, token, len);
+                match self.attach(token).map(|remote| remote.memory().len() as u64) {
+                    Ok(len) => self.endpoint.handle_attached(now, conn, device, token, Some(len)),
+                    Err(_) => self.not_attached(now, conn, device, token),
+                }
             }
             // Kept for the next connection, until its owner ends it.
             Wish::Detach { .. } => {}
@@ -389,14 +398,6 @@ impl Control {
         let remote = Arc::new(remote);
         self.remotes.insert(token, Arc::clone(&remote));
         Ok(remote)
-    }
-
-    /// Whether the client of this connection has confirmed and is gone since: what it has sent is in our
-    /// DMB, and can be read to its end.
-    fn is_orphan(&self, conn: ConnId) -> bool {
-        let server = self.sockets.get(&conn).filter(|socket| socket.role == Role::Server);
-        let tcp = server.and_then(|socket| socket.tcp());
-        tcp.is_some_and(|tcp| tcp::standing(&*tcp) != Standing::Up)
     }
 
     /// All sockets.

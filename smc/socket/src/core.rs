@@ -26,13 +26,10 @@ use crate::clock;
 use crate::control::{Control, Fed, Later};
 use crate::family::Family;
 use crate::hub::{Hub, News};
+use crate::parked::TCP_END;
 use crate::shared::{Due, Outcome, Shared};
 use crate::table::Table;
 use crate::tcp::Standing;
-
-/// How long the end of a peer's TCP connection is waited for after the fabric said that it is gone.
-/// A process's descriptors close together; a VM's TCP never says anything.
-const TCP_END: Duration = Duration::from_millis(250);
 
 /// What all sockets of a stack share.
 pub(crate) struct Core {
@@ -113,7 +110,7 @@ impl Core {
         let control = self.lock();
         let doomed = doomed.iter().map(|(at, _)| *at).min();
         let again = self.chores().again();
-        let next = [control.endpoint.poll_timeout(), doomed, again].into_iter().flatten().min();
+        let next = [control.next_timeout(), doomed, again].into_iter().flatten().min();
         self.timer.store(next.map_or(u64::MAX, |at| at.0), Ordering::Relaxed);
     }
 

@@ -96,6 +96,7 @@ mod life;
 mod links;
 mod own;
 mod pace;
+mod parked;
 mod seat;
 mod shared;
 mod socket;
