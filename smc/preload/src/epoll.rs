@@ -6,8 +6,9 @@
 //! the ready list is asked for its readiness when it is delivered; level-triggered ones go back on the
 //! list, one-shot ones are disabled. The kernel's own entries stay the kernel's.
 //!
-//! Two entries of ours are in the kernel's instance: the bell, rung when the ready list gets its first
-//! entry while somebody sleeps, and the stack's descriptor. What they are known by is kept different
+//! Entries of ours are in the kernel's instance too: the bell, rung when the ready list gets its first
+//! entry while somebody sleeps, the stack's descriptor, and the TCP connections below those of SMC, so that
+//! who waits goes on with their handshakes and hears of their ends. What they are known by is kept different
 //! from what the program gave its own.
 
 mod interest;
@@ -53,6 +54,8 @@ struct Shared {
     process: ArcSwap<Process>,
     /// Whose stack knows of sleepers whom this library does not see.
     unseen: Mutex<Option<Arc<Process>>>,
+    /// A handshake has ended, whose other end may be another entry.
+    nudged: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -63,12 +66,19 @@ struct Inner {
     ready: std::collections::VecDeque<Arc<Interest>>,
     /// Those whose handshakes go on.
     unsettled: Vec<Arc<Interest>>,
-    /// The bell's data in the kernel's instance; the stack's is one more.
+    /// The upper half of our entries' data in the kernel's instance.
     marker: u64,
 }
 
 /// The first marker: no address, no descriptor.
-const MARKER: u64 = 0x5ac0_51de_f00d_0000;
+const MARKER: u64 = 0x5ac0_51de_0000_0000;
+/// What is not the marker's.
+const LOW: u64 = 0xffff_ffff;
+/// The lower half of the bell's data, the stack's, and, with the program's descriptor in it, a TCP connection's: in a
+/// child of fork a program may take it for a descriptor, and there is none of such a number.
+const BELL: u64 = 0xf00d_0000;
+const STACK: u64 = 0xf00d_0001;
+const TCP: u64 = 0x4000_0000;
 
 impl Shared {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -78,6 +88,17 @@ impl Shared {
     /// What this library's own entries are known by.
     fn marker(&self) -> u64 {
         lock(&self.inner).marker
+    }
+
+    /// A handshake has ended. Where the other end may be in this process too, that is looked at without being told.
+    fn nudge(&self) {
+        if process::listens() {
+            self.nudged.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_nudged(&self) -> bool {
+        self.nudged.swap(false, Ordering::AcqRel)
     }
 
     /// Puts an entry on the ready list.
@@ -90,6 +111,15 @@ impl Shared {
             inner.ready.push_back(Arc::clone(interest));
         }
         self.bell.ring();
+    }
+
+    /// What TCP says of the connection that the program has added as `fd`.
+    fn tcp_says(&self, fd: c_int, events: u32) {
+        // It may be another one by now, and then this tells it nothing.
+        let interest = lock(&self.inner).entries.get(&fd).cloned();
+        if let Some(interest) = interest {
+            interest.tcp_says(events);
+        }
     }
 
     fn forget(&self, interest: &Interest) {
@@ -116,6 +146,7 @@ impl Instance {
             has_stack: AtomicBool::new(false),
             process: ArcSwap::new(process),
             unseen: Mutex::new(None),
+            nudged: AtomicBool::new(false),
             inner: Mutex::new(inner),
         };
         let instance = Self { shared: Arc::new(shared), spin: Spin::new(SETTINGS.spin) };
@@ -127,13 +158,14 @@ impl Instance {
     fn add_own(&self) -> io::Result<()> {
         let shared = &self.shared;
         let marker = shared.marker();
-        epoll::add(shared.as_fd(), &shared.bell, EventData::new_u64(marker), EventFlags::IN)?;
+        let bell = EventData::new_u64(marker | BELL);
+        epoll::add(shared.as_fd(), &shared.bell, bell, EventFlags::IN)?;
         self.add_stack(&shared.process.load(), marker)
     }
 
     fn add_stack(&self, process: &Process, marker: u64) -> io::Result<()> {
         if let Some(stack) = &process.stack {
-            let data = EventData::new_u64(marker + 1);
+            let data = EventData::new_u64(marker | STACK);
             epoll::add(self.shared.as_fd(), stack.wake_fd(), data, EventFlags::IN)?;
             self.shared.has_stack.store(true, Ordering::Relaxed);
         }
@@ -170,15 +202,16 @@ impl Instance {
     pub(crate) fn avoid(&self, data: u64) {
         let shared = &self.shared;
         let mut inner = lock(&shared.inner);
-        if data != inner.marker && data != inner.marker + 1 {
+        if data & !LOW != inner.marker {
             return;
         }
-        inner.marker = inner.marker.wrapping_add(2) & !1;
+        inner.marker = inner.marker.wrapping_add(LOW + 1);
+        inner.entries.values().for_each(|interest| interest.rename(shared, inner.marker));
         // Both are there.
-        let bell = EventData::new_u64(inner.marker);
+        let bell = EventData::new_u64(inner.marker | BELL);
         let _ = epoll::modify(shared.as_fd(), &shared.bell, bell, EventFlags::IN);
         if let Some(stack) = &shared.process.load().stack {
-            let data = EventData::new_u64(inner.marker + 1);
+            let data = EventData::new_u64(inner.marker | STACK);
             let _ = epoll::modify(shared.as_fd(), stack.wake_fd(), data, EventFlags::IN);
         }
     }
@@ -261,8 +294,12 @@ impl Instance {
             }
             inner.entries.insert(fd, Arc::clone(&interest));
         }
+        interest.hear_tcp(&self.shared);
         interest.join();
-        if interest.go_on() {
+        if interest.go_on(false) {
+            if !interest.is_server() {
+                self.shared.nudge();
+            }
             self.shared.enqueue(&interest);
         } else {
             lock(&self.shared.inner).unsettled.push(interest);

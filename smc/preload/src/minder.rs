@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,8 +64,9 @@ pub(crate) struct Minder(Arc<Inbox>);
 #[derive(Debug)]
 struct Inbox {
     wake: Own,
-    /// The thread has something to look at soon anyway.
-    busy: AtomicBool,
+    /// When the thread looks next at what is left to the program, in µs since `start`.
+    due: AtomicU64,
+    start: Instant,
     /// Nothing is left to the program any longer.
     hurry: AtomicBool,
     /// Nobody can add any more.
@@ -102,9 +103,10 @@ impl Minder {
         let wake = Own::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let epoll = Own::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
-        let [busy, hurry, over] = [const { AtomicBool::new(false) }; 3];
+        let [hurry, over] = [const { AtomicBool::new(false) }; 2];
+        let (due, start) = (AtomicU64::new(u64::MAX), Instant::now());
         let (new, closed) = (Mutex::default(), Mutex::default());
-        let inbox = Arc::new(Inbox { wake, busy, hurry, over, new, closed });
+        let inbox = Arc::new(Inbox { wake, due, start, hurry, over, new, closed });
         let mut ward = Ward {
             inbox: Arc::clone(&inbox),
             stack,
@@ -130,8 +132,10 @@ impl Minder {
             (false, true) => SERVER_GRACE,
             (false, false) => GRACE,
         };
-        lock(&self.0.new).push((Arc::downgrade(file), Instant::now() + grace));
-        if now || !self.0.busy.swap(true, Ordering::AcqRel) {
+        let due = Instant::now() + grace;
+        lock(&self.0.new).push((Arc::downgrade(file), due));
+        let due = self.0.time(due);
+        if now || due < self.0.due.fetch_min(due, Ordering::AcqRel) {
             self.0.wake();
         }
     }
@@ -156,6 +160,11 @@ impl Drop for Minder {
 }
 
 impl Inbox {
+    fn time(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.start);
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn wake(&self) {
         // Full means that it is readable.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
@@ -326,9 +335,11 @@ impl Ward {
                 self.look_at(&file, sock);
             }
         }
-        self.inbox.busy.store(!self.waiting.is_empty(), Ordering::Release);
-        // What was added between the two lines above has not woken this thread.
-        if self.waiting.is_empty() && !lock(&self.inbox.new).is_empty() {
+        let due = self.waiting.iter().map(|(_, due)| *due).min();
+        let due = due.map_or(u64::MAX, |due| self.inbox.time(due));
+        self.inbox.due.store(due, Ordering::Release);
+        // What was added meanwhile may not have woken this thread.
+        if lock(&self.inbox.new).iter().any(|(_, it)| self.inbox.time(*it) < due) {
             self.inbox.wake();
         }
     }
@@ -348,7 +359,7 @@ impl Ward {
         }
         match sock.stage() {
             Stage::Tcp | Stage::Ended | Stage::Broken => return,
-            Stage::Smc if !sock.is_observed() => return,
+            Stage::Smc if !sock.is_attended() => return,
             Stage::Smc => {}
             Stage::Late if !sock.late_in_part() => {}
             _ => self.handshakes.push(Arc::downgrade(file)),

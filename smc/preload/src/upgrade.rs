@@ -150,13 +150,16 @@ pub(crate) fn connect(
         sock = sock.with_meeting(meeting);
     }
     let file = watch(fd, sock);
-    if let File::Sock(sock) = &*file
-        && stage == Stage::Fresh
-    {
+    let mut searches = false;
+    if let File::Sock(sock) = &*file {
         // The proposal goes out while the program does what it does next.
-        sock.go_on(&file);
+        match stage {
+            Stage::Fresh => sock.go_on(&file),
+            _ => sock.begin_soon(&file),
+        }
+        searches = sock.is_searched();
     }
-    process::mind(&file, stage == Stage::Connecting);
+    process::mind(&file, stage == Stage::Connecting && searches);
     result
 }
 

@@ -168,6 +168,7 @@ impl Control {
     pub(crate) fn feed(&mut self, now: Instant, socket: &Shared) -> Fed {
         let fed = self.feed_one(now, socket);
         self.look_at_parked(now);
+        socket.set_waits(fed == Fed::Nothing);
         if fed != Fed::Message && self.next_timeout().is_some_and(|at| at <= now) {
             self.time(now);
         }

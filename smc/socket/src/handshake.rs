@@ -56,6 +56,11 @@ impl Socket {
         !self.shared.outbox().is_empty()
     }
 
+    /// Whether [`Socket::advance`] has nothing to do before TCP is readable, or the handshake has ended without it.
+    pub fn waits_for_tcp(&self) -> bool {
+        self.shared.waits() && !self.handshake_writes()
+    }
+
     /// Goes on with the handshake to its end, or for `timeout`. [`Handshake::Pending`]: it was too
     /// short.
     ///

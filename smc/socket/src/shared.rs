@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     /// Threads that sleep until there is an outcome: another one may take the message that they wait for.
     waiting: Mutex<Vec<Arc<Wakeup>>>,
     observer: RwLock<Option<Arc<dyn Observe>>>,
+    /// The handshake waits for TCP, as of the last look.
+    waits: AtomicBool,
     /// CLC bytes that TCP has not taken yet.
     outbox: Mutex<Vec<u8>>,
     /// TCP says nothing new any more: its end was told to the connection.
@@ -75,6 +77,7 @@ impl Shared {
             outcome: OnceLock::new(),
             waiting: Mutex::default(),
             observer: RwLock::new(None),
+            waits: AtomicBool::new(false),
             outbox: Mutex::default(),
             tcp_over: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -131,6 +134,16 @@ impl Shared {
         // A handshake ends once; a second outcome would change nothing.
         let _ = self.outcome.set(outcome);
         self.waiting().iter().for_each(|waiting| waiting.wake());
+    }
+
+    /// Whether the handshake waits for TCP, as of the last look.
+    pub(crate) fn waits(&self) -> bool {
+        self.outcome().is_none() && self.waits.load(Ordering::Acquire)
+    }
+
+    /// After a look. With the control's lock held, so that of two threads the later one's word stays.
+    pub(crate) fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Release);
     }
 
     /// Threads that [`Shared::settle`] wakes.

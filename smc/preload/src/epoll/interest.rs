@@ -9,11 +9,12 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use rustix::event::PollFlags;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use smc_socket::Ready;
 
-use super::{File, Shared, Sock, Stage, Watcher, lock};
-use crate::descriptor;
+use super::{File, Shared, Sock, Stage, TCP, Watcher, lock};
+use crate::{descriptor, process};
 
 /// What epoll reports unasked.
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP).cast_unsigned();
@@ -46,8 +47,22 @@ pub(super) struct Interest {
     place: AtomicU8,
     /// The program has removed it, or the connection was closed.
     left: AtomicBool,
+    /// The kernel's instance has its TCP connection, as ours.
+    hears: AtomicBool,
     instance: Weak<Shared>,
     this: Weak<Self>,
+}
+
+/// What a TCP connection is known by.
+fn tcp_data(fd: c_int) -> u64 {
+    TCP | u64::from(fd.unsigned_abs())
+}
+
+/// What of TCP there is to be heard. What is there already is said once.
+fn tcp_events(stage: Stage) -> EventFlags {
+    let events = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    let is_written = matches!(stage, Stage::Connecting | Stage::Late);
+    if is_written { events | EventFlags::OUT } else { events }
 }
 
 /// Readiness as epoll's bits.
@@ -78,6 +93,7 @@ impl Interest {
             wanted: Mutex::new((events, data)),
             place: AtomicU8::new(Place::Aside as u8),
             left: AtomicBool::new(false),
+            hears: AtomicBool::new(false),
             instance,
             this: this.clone(),
         })
@@ -101,16 +117,72 @@ impl Interest {
         }
     }
 
-    /// Goes on with the handshake; true: there is none any more.
-    pub(super) fn go_on(&self) -> bool {
+    /// Has the kernel's instance tell of its TCP connection: who waits for the program goes on with the handshake.
+    pub(super) fn hear_tcp(&self, shared: &Shared) {
+        let Some(sock) = self.sock() else { return };
+        let stage = sock.stage();
+        let data = EventData::new_u64(shared.marker() | tcp_data(self.fd));
+        // Without room for it the minder hears of it.
+        if stage != Stage::Tcp
+            && epoll::add(shared.as_fd(), descriptor::borrow(self.fd), data, tcp_events(stage))
+                .is_ok()
+        {
+            self.hears.store(true, Ordering::Release);
+        }
+    }
+
+    /// The kernel's instance knows its TCP connection by another marker from now on.
+    pub(super) fn rename(&self, shared: &Shared, marker: u64) {
+        if let (true, Some(sock)) = (self.hears_tcp(), self.sock()) {
+            let data = EventData::new_u64(marker | tcp_data(self.fd));
+            let (fd, events) = (descriptor::borrow(self.fd), tcp_events(sock.stage()));
+            let _ = epoll::modify(shared.as_fd(), fd, data, events);
+        }
+    }
+
+    /// The kernel's instance tells of its TCP connection no more, as the descriptor will not be its.
+    fn deafen(&self) {
+        if self.hears.swap(false, Ordering::AcqRel)
+            && let Some(shared) = self.instance.upgrade()
+        {
+            // A closed instance has nothing.
+            let _ = epoll::delete(shared.as_fd(), descriptor::borrow(self.fd));
+        }
+    }
+
+    /// TCP says this.
+    pub(super) fn tcp_says(&self, events: u32) {
+        let Some(sock) = self.sock() else { return };
+        let bits = u16::try_from(events & 0xffff).unwrap_or(0);
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        sock.tcp_says(&self.file, PollFlags::from_bits_retain(bits) & ends);
+        if sock.late_in_part() {
+            // TCP says nothing more of it.
+            process::mind(&self.file, true);
+        }
+    }
+
+    /// Whether the program has accepted it.
+    pub(super) fn is_server(&self) -> bool {
+        self.sock().is_some_and(Sock::is_server)
+    }
+
+    /// Goes on with the handshake, even if TCP will tell when there is something to do (`now`); true: there is none any
+    /// more.
+    pub(super) fn go_on(&self, now: bool) -> bool {
         let Some(sock) = self.sock() else { return true };
-        sock.go_on(&self.file);
+        if self.hears_tcp() && !now {
+            sock.go_on_unheard(&self.file);
+        } else {
+            sock.go_on(&self.file);
+        }
         sock.stage() >= Stage::Late || self.left.load(Ordering::Acquire)
     }
 
     /// It does not any more.
     pub(super) fn leave(&self) {
         self.left.store(true, Ordering::Release);
+        self.deafen();
         if let (Some(sock), Some(this)) = (self.sock(), self.this.upgrade()) {
             let this: Arc<dyn Watcher> = this;
             sock.remove_watcher(&this);
@@ -188,7 +260,14 @@ impl Interest {
 impl Watcher for Interest {
     fn settled(&self, stage: Stage) {
         let Some(shared) = self.instance.upgrade() else { return };
+        if !self.is_server() {
+            shared.nudge();
+        }
         if stage != Stage::Tcp {
+            if stage == Stage::Late {
+                // From now on it is TCP that can be written.
+                self.rename(&shared, shared.marker());
+            }
             if let Some(this) = self.this.upgrade() {
                 shared.enqueue(&this);
             }
@@ -198,8 +277,13 @@ impl Watcher for Interest {
             let (events, data) = *lock(&self.wanted);
             let flags = EventFlags::from_bits_retain(events);
             let fd = descriptor::borrow(self.fd);
-            // The program has no call to be told that the kernel has no room for it.
-            let _ = epoll::add(shared.as_fd(), fd, EventData::new_u64(data), flags);
+            let data = EventData::new_u64(data);
+            // It is there as ours, or not. The program has no call to be told that the kernel has no room for it.
+            if !self.hears.swap(false, Ordering::AcqRel)
+                || epoll::modify(shared.as_fd(), fd, data, flags).is_err()
+            {
+                let _ = epoll::add(shared.as_fd(), fd, data, flags);
+            }
             shared.forget(self);
         }
     }
@@ -212,6 +296,16 @@ impl Watcher for Interest {
         {
             shared.enqueue(&this);
         }
+    }
+
+    fn closing(&self, fd: c_int) {
+        if fd == self.fd {
+            self.deafen();
+        }
+    }
+
+    fn hears_tcp(&self) -> bool {
+        self.hears.load(Ordering::Acquire)
     }
 
     fn closed(&self) {

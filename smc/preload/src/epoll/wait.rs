@@ -9,11 +9,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Instance, Interest, Shared, lock};
+use super::{BELL, Instance, Interest, LOW, STACK, Shared, TCP, lock};
 use smc_socket::spin::{LOOKS, PREEMPTED};
 
 /// How often the kernel is asked while this thread spins.
 const ASK: Duration = Duration::from_micros(25);
+/// How often while handshakes go on, of which the kernel tells.
+const ASK_SOON: Duration = Duration::from_micros(2);
 
 /// One event: its bits, and what the program knows it by.
 pub(crate) type Event = (u32, u64);
@@ -24,6 +26,13 @@ pub(crate) type Kernel<'a> =
 
 /// An entry that was delivered, and whether it stays ready.
 type Taken = (Arc<Interest>, bool);
+
+/// Which of our own entries woke a thread.
+#[derive(Debug, Clone, Copy, Default)]
+struct Woken {
+    stack: bool,
+    tcp: bool,
+}
 
 impl Shared {
     /// Puts back on the ready list what belongs there. Rings for what this wait does not deliver: what was
@@ -83,12 +92,15 @@ impl Instance {
         self.drop_stack();
         self.collect(events, room);
         // With room for nothing the kernel is asked next time.
-        if events.len() < room && self.ask(events, room, Some(Duration::ZERO), kernel)? {
-            // Who sleeps on this instance's descriptor would find it readable for ever.
-            let process = self.shared.process.load_full();
-            let stack = process.stack.as_ref().filter(|stack| !stack.is_gone());
-            stack.into_iter().for_each(smc_socket::Stack::rung);
-            if events.is_empty() {
+        if events.len() < room {
+            let woken = self.ask(events, room, Some(Duration::ZERO), kernel)?;
+            if woken.stack {
+                // Who sleeps on this instance's descriptor would find it readable for ever.
+                let process = self.shared.process.load_full();
+                let stack = process.stack.as_ref().filter(|stack| !stack.is_gone());
+                stack.into_iter().for_each(smc_socket::Stack::rung);
+            }
+            if (woken.stack || woken.tcp) && events.is_empty() {
                 self.collect(events, room);
             }
         }
@@ -99,11 +111,12 @@ impl Instance {
     fn go_on(&self) {
         let mut unsettled = std::mem::take(&mut lock(&self.shared.inner).unsettled);
         if !unsettled.is_empty() {
-            // Both ends may be among them, and then the first can go on after the second.
-            let mut before = usize::MAX;
-            while unsettled.len() < before {
+            // Both ends may be among them, and then the first can go on after the second: the program finds both done.
+            let (mut before, mut nudged) = (usize::MAX, self.shared.is_nudged());
+            while nudged || unsettled.len() < before {
                 before = unsettled.len();
-                unsettled.retain(|interest| !interest.go_on());
+                unsettled.retain(|interest| !interest.go_on(nudged));
+                nudged = self.shared.is_nudged();
             }
             lock(&self.shared.inner).unsettled.append(&mut unsettled);
         }
@@ -130,32 +143,38 @@ impl Instance {
         shared.put_back(taken);
     }
 
-    /// Asks the kernel; true: it was one of our own entries that woke it.
+    /// Asks the kernel; which of our own entries woke it. What TCP says is passed on.
     fn ask(
         &self,
         events: &mut Vec<Event>,
         room: usize,
         timeout: Option<Duration>,
         kernel: Kernel<'_>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Woken> {
         let before = events.len();
         // Ours may take the place of the program's; those are there the next time.
         kernel(events, room - before, timeout)?;
         let marker = self.shared.marker();
-        let (mut bell, mut stack) = (false, false);
+        let (mut bell, mut woken, mut tcp) = (false, Woken::default(), Vec::new());
         let mut at = 0;
-        events.retain(|(_, data)| {
+        events.retain(|(bits, data)| {
             at += 1;
-            let is_bell = at > before && *data == marker;
-            let is_stack = at > before && *data == marker + 1;
-            bell |= is_bell;
-            stack |= is_stack;
-            !is_bell && !is_stack
+            if at <= before || data & !LOW != marker {
+                return true;
+            }
+            match data & LOW {
+                BELL => bell = true,
+                STACK => woken.stack = true,
+                low => tcp.extend(i32::try_from(low ^ TCP).map(|fd| (fd, *bits))),
+            }
+            false
         });
         if bell {
             self.shared.bell.heard();
         }
-        Ok(stack)
+        woken.tcp = !tcp.is_empty();
+        tcp.into_iter().for_each(|(fd, bits)| self.shared.tcp_says(fd, bits));
+        Ok(woken)
     }
 
     /// Looks for a while; false: nothing came.
@@ -170,6 +189,8 @@ impl Instance {
         if budget.is_zero() || self.shared.process.load().stack.is_none() {
             return Ok(false);
         }
+        let settled = lock(&self.shared.inner).unsettled.is_empty();
+        let ask = if settled { ASK } else { ASK_SOON };
         let start = Instant::now();
         let (mut asked, mut last) = (start, start);
         loop {
@@ -183,7 +204,7 @@ impl Instance {
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            if now - asked >= ASK {
+            if now - asked >= ask {
                 asked = now;
                 self.ask(events, room, Some(Duration::ZERO), kernel)?;
                 if !events.is_empty() {
@@ -217,13 +238,13 @@ impl Instance {
         if !stack.is_none_or(|stack| stack.prepare_sleep()) {
             return Ok(());
         }
-        let mut rung = Ok(false);
+        let mut rung = Ok(Woken::default());
         if self.shared.bell.prepare_sleep() {
             rung = self.ask(events, room, left, kernel);
             self.shared.bell.wake_up();
         }
         if let Some(stack) = stack {
-            stack.wake_up(*rung.as_ref().unwrap_or(&false));
+            stack.wake_up(rung.as_ref().is_ok_and(|woken| woken.stack));
         }
         rung.map(|_| ())
     }

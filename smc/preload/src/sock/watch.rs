@@ -5,6 +5,7 @@
 //! Invariant: watchers are called with the list's lock held and take at most their own locks; the list's
 //! lock is never asked for with a watcher's lock held, and never around a call of the engine.
 
+use std::ffi::c_int;
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -21,8 +22,15 @@ pub(crate) trait Watcher: Debug + Send + Sync {
     fn settled(&self, stage: Stage);
     /// This has happened.
     fn ready(&self, news: Ready);
+    /// The program is about to close the descriptor `fd` of it.
+    fn closing(&self, _fd: c_int) {}
     /// It was closed; this is the last that is heard of it.
     fn closed(&self);
+    /// Whether it waits for the connection's TCP as well, and says what it hears ([`Sock::tcp_says`]), so that the minder
+    /// need not.
+    fn hears_tcp(&self) -> bool {
+        false
+    }
 }
 
 pub(super) type Watchers = Vec<Arc<dyn Watcher>>;
@@ -43,12 +51,33 @@ impl Observe for Observer {
 impl Sock {
     /// From now on `watcher` is told of events.
     pub(crate) fn add_watcher(&self, file: &Arc<File>, watcher: Arc<dyn Watcher>) {
+        let hears = watcher.hears_tcp();
         lock(&self.watchers).push(watcher);
         if self.stage() == Stage::Smc {
             self.observe(file);
+            self.attend(file);
         } else {
-            process::mind(file, true);
+            // Who looks for its other end hears of it by the device. The program may not wait after all.
+            process::mind(file, !hears || self.meeting().is_some());
             self.hurry();
+        }
+    }
+
+    /// Has the minder look after the TCP connection, unless all who wait for it do so themselves.
+    fn attend(&self, file: &Arc<File>) {
+        let heard = lock(&self.watchers).iter().all(|watcher| watcher.hears_tcp());
+        if !heard && !self.attended.swap(true, Ordering::AcqRel) {
+            process::mind(file, true);
+        }
+    }
+
+    /// The program is about to close the descriptor `fd`, and has others of it.
+    pub(super) fn tell_closing(&self, file: &Arc<File>, fd: c_int, others: bool) {
+        lock(&self.watchers).iter().for_each(|watcher| watcher.closing(fd));
+        if others && self.is_observed() {
+            self.attend(file);
+        } else if others && lock(&self.watchers).iter().any(|watcher| !watcher.hears_tcp()) {
+            process::mind(file, true);
         }
     }
 
@@ -89,13 +118,14 @@ impl Sock {
         };
         if some && stage == Stage::Smc {
             self.observe(file);
+            self.attend(file);
         }
         if stage != Stage::Late {
             self.finish_closing();
         }
     }
 
-    /// Asks the engine for events, and the minder to look after the TCP connection.
+    /// Asks the engine for events.
     fn observe(&self, file: &Arc<File>) {
         if !self.observed.swap(true, Ordering::AcqRel)
             && let Some(engine) = self.engine.get()
@@ -105,7 +135,6 @@ impl Sock {
             // after a watcher had looked.
             let now = engine.readiness();
             lock(&self.watchers).iter().for_each(|watcher| watcher.ready(now));
-            process::mind(file, true);
         }
     }
 
@@ -128,12 +157,13 @@ impl Sock {
 
     /// TCP says so: goes on with the handshake, or hears that the peer is gone.
     pub(crate) fn tcp_says(&self, file: &Arc<File>, events: rustix::event::PollFlags) {
-        match self.smc() {
-            Some(engine) => engine.tcp_stands(events),
-            None => {
-                self.go_on(file);
-                self.tell_late();
-            }
+        if self.smc().is_none() {
+            self.heard.fetch_or(events.bits(), Ordering::AcqRel);
+            self.go_on(file);
+            self.tell_late();
+        }
+        if let Some(engine) = self.smc() {
+            engine.tcp_stands(events);
         }
     }
 }
