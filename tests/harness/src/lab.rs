@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -81,6 +81,11 @@ impl LabSpec {
     /// # Errors
     /// They cannot be built or started: they need root.
     pub fn start(&self) -> Result<Lab> {
+        // Not after minutes of building.
+        ensure!(
+            fs::metadata("/proc/self")?.uid() == 0,
+            "it needs root: for a network namespace, a cgroup and BPF programs; try sudo"
+        );
         let programs = repo::programs()?;
         let mut lab = Lab::empty(programs, if self.users.is_empty() { 0o700 } else { 0o755 })?;
         if !self.here {

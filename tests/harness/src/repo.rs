@@ -5,6 +5,7 @@
 //! Invariant: progress goes to the user's terminal; only paths are captured.
 
 use std::env;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -70,8 +71,11 @@ pub fn programs() -> Result<PathBuf> {
 /// Builds packages in release mode; the folder of their programs.
 fn build(packages: &[&str]) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Who looks on sees how far it is.
+    let quiet = (!std::io::stderr().is_terminal()).then_some("--quiet");
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release"])
+        .args(["build", "--release"])
+        .args(quiet)
         .args(packages.iter().map(|name| format!("-p{name}")))
         .current_dir(root())
         .status()
