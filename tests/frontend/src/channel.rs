@@ -243,7 +243,7 @@ impl Server {
         }
         let mut stalled = false;
         while !self.stop.load(Ordering::Acquire) {
-            let stall = self.policy.load(Ordering::Acquire) == MapPolicy::Stall as u8;
+            let stall = self.is_to_stall();
             if stall != stalled {
                 // While stalled, the requests' socket must not wake the thread.
                 let fd = self.requests.as_raw_fd();
@@ -260,12 +260,17 @@ impl Server {
                 if event.fd() == self.wake.as_raw_fd() {
                     // Empty only if somebody else read it: nobody does.
                     let _ = self.wake.read();
-                } else if !stalled {
+                } else if !self.is_to_stall() {
+                    // What is asked after it was told to stall can come together with that.
                     self.answer().map_err(io::Error::other)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_to_stall(&self) -> bool {
+        self.policy.load(Ordering::Acquire) == MapPolicy::Stall as u8
     }
 
     fn answer(&mut self) -> std::result::Result<(), vhost::vhost_user::Error> {
