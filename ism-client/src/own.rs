@@ -3,7 +3,8 @@
 //! Descriptors of this process that are not its program's.
 //!
 //! Invariant: each is known by its number as long as it is open, and looking one up takes no lock, so it is allowed in
-//! a signal handler and in a child of fork. It is forgotten before it is closed.
+//! a signal handler and in a child of fork. It is forgotten after it is closed, unless it was given out again by then:
+//! the program never gets at one that is about to be closed, by whose number something of its own would be closed.
 //!
 //! Programs close what they do not know: daemons all that there is. Who stands between a program and the system
 //! ([`is_own`], [`around`]) can keep the program off these; who does not must see to it that it closes none. Between
@@ -20,9 +21,18 @@ const NUMBERS: u32 = 1 << 20;
 /// and is copied by each fork.
 const LIMIT: u64 = 1024;
 
-/// A bit for each number; takes memory only where there are some.
-static KNOWN: [AtomicU64; (NUMBERS / u64::BITS) as usize] =
-    [const { AtomicU64::new(0) }; (NUMBERS / u64::BITS) as usize];
+/// Numbers in a word.
+const IN_WORD: u32 = u64::BITS / 2;
+/// Of the two bits of a number: it is ours.
+const OURS: u64 = 1;
+/// It is not about to be closed.
+const LASTS: u64 = 2;
+/// The first of all numbers of a word.
+const ALL_OURS: u64 = u64::MAX / 3;
+
+/// Two bits for each number; takes memory only where there are some.
+static KNOWN: [AtomicU64; (NUMBERS / IN_WORD) as usize] =
+    [const { AtomicU64::new(0) }; (NUMBERS / IN_WORD) as usize];
 /// No number from here on was ever known.
 static END: AtomicU32 = AtomicU32::new(0);
 static APART: AtomicBool = AtomicBool::new(false);
@@ -42,30 +52,26 @@ fn lowest() -> RawFd {
     RawFd::try_from(limit - limit / 4).unwrap_or(0)
 }
 
-fn bit(number: u32) -> Option<(&'static AtomicU64, u64)> {
-    let word = KNOWN.get((number / u64::BITS) as usize)?;
-    Some((word, 1 << (number % u64::BITS)))
+/// A number's word, and where its bits are in it.
+fn place(number: u32) -> Option<(&'static AtomicU64, u32)> {
+    let word = KNOWN.get((number / IN_WORD) as usize)?;
+    Some((word, 2 * (number % IN_WORD)))
+}
+
+fn place_of(fd: RawFd) -> Option<(&'static AtomicU64, u32)> {
+    u32::try_from(fd).ok().and_then(place)
 }
 
 /// Whether a number is a descriptor of ours.
 #[inline]
 pub fn is_own(fd: RawFd) -> bool {
-    let bit = u32::try_from(fd).ok().and_then(bit);
-    bit.is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    place_of(fd).is_some_and(|(word, at)| word.load(Ordering::Relaxed) >> at & OURS != 0)
 }
 
 fn know(fd: RawFd) {
-    if let Some((number, (word, bit))) = u32::try_from(fd).ok().and_then(|it| Some((it, bit(it)?)))
-    {
-        word.fetch_or(bit, Ordering::Relaxed);
-        END.fetch_max(number + 1, Ordering::Relaxed);
-    }
-}
-
-/// A number is not ours any more: it is about to be closed, or has become the program's.
-pub fn forget(fd: RawFd) {
-    if let Some((word, bit)) = u32::try_from(fd).ok().and_then(bit) {
-        word.fetch_and(!bit, Ordering::Relaxed);
+    if let Some((word, at)) = place_of(fd) {
+        word.fetch_or((OURS | LASTS) << at, Ordering::AcqRel);
+        END.fetch_max(fd.unsigned_abs() + 1, Ordering::Relaxed);
     }
 }
 
@@ -74,15 +80,24 @@ fn next(from: u32) -> Option<u32> {
     let end = END.load(Ordering::Relaxed);
     let mut at = from;
     while at < end {
-        let (word, bit) = bit(at)?;
+        let (word, first) = place(at)?;
         // Those from `at` on.
-        let known = word.load(Ordering::Relaxed) & !(bit - 1);
+        let known = word.load(Ordering::Relaxed) & ALL_OURS & (u64::MAX << first);
+        let begin = at - at % IN_WORD;
         if known != 0 {
-            return Some(at - at % u64::BITS + known.trailing_zeros());
+            return Some(begin + known.trailing_zeros() / 2);
         }
-        at = at - at % u64::BITS + u64::BITS;
+        at = begin + IN_WORD;
     }
     None
+}
+
+/// Closes a descriptor that is ours, when it is not in an [`Own`].
+pub fn close(fd: OwnedFd) {
+    let (lasting, mark) = (Lasting(fd.as_raw_fd()), Mark(fd.as_raw_fd()));
+    drop(lasting);
+    drop(fd);
+    drop(mark);
 }
 
 /// The numbers from `first` to `last` in parts, first and last of each, without those that are ours.
@@ -108,16 +123,33 @@ struct Mark(RawFd);
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        forget(self.0);
+        if let Some((word, at)) = place_of(self.0) {
+            // The system may have given it out again, to us.
+            let ends = |bits: u64| (bits >> at & LASTS == 0).then_some(bits & !(OURS << at));
+            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, ends);
+        }
+    }
+}
+
+/// One that is not about to be closed.
+#[derive(Debug)]
+struct Lasting(RawFd);
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        if let Some((word, at)) = place_of(self.0) {
+            word.fetch_and(!(LASTS << at), Ordering::AcqRel);
+        }
     }
 }
 
 /// A descriptor that is not the program's.
 #[derive(Debug)]
 pub struct Own {
-    /// Before the descriptor, so that it is dropped before.
-    mark: Mark,
+    // They are dropped in this order.
+    lasting: Lasting,
     fd: OwnedFd,
+    mark: Mark,
 }
 
 impl Own {
@@ -145,14 +177,15 @@ impl Own {
 
     fn at(fd: OwnedFd) -> Self {
         know(fd.as_raw_fd());
-        Self { mark: Mark(fd.as_raw_fd()), fd }
+        Self { lasting: Lasting(fd.as_raw_fd()), mark: Mark(fd.as_raw_fd()), fd }
     }
 }
 
 /// It is ours no more.
 impl From<Own> for OwnedFd {
     fn from(own: Own) -> Self {
-        let Own { mark, fd } = own;
+        let Own { lasting, fd, mark } = own;
+        drop(lasting);
         drop(mark);
         fd
     }

@@ -45,4 +45,11 @@ fn own_descriptors_are_high_and_known_until_they_are_closed() {
     drop(theirs);
     drop(one);
     assert!(!is_own(number));
+
+    // A number is given out again as soon as it is closed.
+    std::thread::scope(|scope| {
+        let churn = || (0..20_000).for_each(|_| assert!(is_own(own().as_raw_fd())));
+        (0..4).for_each(|_| drop(scope.spawn(churn)));
+    });
+    assert!((0..1024).all(|number| !is_own(number)));
 }

@@ -20,9 +20,8 @@ pub(crate) fn borrow<'a>(fd: c_int) -> BorrowedFd<'a> {
 
 /// Closes a descriptor of this library's.
 pub(crate) fn close_own(fd: c_int) {
-    ism_client::own::forget(fd);
     // SAFETY: the caller has checked that it is the one which this library opened, and forgets it.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    ism_client::own::close(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
 /// A number that changes when the program closes one of several descriptors of a socket.

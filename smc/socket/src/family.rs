@@ -192,6 +192,12 @@ impl Family {
         self.word(member.process) == member.word(BORN)
     }
 
+    /// Whether a child has a number, or is going to.
+    pub(crate) fn is_taken(&self, process: u32) -> bool {
+        let is_child = (ROOT + 1..PROCESSES).contains(&process);
+        is_child && [EXPECTED, BORN].contains(&(self.word(process) & STATE))
+    }
+
     /// A process has ended, or is given up as it has closed its link: what it holds is to be given back.
     pub(crate) fn end(&self, process: u32) {
         let turn = self.word(process) >> 2;

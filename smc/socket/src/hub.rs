@@ -197,8 +197,13 @@ impl Hub {
                     RecvAncillaryMessage::ScmRights(mut ends) => ends.next(),
                     _ => None,
                 });
-                let end = held.adopt(end?).ok()?;
-                self.add(u32::from_ne_bytes(number), end, &mut held);
+                let (end, number) = (held.adopt(end?).ok()?, u32::from_ne_bytes(number));
+                // It is a number that a child of the family has, and that has no link yet.
+                if self.family.is_taken(number) && !self.links().contains_key(&number) {
+                    self.add(number, end, &mut held);
+                } else {
+                    held.close(end);
+                }
                 None
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,

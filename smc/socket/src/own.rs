@@ -52,10 +52,9 @@ impl Name {
     /// Closes a descriptor that this child of fork has from its parent.
     pub(crate) fn close_inherited(self) {
         if self.is_right() {
-            ism_client::own::forget(self.fd);
             // SAFETY: it is what it was in the parent, whose value is never used in the child, nor dropped; so
             // the number is nobody's.
-            drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
+            ism_client::own::close(unsafe { OwnedFd::from_raw_fd(self.fd) });
         }
     }
 }
