@@ -154,6 +154,11 @@ impl<T: Plain, L> Kept<T, L> {
         Kept { place: self.place.clone(), owner, local, _value: PhantomData }
     }
 
+    /// This process's part, before others of its threads have it: no lock is asked for, which another process may have.
+    pub fn local_mut(&mut self) -> &mut L {
+        self.local.get_mut()
+    }
+
     /// Where the value is.
     pub fn place(&self) -> &Place<T> {
         &self.place

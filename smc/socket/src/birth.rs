@@ -118,8 +118,6 @@ impl Inheritance {
         let shared = Arc::new(Shared::new(heir.id, heir.role, Arc::from(tcp)));
         shared.settle(Outcome::Smc(Box::new(channel)));
         kin.add(&shared);
-        let ((), due) = shared.act(shared.channel()?, |inner| inner.in_child())?;
-        kin.follow(due, &shared);
         Some(Arc::new(Socket::new(Home::Kin(Arc::clone(kin)), shared)))
     }
 }

@@ -168,9 +168,14 @@ impl Channel {
         Some((share?, effects))
     }
 
-    /// In the child.
+    /// In the child, before anything is sent. It does not wait for another process that has the connection, and may be
+    /// stopped.
     pub(crate) fn inherit(share: Share, family: &Arc<Family>, member: Member) -> Self {
-        let Share { kept, place, area, ring, established, spin } = share;
+        let Share { mut kept, place, area, ring, established, spin } = share;
+        if let Some(far) = &kept.local_mut().far {
+            // Its device rings bells only.
+            far.remote.in_child();
+        }
         let seat = Seat::of_child(family, member, place);
         let spin = Spin::new(spin);
         Self { kept, seat, area, ring, is_orphan: false, spin, established }
@@ -195,13 +200,6 @@ impl Look for Channel {
 }
 
 impl Inner<'_> {
-    /// In the child, before anything is sent: its device rings bells only.
-    pub(crate) fn in_child(&mut self) {
-        if let Some(far) = &self.local.far {
-            far.remote.in_child();
-        }
-    }
-
     /// The connection is given up: tells peer and processes.
     #[cold]
     fn begin_anew(&mut self) {

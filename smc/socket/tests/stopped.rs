@@ -12,7 +12,7 @@ mod pair;
 use std::io::{Read, Write, pipe};
 use std::sync::Arc;
 
-use forked::{Child, connect, in_the_middle, is_readable, send_in_parts, share};
+use forked::{Child, connect, given, in_the_middle, is_readable, send_in_parts, share};
 use pair::{Pair, errno, receive, send, transmit};
 use smc_socket::{Birth, Socket, Stack, few};
 
@@ -80,6 +80,30 @@ fn leave_behind(kills: bool, act: impl FnOnce(&Stack, &[Arc<Socket>])) {
     assert!(parent.wait());
     assert!(is_readable(&hear, true), "it waits for its sibling");
     assert_eq!(hear.read(&mut [0]).unwrap(), 1);
+}
+
+#[test]
+fn a_child_is_born_while_its_sibling_is_stopped_in_the_middle() {
+    let pair = Pair::new();
+    let (_client, server, tcp) = connect(&pair);
+    let (mut goes, mut go) = pipe().unwrap();
+    let mut birth = Birth::begin();
+    let heir = birth.share(&server).unwrap();
+    let mut all = Some((birth, heir, tcp.try_clone().unwrap()));
+    let (born, mut say) = pipe().unwrap();
+    let _child = Child::fork(|| {
+        let (birth, heir, tcp) = all.take().unwrap();
+        goes.read_exact(&mut [0]).unwrap();
+        let given = given(birth, heir, tcp);
+        say.write_all(b"b").unwrap();
+        std::mem::forget(given);
+    });
+    drop(all);
+    let (mut stopped, says) = pipe().unwrap();
+    let _sibling = share(&server, &tcp, |given| send_in_parts(&given.socket, &says, in_the_middle));
+    stopped.read_exact(&mut [0]).unwrap();
+    go.write_all(b"g").unwrap();
+    assert!(is_readable(&born, true), "it waits for its sibling");
 }
 
 #[test]
