@@ -197,16 +197,22 @@ impl Hub {
                     RecvAncillaryMessage::ScmRights(mut ends) => ends.next(),
                     _ => None,
                 });
-                let (end, number) = (held.adopt(end?).ok()?, u32::from_ne_bytes(number));
+                let number = u32::from_ne_bytes(number);
                 // It is a number that a child of the family has, and that has no link yet.
-                if self.family.is_taken(number) && !self.links().contains_key(&number) {
-                    self.add(number, end, &mut held);
-                } else {
-                    held.close(end);
-                }
-                None
+                let is_new = self.family.is_taken(number) && !self.links().contains_key(&number);
+                let known = match end.and_then(|end| held.adopt(end).ok()) {
+                    Some(end) if is_new => self.add(number, end, &mut held),
+                    end => {
+                        end.into_iter().for_each(|end| held.close(end));
+                        false
+                    }
+                };
+                // This process has no descriptor left for it, and would never hear of its end.
+                (is_new && !known).then_some(News::Ended(number))
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            // It has ended without having read all that it was told. That is said once, and before what it has sent.
+            Err(rustix::io::Errno::CONNRESET) => None,
             Ok(_) | Err(_) => {
                 self.remove(process, &mut held);
                 Some(News::Ended(process))

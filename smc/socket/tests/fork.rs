@@ -11,11 +11,12 @@ mod forked;
 mod pair;
 
 use std::io::{PipeReader, Read, Write, pipe};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 
-use closed::close_if_not_tcp;
+use closed::{apart, close_if_not_tcp};
 use forked::{Child, Given, PAGE_SIZE, connect, in_the_middle, in_the_middle_of_a_thread};
 use forked::{is_readable, send_in_parts, serve, share, stranger, wait_and_serve};
 use ism_client::loopback::Loopback;
@@ -91,6 +92,70 @@ fn a_child_hears_of_its_parents_end_though_a_child_without_connections_lives() {
     assert!(parent.wait());
     said.read_exact(&mut [0]).unwrap();
     drop(writer);
+}
+
+/// No more descriptors than there are, or as many as before.
+fn limit_descriptors(full: bool) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for the limit.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = if full { 3 } else { limit.rlim_max };
+    // SAFETY: a limit that was filled in.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
+/// A child that ends at once and leaves one of its own.
+fn leave_grandchild(server: &Socket, tcp: &TcpStream, act: impl FnOnce(Given)) {
+    let child = share(server, tcp, |given| {
+        std::mem::forget((share(&given.socket, tcp, act), given));
+    });
+    assert!(child.wait());
+}
+
+/// Waits for the end of all children.
+fn outlive(stack: &Stack) {
+    while stack.has_children() {
+        wait_and_serve(stack);
+    }
+}
+
+/// Whether a connection that everybody has closed is over.
+fn is_over(pair: &Pair) -> bool {
+    pair.stacks.iter().for_each(Stack::dispatch);
+    pair.stacks.iter().all(|stack| stack.sockets() == 0)
+}
+
+#[test]
+fn a_grandchild_whose_parent_ends_at_once_is_heard_of() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let (reader, writer) = pipe().unwrap();
+    leave_grandchild(&server, &tcp, |given| {
+        // It ends with a test that fails, too.
+        is_readable(&reader, true);
+        std::mem::forget(given);
+    });
+    serve(&pair.stacks[1]);
+    assert!(pair.stacks[1].has_children());
+    drop((server, tcp));
+    (&writer).write_all(b"e").unwrap();
+    outlive(&pair.stacks[1]);
+    drop(client);
+    assert!(is_over(&pair));
+}
+
+#[test]
+fn a_grandchild_for_whose_link_there_is_no_descriptor_leaves_nothing() {
+    apart(|| {
+        let pair = Pair::new();
+        let (client, server, tcp) = connect(&pair);
+        leave_grandchild(&server, &tcp, std::mem::forget);
+        limit_descriptors(true);
+        outlive(&pair.stacks[1]);
+        limit_descriptors(false);
+        drop((server, tcp, client));
+        assert!(is_over(&pair));
+    });
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_child_that_closes_what_is_not_its_own_has_its_connections_no_more() {
 }
 
 /// Runs `act` in a process that has nothing of other tests'.
-fn apart(act: impl FnOnce()) {
+pub(crate) fn apart(act: impl FnOnce()) {
     let mut birth = Some(Birth::begin());
     let child = Child::fork(|| {
         drop(birth.take().unwrap().in_child());
