@@ -8,6 +8,7 @@ pub mod file;
 pub mod processes;
 pub mod value;
 pub mod vm;
+pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
