@@ -21,24 +21,29 @@ pub(crate) struct Options {
 
 /// Man pages, in `man1`, `man5` and `man8` of the folder.
 pub(crate) fn man(options: Options) -> Result<()> {
-    write("man", options)?;
-    println!("Read them: man -M FOLDER smcss. Install them: cp -r FOLDER/* /usr/local/share/man/");
+    let folder = write("man", options)?;
+    let folder = folder.display();
+    println!("Read them: man -M {folder} smcss");
+    println!("Install them: mkdir -p /usr/local/share/man; cp -r {folder}/* /usr/local/share/man/");
     Ok(())
 }
 
 /// Completions, in `bash`, `zsh` and `fish` of the folder.
 pub(crate) fn completions(options: Options) -> Result<()> {
-    write("completions", options)?;
+    let folder = write("completions", options)?;
+    let folder = folder.display();
     println!(
-        "Install them: FOLDER/bash/* into /usr/share/bash-completion/completions, FOLDER/zsh/* into \
-         a folder of $fpath, FOLDER/fish/* into /etc/fish/completions"
+        "Install them: {folder}/bash/* into /usr/share/bash-completion/completions, {folder}/zsh/* into \
+         a folder of $fpath, {folder}/fish/* into /etc/fish/completions"
     );
     Ok(())
 }
 
-fn write(what: &str, options: Options) -> Result<()> {
+/// Has them written; where they are.
+fn write(what: &str, options: Options) -> Result<PathBuf> {
     let folder = options.folder.unwrap_or_else(|| repo::target().join(what));
     // The program runs in the repository's folder, and the user may be elsewhere.
     let folder = std::path::absolute(folder)?;
-    run(cargo(&["run", "--package", "ism-manual", "--", what]).arg(folder))
+    run(cargo(&["run", "--package", "ism-manual", "--", what]).arg(&folder))?;
+    Ok(folder)
 }
