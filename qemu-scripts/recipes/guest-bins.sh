@@ -14,8 +14,8 @@ inputs() {
     rustc --version
     echo "${PACKAGES[*]}"
     # Every crate of the workspace that these could be made from.
-    tree_hash "$REPO/Cargo.toml" "$REPO/Cargo.lock" "$REPO/smc" "$REPO/tests/agent" \
-        "$REPO/tests/guest"
+    tree_hash "$REPO/Cargo.toml" "$REPO/Cargo.lock" "$REPO/smc" "$REPO/unix-peer" \
+        "$REPO/tests/agent" "$REPO/tests/guest"
 }
 
 # compile DIRECTORY PATTERN CARGO-ARGUMENT...: builds, and copies what was made and

@@ -5,19 +5,18 @@
 //! Invariant: the decision is about the user that the kernel says connected (SO_PEERCRED), never about what
 //! the process says of itself.
 
-#![expect(unsafe_code, reason = "SO_PEERCRED: rustix takes a process number of 0 for an error")]
-
-use std::os::fd::AsRawFd;
+use std::fmt;
 use std::os::unix::net::UnixStream;
-use std::{fmt, io};
+
+use unix_peer::Peer;
 
 use crate::config::ProcessesConfig;
 
 /// A process that may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admission {
-    /// Its number; 0 if it is of a PID namespace that is not seen from here.
-    pub(super) pid: i32,
+    /// Its number; none if it is of a PID namespace that is not seen from here.
+    pub(super) pid: Option<u32>,
     pub(super) uid: u32,
 }
 
@@ -55,7 +54,7 @@ impl Admission {
         client: &UnixStream,
         inside: usize,
     ) -> Result<Self, Refusal> {
-        let who = peer(client).map_err(|error| Refusal::Lacking(error.to_string()))?;
+        let who = Peer::of(client).map_err(|error| Refusal::Lacking(error.to_string()))?;
         let (uid, gid) = (who.uid, who.gid);
         if !may_enter(config, uid, gid, rustix::process::geteuid().as_raw()) {
             return Err(Refusal::User { uid, gid, door: config.name.to_string() });
@@ -65,23 +64,6 @@ impl Admission {
         }
         Ok(Self { pid: who.pid, uid })
     }
-}
-
-/// Who is at the other end, as the kernel says.
-fn peer(client: &UnixStream) -> io::Result<libc::ucred> {
-    let mut who = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
-    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
-    // SAFETY: `who` and `len` are ours, and `len` is the size of `who`, beyond which nothing is written.
-    let asked = unsafe {
-        libc::getsockopt(
-            client.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut who).cast(),
-            &raw mut len,
-        )
-    };
-    if asked == 0 { Ok(who) } else { Err(io::Error::last_os_error()) }
 }
 
 fn may_enter(config: &ProcessesConfig, uid: u32, gid: u32, own: u32) -> bool {
@@ -149,7 +131,7 @@ mod tests {
         if std::env::var_os(WITHIN).is_some() {
             let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("stdin");
             let admitted = Admission::check(&door(""), &UnixStream::from(stdin), 0);
-            assert_eq!(admitted.expect("the daemon's user").pid, 0);
+            assert_eq!(admitted.expect("the daemon's user").pid, None);
             println!("let in");
             return;
         }

@@ -216,7 +216,9 @@ impl Keeper {
         let front = front.map_err(|it| error(it.to_string()))?;
         self.next += 1;
         let name = vm.name.clone();
-        log::debug!("{name}: process {} of user {}, GID {}", who.pid, who.uid, vm.gid);
+        // 0: it has none here.
+        let pid = who.pid.unwrap_or(0);
+        log::debug!("{name}: process {pid} of user {}, GID {}", who.uid, vm.gid);
         lock(&self.state.members).insert(number, Inside { config: vm, front });
         Ok((name, connection))
     }

@@ -12,14 +12,15 @@ use crate::files::{files, read, top};
 /// Top-level folder, and the other folders whose packages its packages may use: dependencies run
 /// down only. What ships stands first; `tests`, `fuzz` and `xtask` may look
 /// at what is above them.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("spec", &[]),
+    ("unix-peer", &[]),
     ("ism-emulator", &["spec"]),
-    ("vhost-user-ism", &["ism-emulator", "spec"]),
+    ("vhost-user-ism", &["ism-emulator", "spec", "unix-peer"]),
     ("guest-driver", &["spec"]),
     // Of `smc` only the ring, which is below it; the sockets of `smc` are above it.
     ("ism-client", &["spec", "ism-emulator", "smc"]),
-    ("smc", &["spec", "ism-client"]),
+    ("smc", &["spec", "ism-client", "unix-peer"]),
     // Man pages are made from the command lines.
     ("dist", &["vhost-user-ism", "smc"]),
     ("tests", &["spec", "ism-emulator", "vhost-user-ism", "ism-client", "smc"]),

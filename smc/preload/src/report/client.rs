@@ -4,9 +4,6 @@
 //!
 //! Invariant: it takes [`LONGEST`] at most, whatever the other end does.
 
-#![expect(unsafe_code, reason = "SO_PEERCRED: rustix cannot give a process number of 0")]
-
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use ism_client::own::Own;
@@ -14,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use smc_snapshot::{Encoder, Record};
+use unix_peer::Peer;
 
 use super::tell;
 
@@ -34,19 +32,8 @@ pub(super) fn serve(client: &Own) {
 
 /// The process's own user, and root.
 fn may_ask(client: &Own) -> bool {
-    let mut who = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
-    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
-    // SAFETY: `who` and `len` are ours, and `len` is the size of `who`, beyond which nothing is written.
-    let asked = unsafe {
-        libc::getsockopt(
-            client.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut who).cast(),
-            &raw mut len,
-        )
-    };
-    asked == 0 && (who.uid == 0 || who.uid == rustix::process::geteuid().as_raw())
+    let own = rustix::process::geteuid().as_raw();
+    Peer::of(client).is_ok_and(|who| who.uid == 0 || who.uid == own)
 }
 
 /// The asker left, or did not read in time.

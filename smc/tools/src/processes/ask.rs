@@ -18,9 +18,9 @@ use rustix::net::{
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use smc_snapshot::{Decoder, Snapshot};
+use unix_peer::Peer;
 
 use super::find::{self, Place};
-use super::peer::Peer;
 use super::{Holder, Limits, Processes, Told};
 use crate::text::printable;
 
@@ -142,7 +142,7 @@ impl<'a> Asker<'a> {
 
     /// Somebody listened; who it is, and whether it may be asked, is for the kernel to say.
     fn answered(&mut self, socket: OwnedFd) {
-        let Ok(Peer { pid: Some(pid), uid }) = Peer::of(&socket) else { return };
+        let Ok(Peer { pid: Some(pid), uid, .. }) = Peer::of(&socket) else { return };
         // Before it is looked at, which takes long if it has many descriptors: it may listen at many names.
         if self.asked.contains(&pid) {
             return;

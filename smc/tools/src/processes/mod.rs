@@ -12,7 +12,6 @@
 
 mod ask;
 mod find;
-mod peer;
 
 use std::time::Duration;
 
