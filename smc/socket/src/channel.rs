@@ -216,9 +216,12 @@ impl Inner<'_> {
     #[inline]
     fn take_effects(&mut self) -> Effects {
         let seat = &self.channel.seat;
+        let found = !self.local.effects.news.is_empty();
         if self.local.events != seat.events() {
             self.local.effects.news |= self.conn.readiness();
-        } else if !self.local.effects.news.is_empty() {
+        }
+        // Also by a process that lags: nobody else finds it, as it was looked at.
+        if found {
             seat.count_event();
             self.local.effects.fresh = !seat.is_alone();
         }

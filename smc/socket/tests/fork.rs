@@ -15,6 +15,7 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use closed::{apart, close_if_not_tcp};
 use forked::{Child, Given, PAGE_SIZE, connect, in_the_middle, in_the_middle_of_a_thread};
@@ -22,7 +23,7 @@ use forked::{is_readable, send_in_parts, serve, share, stranger, wait_and_serve}
 use ism_client::loopback::Loopback;
 use pair::{LONG, Pair, errno, receive, send, transmit};
 use rustix::event::{PollFd, PollFlags, poll};
-use smc_socket::{Birth, Socket, Stack};
+use smc_socket::{Birth, Observe, Ready, Socket, Stack};
 
 #[test]
 fn a_connection_is_its_parents_and_its_childs() {
@@ -311,6 +312,43 @@ fn mind(stack: &Stack) {
         stack.serve_children();
         stack.dispatch();
     }
+}
+
+/// Counts what it is told.
+struct Counter(AtomicUsize);
+
+impl Observe for Counter {
+    fn ready(&self, _: Ready) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_a_child_finds_that_has_not_heard_of_what_was_before_is_heard_by_all() {
+    let pair = Pair::new();
+    let (client, server, tcp) = connect(&pair);
+    let counter = Arc::new(Counter(AtomicUsize::new(0)));
+    server.observe(Some(Arc::clone(&counter) as _));
+    let told = || {
+        pair.stacks[1].dispatch();
+        counter.0.swap(0, Ordering::Relaxed)
+    };
+    let (mut goes, mut go) = pipe().unwrap();
+    let (mut looked, mut say) = pipe().unwrap();
+    let child = share(&server, &tcp, |given| {
+        goes.read_exact(&mut [0]).unwrap();
+        assert!(given.socket.readiness().contains(Ready::READABLE));
+        say.write_all(b"l").unwrap();
+    });
+    told();
+    send(&client, b"one").unwrap();
+    assert_eq!(told(), 1);
+    assert_eq!(receive(&server, 3, true).unwrap(), b"one");
+    send(&client, b"two").unwrap();
+    go.write_all(b"g").unwrap();
+    looked.read_exact(&mut [0]).unwrap();
+    assert_eq!(told(), 1, "the child has swallowed it");
+    assert!(child.wait());
 }
 
 #[test]
