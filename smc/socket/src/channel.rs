@@ -399,8 +399,10 @@ impl Inner<'_> {
 
     /// From now on nobody needs to signal: a thread looks by itself. What it compares with.
     pub(crate) fn watch(&mut self) -> (u64, u64) {
-        let alone = || self.channel.seat.is_alone();
-        if !self.common.watched && !self.local.polled && self.local.sleepers.is_empty() && alone() {
+        let others = self.local.polled || !self.local.sleepers.is_empty();
+        // After the release the area may be another connection's.
+        let has = !self.common.watched && !self.common.released;
+        if has && !others && self.channel.seat.is_alone() {
             self.channel.area.watch();
             self.common.watched = true;
         }
@@ -409,7 +411,7 @@ impl Inner<'_> {
 
     /// From now on every change is signalled, but those that were made before: look.
     pub(crate) fn unwatch(&mut self) {
-        if self.common.watched {
+        if self.common.watched && !self.common.released {
             self.common.watched = false;
             self.channel.area.unwatch();
         }

@@ -322,6 +322,23 @@ fn an_observer_is_told_by_whoever_dispatches() {
 }
 
 #[test]
+fn who_waits_for_a_socket_that_is_over_keeps_no_later_one_s_peer_from_signalling() {
+    let pair = Pair::new();
+    let over = pair.connect();
+    over.iter().for_each(|socket| socket.close(None));
+    pair.stacks.iter().for_each(smc_socket::Stack::dispatch);
+    let [client, server] = pair.connect();
+    let log = Arc::new(Log::default());
+    server.observe(Some(Arc::clone(&log) as _));
+    for socket in over {
+        socket.wait(Ready::READABLE, Some(Duration::ZERO)).unwrap();
+    }
+    send(&client, b"1").unwrap();
+    pair.stacks[1].dispatch();
+    assert!(log.has(Ready::READABLE));
+}
+
+#[test]
 fn a_stack_sleeps_on_its_descriptor() {
     let pair = Pair::new();
     let [client, server] = pair.connect();
