@@ -52,7 +52,7 @@ pub(crate) struct Core {
     device_gone: AtomicBool,
     pub(crate) family: Arc<Family>,
     /// For children, when there is one.
-    hub: OnceLock<Option<Hub>>,
+    hub: OnceLock<Hub>,
     /// Who is told of entries of the board.
     pub(crate) board: OnceLock<Reader>,
 }
@@ -253,12 +253,16 @@ impl Core {
 
     /// The way to children; `None`: there are no descriptors for it.
     pub(crate) fn hub(&self) -> Option<&Hub> {
-        self.hub.get_or_init(|| Hub::new(&self.family).ok()).as_ref()
+        if self.hub.get().is_none() {
+            // The next child may find some.
+            let _ = self.hub.set(Hub::new(&self.family).ok()?);
+        }
+        self.hub.get()
     }
 
     /// The way to children, if there are some.
     pub(crate) fn busy_hub(&self) -> Option<&Hub> {
-        self.hub.get()?.as_ref().filter(|hub| hub.is_busy())
+        self.hub.get().filter(|hub| hub.is_busy())
     }
 
     /// Has children that have a connection look at it.
@@ -273,7 +277,7 @@ impl Core {
 
     /// Takes what children say, and gives back what those have that have ended.
     pub(crate) fn serve_children(&self) {
-        let Some(hub) = self.hub.get().and_then(Option::as_ref) else { return };
+        let Some(hub) = self.hub.get() else { return };
         for news in hub.take() {
             let sockets = self.control(|control, _| control.connections());
             match news {

@@ -23,6 +23,7 @@ use forked::{is_readable, send_in_parts, serve, share, stranger, wait_and_serve}
 use ism_client::loopback::Loopback;
 use pair::{LONG, Pair, errno, receive, send, transmit};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use smc_socket::{Birth, Observe, Ready, Socket, Stack};
 
 #[test]
@@ -312,6 +313,27 @@ fn mind(stack: &Stack) {
         stack.serve_children();
         stack.dispatch();
     }
+}
+
+#[test]
+fn a_child_without_connections_for_want_of_descriptors_keeps_no_later_one_from_them() {
+    // The limit is all threads'.
+    let process = Child::fork(|| {
+        let pair = Pair::new();
+        let (client, server, tcp) = connect(&pair);
+        let mut birth = Birth::begin();
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+        assert!(birth.share(&server).is_none());
+        setrlimit(Resource::Nofile, limit).unwrap();
+        drop(birth);
+        let child = share(&server, &tcp, |given| {
+            transmit(&given.socket, b"x").unwrap();
+        });
+        assert!(child.wait());
+        assert_eq!(receive(&client, 1, true).unwrap(), b"x");
+    });
+    assert!(process.wait());
 }
 
 /// Counts what it is told.
