@@ -28,7 +28,7 @@ use crate::bell::{Bell, Taken};
 use crate::board::{Post, Told};
 use crate::error::{Error, Result};
 use crate::own::Own;
-use crate::port::{Identity, Port, PortEvent, Wanted};
+use crate::port::{Identity, Port, PortEvent, Registered, Wanted};
 
 /// What a device tells its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,16 +151,17 @@ impl Device {
         // instance with the same peer included.
         let polled = self.0.take_port_events();
         let registered = registered.and_then(|it| polled.map(|()| it));
-        match registered {
-            Ok(registered) => {
-                let peer = self.0.peer_of(writer, Some(registered.instance));
-                peer.set_inbox(&registered.page)?;
-                self.0.listen(&peer);
-                self.0.lock().own.insert(index, Some(Arc::clone(&peer)));
+        let known = registered.and_then(|it| Ok((self.0.writer(writer, &it)?, it)));
+        let mut tables = self.0.lock();
+        tables.end_register();
+        match known {
+            Ok((peer, registered)) => {
+                tables.own.insert(index, Some(Arc::clone(&peer)));
+                drop(tables);
                 Ok(Dmb::new(self.clone(), peer, index, registered))
             }
             Err(error) => {
-                self.0.lock().release_index(index);
+                tables.release_index(index);
                 Err(error)
             }
         }
@@ -307,20 +308,37 @@ impl Inner {
             None => return Err(Error::NoIndex(self.identity.max_dmbs)),
         };
         tables.own.insert(index, None);
+        tables.registering += 1;
         Ok(index)
     }
 
-    /// The peer of the living instance with `gid`. One that is known by another instance is replaced.
+    /// The writer of a DMB that was just registered; it may have ended since.
+    fn writer(&self, gid: Gid, registered: &Registered) -> Result<Arc<Peer>> {
+        let peer = self.peer_of(gid, Some(registered.instance));
+        peer.set_inbox(&registered.page)?;
+        self.listen(&peer);
+        Ok(peer)
+    }
+
+    /// The peer of the living instance with `gid`, or of the one that has just ended. One that is known by another
+    /// instance is replaced.
     fn peer_of(&self, gid: Gid, instance: Option<u64>) -> Arc<Peer> {
         let mut tables = self.lock();
-        if let Some(peer) = tables.peers.get(&gid)
-            && peer.is_of(instance)
-        {
+        let is_it = |peer: &&Arc<Peer>| peer.gid() == gid && peer.is_of(instance);
+        if let Some(peer) = tables.peers.get(&gid).filter(is_it) {
             return Arc::clone(peer);
         }
-        let peer = Arc::new(Peer::new(gid, gid == self.identity.gid, instance, &self.forgotten));
+        let ended = tables.ended.iter().filter(|_| instance.is_some()).find(is_it);
+        if let Some(peer) = ended {
+            return Arc::clone(peer);
+        }
+        let peer = self.new_peer(gid, instance);
         tables.peers.insert(gid, Arc::clone(&peer));
         peer
+    }
+
+    fn new_peer(&self, gid: Gid, instance: Option<u64>) -> Arc<Peer> {
+        Arc::new(Peer::new(gid, gid == self.identity.gid, instance, &self.forgotten))
     }
 
     /// Takes what the port has to say. Signals of the pages are not its.
@@ -381,29 +399,26 @@ impl Inner {
             let mut tables = self.lock();
             tables.events.push_back(Event::PeerGone { gid });
             let is_it = |peer: &&Arc<Peer>| peer.is_of(Some(instance));
-            let ended = match tables.peers.get(&gid).filter(is_it) {
+            let known = match tables.peers.get(&gid).filter(is_it) {
                 Some(_) => tables.peers.remove(&gid),
                 None => None,
             };
+            let ended = known.unwrap_or_else(|| self.new_peer(gid, Some(instance)));
+            ended.end(instance);
             // Its grants are the dead; a later instance's have another peer.
-            if let Some(peer) = &ended {
-                tables.grants.retain(|_, grant| {
-                    let lives = !Arc::ptr_eq(grant.peer(), peer);
-                    if !lives {
-                        grant.end();
-                    }
-                    lives
-                });
+            tables.grants.retain(|_, grant| {
+                let lives = !Arc::ptr_eq(grant.peer(), &ended);
+                if !lives {
+                    grant.end();
+                }
+                lives
+            });
+            if tables.registering > 0 {
+                tables.ended.push(Arc::clone(&ended));
             }
             ended
         };
-        match ended {
-            Some(peer) => {
-                peer.end(instance);
-                self.ignore(&peer);
-            }
-            None => self.forgotten.add(gid, instance),
-        }
+        self.ignore(&ended);
     }
 
     /// Tells the fabric of the instances that nobody holds any more.
@@ -416,6 +431,9 @@ impl Inner {
 
     /// Hears a peer's bell from now on, if it has one; asks for it once.
     fn listen(&self, peer: &Arc<Peer>) {
+        if peer.is_over() {
+            return;
+        }
         // Without a bell the fabric rings.
         peer.open_bell(
             || self.port.bell(peer.gid()),
@@ -424,6 +442,10 @@ impl Inner {
                 epoll::add(&self.epoll, bell, data, epoll::EventFlags::IN).is_ok()
             },
         );
+        if peer.is_over() {
+            // It has ended meanwhile, perhaps before it had a bell.
+            self.ignore(peer);
+        }
     }
 
     fn ignore(&self, peer: &Peer) {

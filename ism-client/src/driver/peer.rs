@@ -146,6 +146,11 @@ impl Peer {
         }
     }
 
+    /// Whether the instance is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed) != NONE
+    }
+
     /// The instance is over.
     pub(super) fn end(&self, instance: u64) {
         self.over.store(instance, Ordering::Relaxed);

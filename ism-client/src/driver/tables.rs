@@ -22,6 +22,10 @@ pub(super) struct Tables {
     pub(super) grants: HashMap<u64, Arc<Grant>>,
     /// The writer of each own DMB, by index; `None`: REGISTER is under way.
     pub(super) own: BTreeMap<u32, Option<Arc<Peer>>>,
+    /// REGISTERs that are under way.
+    pub(super) registering: usize,
+    /// Peers that have ended meanwhile: a reply that is under way may be of one.
+    pub(super) ended: Vec<Arc<Peer>>,
     /// Indices below `next_index` that are not in use.
     pub(super) free: BTreeSet<u32>,
     /// Indices from here on were never used.
@@ -41,6 +45,14 @@ impl Tables {
                     events.push(Event::Signal { index });
                 }
             });
+        }
+    }
+
+    /// A REGISTER is over, and its DMB has its peer.
+    pub(super) fn end_register(&mut self) {
+        self.registering = self.registering.saturating_sub(1);
+        if self.registering == 0 {
+            self.ended.clear();
         }
     }
 
