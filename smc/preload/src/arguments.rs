@@ -89,6 +89,18 @@ pub(crate) unsafe fn header<'a>(message: *const msghdr) -> Option<&'a msghdr> {
     unsafe { message.as_ref() }
 }
 
+/// The message's control data.
+///
+/// # Safety
+/// `message` is null or points to a header, which is one of a call of sendmsg.
+pub(crate) unsafe fn control<'a>(message: *const msghdr) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { header(message) }.map_or(&[], |header| {
+        // SAFETY: as above.
+        unsafe { slice(header.msg_control.cast(), header.msg_controllen) }
+    })
+}
+
 /// A copied value; `None` if the pointer is null.
 ///
 /// # Safety

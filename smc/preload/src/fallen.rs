@@ -51,6 +51,9 @@ impl std::fmt::Display for Why {
             return f.write_str(words);
         }
         let diagnosis = Diagnosis(self.code);
+        if let Some((_, words)) = smc_snapshot::reason::words(self.peer) {
+            return write!(f, "{diagnosis}: {words}");
+        }
         let peer = Some(Diagnosis(self.peer)).filter(|_| self.peer != 0);
         Reason { diagnosis, peer }.fmt(f)
     }
@@ -252,5 +255,7 @@ mod tests {
         assert_eq!(Why::from(0x0301_0000).to_string(), "the peer does not speak SMC");
         let declined = Why { code: 0x0500_0000, peer: 0x0303_0007 };
         assert!(declined.to_string().contains("no common device for SMC-D v2"), "{declined}");
+        let passed = Why { code: 0x0500_0000, peer: smc_snapshot::reason::PASSED };
+        assert!(passed.to_string().ends_with("passed the connection on before its handshake"));
     }
 }

@@ -45,6 +45,8 @@ pub(crate) fn look() {
         if socket_acceptconn(borrow(fd)).unwrap_or(false) {
             process::has_listener();
         } else if state.peer_speaks_smc() && !state.is_offered() && is_untouched(fd) {
+            // It may be for a program that this one executes in its turn.
+            process::has_listener();
             // Often it is standard input and output at once.
             let socket = rustix::fs::fstat(borrow(fd)).map_or(0, |stat| stat.st_ino);
             match found.iter().find(|(it, _)| *it == socket) {
@@ -53,6 +55,12 @@ pub(crate) fn look() {
             }
         }
     }
+}
+
+/// Whether a peer proposes, or is going to, on what was accepted and not used.
+pub(crate) fn is_proposed(fd: c_int) -> bool {
+    let speaks = |state: State| state.peer_speaks_smc() && !state.is_offered();
+    marked(fd).is_some_and(speaks) && is_untouched(fd)
 }
 
 fn descriptors() -> Option<Vec<c_int>> {

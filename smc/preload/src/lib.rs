@@ -15,6 +15,7 @@
 //! | `arguments`, `signals`, `descriptor` | pointers, signals and numbers of C |
 //! | `table`, `numbers` | what is known about the program's descriptors, and how they come and go |
 //! | `upgrade`, `inherited` | which connections are looked at: listen, accept, connect; and exec |
+//! | `passing`, `decline` | connections that other processes get, by SCM_RIGHTS and exec |
 //! | `meeting` | finding the other end by the fabric's board, where no TCP option can be used |
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
 //! | `touched`, `buffers` | which options the program has ever set; buffers' sizes |
@@ -48,6 +49,7 @@ mod arguments;
 mod bell;
 mod buffers;
 mod confined;
+mod decline;
 mod descriptor;
 #[cfg(not(test))]
 mod entry;
@@ -57,6 +59,7 @@ mod inherited;
 mod meeting;
 mod minder;
 mod numbers;
+mod passing;
 mod poll;
 mod process;
 #[cfg(not(test))]

@@ -44,10 +44,10 @@ const WAKE: u64 = 0;
 const DEVICE: u64 = 1;
 const CHILDREN: u64 = 2;
 
-/// This process hands accepted connections to its children.
+/// This process hands accepted connections to its children, or to others.
 static FORKS: AtomicBool = AtomicBool::new(false);
 
-/// Connections have been accepted, and there is a child now: its handshakes are its own.
+/// Connections have been accepted, and there is a child now: its handshakes are its own. Or one was passed on.
 pub(crate) fn has_forked() {
     FORKS.store(true, Ordering::Relaxed);
 }

@@ -329,7 +329,7 @@ pub(crate) fn why_not(fd: impl AsFd) -> u32 {
     }
 }
 
-/// The program has a listener that was marked by the one that executed it.
+/// The program has a listener that was marked by the one that executed it, or passed it on, or what one has accepted.
 pub(crate) fn has_listener() {
     LISTENS.store(true, Ordering::Relaxed);
 }

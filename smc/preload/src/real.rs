@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "dlsym, and calls of C functions by address")]
 
-use std::ffi::{CStr, c_int, c_uint, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -164,6 +164,18 @@ functions! {
         count: c_int, reads: *mut fd_set, writes: *mut fd_set, excepts: *mut fd_set,
         timeout: *const timespec, mask: *const sigset_t,
     ) -> c_int;
+
+    fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char)
+        -> c_int;
+    fn execv(path: *const c_char, argv: *const *const c_char) -> c_int;
+    fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int;
+    fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char)
+        -> c_int;
+    fn execveat(
+        folder: c_int, path: *const c_char, argv: *const *const c_char,
+        envp: *const *const c_char, flags: c_int,
+    ) -> c_int;
+    fn fexecve(fd: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int;
 
     fn prctl(
         what: c_int, second: c_ulong, third: c_ulong, fourth: c_ulong, fifth: c_ulong,

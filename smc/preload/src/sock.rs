@@ -10,6 +10,7 @@ mod forked;
 mod handshake;
 mod late;
 mod options;
+mod passed;
 mod watch;
 
 use std::ffi::c_int;

@@ -18,6 +18,7 @@ use crate::descriptor::borrow;
 use crate::fallen;
 use crate::meeting::Meeting;
 use crate::process;
+use crate::settings::SETTINGS;
 use crate::sock::{Sock, Stage, is_nonblocking};
 use crate::table::{self, File};
 
@@ -67,6 +68,12 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
     let known = fallen::listener_at(listener);
     if known.is_none() && !is_tcp(fd) {
         return;
+    }
+    let has_strange_listener =
+        || known.is_none() && !SETTINGS.forced_tcp && process::peer_speaks_smc(borrow(fd));
+    if !process::listens() && has_strange_listener() {
+        // Who has passed it on has marked it: the peer proposes.
+        process::has_listener();
     }
     if process::listens() && process::peer_speaks_smc(borrow(fd)) {
         let file = watch(fd, Sock::new(fd, Role::Server, Stage::Fresh, nonblocking));

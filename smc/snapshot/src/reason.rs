@@ -32,6 +32,7 @@ reasons! {
     NOBOARD = 0x03ff_000a, "the fabric's board is full or lost";
     NOTUNIQUE = 0x03ff_000b, "the policy file does not say that these addresses are unique";
     ABSENT = 0x03ff_000c, "the peer is not on the fabric's board, and nobody serves SMC's TCP option here";
+    PASSED = 0x03ff_000d, "the program passed the connection on before its handshake";
 }
 
 /// The name and the words of a number, if it is one of these.

@@ -8,10 +8,11 @@ use std::ffi::{c_int, c_uint, c_void};
 use std::time::Instant;
 
 use libc::{mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use rustix::io::Errno;
 
 use super::data::{receive, send};
-use super::{duration, fail, int};
-use crate::{arguments, real, table, touched};
+use super::{duration, fail, int, quietly};
+use crate::{arguments, passing, real, table, touched};
 
 // SAFETY of the entry points: see `data`.
 
@@ -151,12 +152,31 @@ unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Opti
     Some(n)
 }
 
+/// Before a message that may have descriptors of connections in it; what keeps it from being sent.
+///
+/// # Safety
+/// As sendmsg(2).
+unsafe fn passes(message: *const msghdr) -> Result<(), Errno> {
+    // SAFETY: the caller's message.
+    let control = unsafe { arguments::control(message) };
+    if control.is_empty() {
+        return Ok(());
+    }
+    quietly(|| passing::sends(control)).unwrap_or(Err(Errno::IO))
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's arguments.
     let ours = unsafe { send_message(fd, message, flags) };
-    // SAFETY: the caller's arguments.
-    ours.unwrap_or_else(|| unsafe { real::sendmsg(fd, message, flags) })
+    ours.unwrap_or_else(|| {
+        // SAFETY: the caller's message.
+        if let Err(errno) = unsafe { passes(message) } {
+            return fail(errno.raw_os_error());
+        }
+        // SAFETY: the caller's arguments.
+        unsafe { real::sendmsg(fd, message, flags) }
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -189,8 +209,20 @@ unsafe extern "C" fn sendmmsg(
         // SAFETY: as above, each.
         each(all, flags, |message, flags| unsafe { send_message(fd, &raw const *message, flags) })
     });
-    // SAFETY: the caller's arguments.
-    ours.flatten().unwrap_or_else(|| unsafe { real::sendmmsg(fd, messages, count, flags) })
+    ours.flatten().unwrap_or_else(|| {
+        // SAFETY: the caller's messages.
+        let all = unsafe { arguments::slice(messages, count as usize) };
+        // SAFETY: as above, each.
+        let pass = |it: &mmsghdr| unsafe { passes(&raw const it.msg_hdr) }.err();
+        let refused = all.iter().enumerate().find_map(|(n, it)| Some((n, pass(it)?)));
+        let count = match refused {
+            Some((0, errno)) => return int(fail(errno.raw_os_error())),
+            Some((n, _)) => c_uint::try_from(n).unwrap_or(count),
+            None => count,
+        };
+        // SAFETY: the caller's arguments.
+        unsafe { real::sendmmsg(fd, messages, count, flags) }
+    })
 }
 
 #[unsafe(no_mangle)]

@@ -10,6 +10,7 @@
 mod data;
 mod descriptors;
 mod epoll;
+mod exec;
 mod message;
 mod options;
 mod poll;

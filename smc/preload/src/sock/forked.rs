@@ -33,7 +33,7 @@ impl Sock {
 
     /// The search for the other end is this process's alone: it is over before there are two. One that nobody has
     /// begun is whosoever comes first.
-    fn end_meeting(&self, file: &Arc<File>, patience: Duration) {
+    pub(super) fn end_meeting(&self, file: &Arc<File>, patience: Duration) {
         let Some(meeting) = &self.meeting else { return };
         if self.stage() == Stage::Connecting {
             self.go_on(file);
