@@ -19,12 +19,10 @@ use crate::upgrade::is_tcp;
 pub(crate) const TIMEOUTS: u8 = 1;
 /// SO_OOBINLINE.
 pub(crate) const URGENT: u8 = 2;
-/// TCP_CORK.
-pub(crate) const CORK: u8 = 4;
 /// SO_LINGER.
-pub(crate) const LINGER: u8 = 8;
+pub(crate) const LINGER: u8 = 4;
 /// SO_RCVBUF, SO_SNDBUF and the like.
-pub(crate) const BUFFERS: u8 = 16;
+pub(crate) const BUFFERS: u8 = 8;
 
 /// `SO_RCVTIMEO_NEW` and `SO_SNDTIMEO_NEW` of asm-generic/socket.h.
 const NEW_TIMEOUTS: [c_int; 2] = [66, 67];
@@ -53,7 +51,6 @@ fn option(level: c_int, name: c_int) -> u8 {
         (libc::SOL_SOCKET, libc::SO_LINGER) => LINGER,
         (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => BUFFERS,
         (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE | libc::SO_SNDBUFFORCE) => BUFFERS,
-        (libc::IPPROTO_TCP, libc::TCP_CORK) => CORK,
         _ => 0,
     }
 }
@@ -116,8 +113,8 @@ mod tests {
         }
         // SAFETY: a child that was not waited for.
         assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
-        assert_eq!([LINGER, TIMEOUTS | URGENT | CORK].map(is_set), [true, false]);
+        assert_eq!([LINGER, TIMEOUTS | URGENT].map(is_set), [true, false]);
         has_strange_sockets();
-        assert!([TIMEOUTS, URGENT, CORK, LINGER, BUFFERS].into_iter().all(is_set));
+        assert!([TIMEOUTS, URGENT, LINGER, BUFFERS].into_iter().all(is_set));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
+use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use rustix::io::Errno;
 use smc_socket::{How, RecvFlags, SendFlags, Socket};
 
@@ -168,7 +168,8 @@ impl Sock {
             Answer::Ours(Err(error)) => return Answer::Ours(Err(error)),
             Answer::Theirs => return Answer::Theirs,
         };
-        let how = SendFlags { more: flags & MSG_MORE != 0, oob: flags & MSG_OOB != 0 };
+        // MSG_MORE holds nothing back, nor does TCP_CORK: TCP does so for 200 ms, and no longer than the process lives.
+        let how = SendFlags { more: false, oob: flags & MSG_OOB != 0 };
         if !wait {
             return Answer::Ours(engine.send(buffers, how));
         }

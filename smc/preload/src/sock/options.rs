@@ -34,13 +34,10 @@ impl Sock {
     /// Takes over what was set on the TCP socket before.
     pub(super) fn take_options(&self, engine: &Socket) {
         self.take_timeouts();
-        let tcp = &self.number;
-        // All are off where they cannot be read, as with a new socket. This fails only without a connection.
+        // It is off where it cannot be read, as with a new socket. This fails only without a connection.
         if touched::is_set(touched::URGENT) {
-            let _ = engine.set_oob_inline(sockopt::socket_oobinline(tcp).unwrap_or(false));
-        }
-        if touched::is_set(touched::CORK) {
-            let _ = engine.set_cork(sockopt::tcp_cork(tcp).unwrap_or(false));
+            let inline = sockopt::socket_oobinline(&self.number).unwrap_or(false);
+            let _ = engine.set_oob_inline(inline);
         }
         let _ = engine.set_low_water(self.low_water.load(Ordering::Relaxed));
         self.take_send_buffer(engine);
@@ -108,8 +105,6 @@ impl Sock {
                 Ok(())
             }
             (libc::SOL_SOCKET, libc::SO_OOBINLINE) => engine.set_oob_inline(on),
-            (libc::IPPROTO_TCP, libc::TCP_CORK) => engine.set_cork(on),
-            (libc::IPPROTO_TCP, libc::TCP_NODELAY) if on => engine.flush(),
             _ => Ok(()),
         };
     }
