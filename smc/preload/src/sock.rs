@@ -96,6 +96,8 @@ pub(crate) struct Sock {
     low_water: AtomicU32,
     /// The program has shut its sending direction down.
     is_shut: AtomicBool,
+    /// What it has shut during the handshake.
+    noted: AtomicU8,
     /// It has sent something after the peer had closed.
     was_vain: AtomicBool,
     /// Another process may have it: a child, or the parent.
@@ -144,6 +146,7 @@ impl Sock {
             timeouts: [const { AtomicU64::new(0) }; 2],
             low_water: AtomicU32::new(1),
             is_shut: AtomicBool::new(false),
+            noted: AtomicU8::new(0),
             was_vain: AtomicBool::new(false),
             has_forked: AtomicBool::new(false),
             watchers: Mutex::default(),

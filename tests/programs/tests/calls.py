@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """Calls that TCP ends by itself, and options set before there is a connection. Prints no times."""
 
+import errno
 import os
+import select
+import signal
 import socket
 import sys
 import threading
@@ -75,10 +78,87 @@ def last_words(send):
             assert accepted.recv(100) == b""
 
 
+def at_any_time(act):
+    """What `act` gives though signals come all the time, whose handler restarts nothing."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, True)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        return act()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def shut_before_accept(how, blocking):
+    """A direction is shut before the server accepts, which it does when that is done."""
+    with listener() as server:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            try:
+                assert os.read(reader, 1) == b"s"
+                accepted, _ = server.accept()
+                accepted.settimeout(LONG)
+                assert accepted.recv(100) == (b"request" if how == socket.SHUT_RD else b"")
+                accepted.sendall(b"answer")
+                accepted.close()
+                os._exit(0)
+            except BaseException as error:
+                print("server:", repr(error), file=sys.stderr)
+                os._exit(1)
+        client = socket.create_connection(server.getsockname())
+        client.setblocking(blocking)
+        at_any_time(lambda: client.shutdown(how))
+        if how != socket.SHUT_RD:
+            try:
+                client.send(b"more")
+                raise AssertionError("it sends")
+            except BrokenPipeError:
+                pass
+        if how != socket.SHUT_WR:
+            assert client.recv(100) == b""
+        os.write(writer, b"s")
+        client.settimeout(LONG)
+        if how == socket.SHUT_RD:
+            client.sendall(b"request")
+        if how == socket.SHUT_WR:
+            assert client.recv(100) == b"answer"
+            assert client.recv(100) == b""
+        assert os.waitpid(child, 0)[1] == 0
+        client.close()
+
+
+def shut_while_connecting():
+    """TCP is not yet connected, and will not be."""
+    with listener(0) as full:
+        clients = [socket.socket() for _ in range(4)]
+        for client in clients:
+            client.setblocking(False)
+            assert client.connect_ex(full.getsockname()) in (0, errno.EINPROGRESS)
+        last = clients[-1]
+        # In vain: nobody accepts.
+        signal.alarm(LONG)
+        last.shutdown(socket.SHUT_RDWR)
+        signal.alarm(0)
+        poller = select.poll()
+        poller.register(last, select.POLLOUT)
+        (_, events), = poller.poll()
+        assert events & select.POLLHUP, events
+        for client in clients:
+            client.close()
+
+
 def main():
     cases = {
+        # First: after a fork an accepted connection is left alone for a child to begin with.
         "more": lambda: held_back(more),
         "cork": lambda: held_back(cork),
+        "shut while connecting": shut_while_connecting,
+        "shut, reads": lambda: shut_before_accept(socket.SHUT_WR, True),
+        "shut, does not wait": lambda: shut_before_accept(socket.SHUT_WR, False),
+        "shut, sends": lambda: shut_before_accept(socket.SHUT_RD, True),
+        "shut, both": lambda: shut_before_accept(socket.SHUT_RDWR, False),
         "last words, more": lambda: last_words(more),
         "last words, cork": lambda: last_words(cork),
     }

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 use smc_socket::{How, RecvFlags, SendFlags, Socket};
 
 use super::{Route, Sock, Stage};
-use crate::signals;
 use crate::table::File;
+use crate::{process, signals};
 
 /// What becomes of a call.
 pub(crate) enum Answer<T> {
@@ -28,6 +29,10 @@ pub(crate) enum Answer<T> {
 
 /// Bytes of a file that are read in one go.
 const PIECE: usize = 64 << 10;
+
+/// The program has shut a direction during the handshake.
+const SHUT_READ: u8 = 1;
+const SHUT_WRITE: u8 = 2;
 
 /// How long a send that must not wait does so for the handshake.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -118,6 +123,9 @@ impl Sock {
         if flags & MSG_ERRQUEUE != 0 || urgent {
             return Answer::Theirs;
         }
+        if self.is_noted(SHUT_READ) {
+            return Answer::Ours(Ok(0));
+        }
         let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;
         let engine = match self.engine(file, wait, Side::Receive) {
             Answer::Ours(Ok(engine)) => engine,
@@ -162,6 +170,9 @@ impl Sock {
     }
 
     fn send_on(&self, file: &Arc<File>, buffers: &[IoSlice<'_>], flags: c_int) -> Answer<usize> {
+        if self.is_noted(SHUT_WRITE) {
+            return Answer::Ours(Err(Errno::PIPE.into()));
+        }
         let wait = !self.is_nonblocking() && flags & MSG_DONTWAIT == 0;
         let engine = match self.engine(file, wait, Side::Send) {
             Answer::Ours(Ok(engine)) => engine,
@@ -214,22 +225,71 @@ impl Sock {
         Answer::Ours(Ok(sent))
     }
 
-    /// `shutdown(2)`.
+    /// `shutdown(2)`, which does not wait: during the handshake it is noted, and done at its end.
     pub(crate) fn shut(&self, file: &Arc<File>, how: c_int) -> Answer<()> {
-        let engine = match self.engine(file, true, Side::Send) {
-            Answer::Ours(Ok(engine)) => engine,
-            Answer::Ours(Err(_)) => return Answer::Ours(Err(Errno::NOTCONN.into())),
-            Answer::Theirs => return Answer::Theirs,
-        };
         let how = match how {
             libc::SHUT_RD => How::Read,
             libc::SHUT_WR => How::Write,
             libc::SHUT_RDWR => How::Both,
             _ => return Answer::Ours(Err(Errno::INVAL.into())),
         };
-        if how != How::Read {
+        let mut route = self.route(file);
+        if matches!(route, Route::Pending) {
+            if self.stage() == Stage::Connecting {
+                // TCP gives its connect up.
+                return Answer::Theirs;
+            }
+            self.note_shut(how);
+            // Nobody may wait for the handshake, nor have it looked after.
+            process::mind(file, true);
+            // If it has ended meanwhile, who ended it may not have seen the note.
+            route = self.routed();
+        }
+        match route {
+            Route::Smc(engine) => {
+                if how != How::Read {
+                    self.is_shut.store(true, Ordering::Relaxed);
+                }
+                Answer::Ours(engine.shutdown(how))
+            }
+            Route::Tcp | Route::Late => Answer::Theirs,
+            Route::Pending => Answer::Ours(Ok(())),
+            Route::Ended | Route::Broken => Answer::Ours(Err(Errno::NOTCONN.into())),
+        }
+    }
+
+    fn note_shut(&self, how: How) {
+        let bits = match how {
+            How::Read => SHUT_READ,
+            How::Write => SHUT_WRITE,
+            How::Both => SHUT_READ | SHUT_WRITE,
+        };
+        if bits & SHUT_WRITE != 0 {
             self.is_shut.store(true, Ordering::Relaxed);
         }
-        Answer::Ours(engine.shutdown(how))
+        self.noted.fetch_or(bits, Ordering::AcqRel);
+    }
+
+    /// Whether the program has shut a direction before the handshake's end, which is still to come.
+    fn is_noted(&self, bit: u8) -> bool {
+        self.noted.load(Ordering::Acquire) & bit != 0 && self.stage() < Stage::Late
+    }
+
+    /// The handshake has just ended: does what was noted.
+    pub(super) fn shut_as_noted(&self) {
+        // Not only read: who notes after this sees the handshake's end.
+        let noted = self.noted.fetch_or(0, Ordering::AcqRel);
+        let (how, tcp) = match (noted & SHUT_READ != 0, noted & SHUT_WRITE != 0) {
+            (false, false) => return,
+            (true, false) => (How::Read, Shutdown::Read),
+            (false, true) => (How::Write, Shutdown::Write),
+            (true, true) => (How::Both, Shutdown::Both),
+        };
+        // The program was told that it is done: what fails now is what has ended by itself.
+        match self.stage() {
+            Stage::Smc => drop(self.smc().map(|engine| engine.shutdown(how))),
+            Stage::Late | Stage::Tcp => drop(rustix::net::shutdown(&self.number, tcp)),
+            _ => {}
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! Invariant: in the child no lock is taken: another thread of the parent may have held it.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,7 @@ impl Sock {
         for (own, parents) in [(&child.is_shut, &self.is_shut), (&child.was_vain, &self.was_vain)] {
             own.store(parents.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        child.noted = AtomicU8::new(self.noted.load(Ordering::Relaxed));
         child.numbers = Mutex::new(fds);
         child.late = self.late_of_child().map_or_else(OnceLock::new, OnceLock::from);
         child

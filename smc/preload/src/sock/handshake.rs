@@ -159,6 +159,7 @@ impl Sock {
                 }
                 if self.move_on(Stage::Handshake, Stage::Smc) {
                     SETTINGS.say(format_args!("socket {fd}: SMC-D"));
+                    self.shut_as_noted();
                     self.tell_settled(file);
                     let heard = self.heard.load(Ordering::Acquire);
                     if let Some(engine) = self.smc().filter(|_| heard != 0) {
@@ -206,6 +207,7 @@ impl Sock {
     pub(super) fn become_tcp(&self, file: &Arc<File>, why: Why) {
         let before = Stage::of(self.stage.swap(Stage::Tcp as u8, Ordering::AcqRel));
         if before != Stage::Tcp {
+            self.shut_as_noted();
             // Of a late word nobody needs to know.
             if before != Stage::Late {
                 self.say_why(why);

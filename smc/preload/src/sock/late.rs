@@ -34,6 +34,7 @@ impl Sock {
             let _ = self.late.set(Arc::clone(word));
         }
         if self.move_on(Stage::Handshake, Stage::Late) {
+            self.shut_as_noted();
             self.say_why(why);
             if self.is_closed() {
                 self.end_sending();
