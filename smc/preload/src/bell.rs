@@ -7,7 +7,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ism_client::own::Own;
 use rustix::event::{EventfdFlags, eventfd};
@@ -19,24 +21,30 @@ pub(crate) struct Bell {
     rung: AtomicBool,
     /// Somebody may sleep at any time.
     always: AtomicBool,
+    /// It stays readable, until then at most.
+    held: AtomicBool,
+    until: OnceLock<Instant>,
     sleepers: AtomicUsize,
 }
+
+/// How long a bell stays readable at most for threads that may not be there any more.
+const HOLD: Duration = Duration::from_secs(2);
 
 impl Bell {
     /// # Errors
     /// No descriptors.
     pub(crate) fn new() -> io::Result<Self> {
         let fd = Own::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (rung, always) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { fd, rung, always, sleepers: AtomicUsize::new(0) })
+        let [rung, always, held] = [const { AtomicBool::new(false) }; 3];
+        let (until, sleepers) = (OnceLock::new(), AtomicUsize::new(0));
+        Ok(Self { fd, rung, always, held, until, sleepers })
     }
 
     /// Wakes the sleepers.
     pub(crate) fn ring(&self) {
         self.rung.store(true, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            // Full means that it is readable.
-            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+            self.write();
         }
     }
 
@@ -101,7 +109,41 @@ impl Bell {
         }
     }
 
+    /// It is readable from now on, until [`Bell::let_go`]: threads that sleep uncounted shall look again. Once only.
+    pub(crate) fn hold(&self) {
+        self.until.get_or_init(|| Instant::now() + HOLD);
+        self.held.store(true, Ordering::SeqCst);
+        self.write();
+    }
+
+    /// Whether it is held.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    /// All of them have looked.
+    pub(crate) fn let_go(&self) {
+        if self.held.swap(false, Ordering::SeqCst) {
+            self.silence();
+            // What was read may have been written by a ring that came meanwhile.
+            if self.rung.load(Ordering::SeqCst) {
+                self.ring();
+            }
+        }
+    }
+
+    fn write(&self) {
+        // Full means that it is readable.
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+    }
+
     fn silence(&self) {
+        if self.is_held() {
+            if self.until.get().is_some_and(|until| Instant::now() < *until) {
+                return;
+            }
+            self.held.store(false, Ordering::SeqCst);
+        }
         // It may be unreadable already.
         let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
     }

@@ -20,17 +20,18 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::bell::Bell;
-use crate::descriptor;
 use crate::process::{self, Process};
 use crate::settings::SETTINGS;
 use crate::sock::{Sock, Stage, Watcher, lock};
 use crate::table::{self, File};
+use crate::{descriptor, instances};
 use interest::Interest;
 pub(crate) use interest::bits;
 use smc_socket::spin::Spin;
@@ -72,6 +73,10 @@ struct Inner {
 
 /// The first marker: no address, no descriptor.
 const MARKER: u64 = 0x5ac0_51de_0000_0000;
+/// So many markers there are.
+const MARKERS: u64 = 1 << 8;
+/// How long another thread may take to make an instance known.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What is not the marker's.
 const LOW: u64 = 0xffff_ffff;
 /// The lower half of the bell's data, the stack's, and, with the program's descriptor in it, a TCP connection's: in a
@@ -79,6 +84,13 @@ const LOW: u64 = 0xffff_ffff;
 const BELL: u64 = 0xf00d_0000;
 const STACK: u64 = 0xf00d_0001;
 const TCP: u64 = 0x4000_0000;
+
+/// Whether an event is of an entry of this library's, whichever instance or process of its kin it is of.
+pub(crate) fn is_own(data: u64) -> bool {
+    let (marker, low) = (data & !LOW, data & LOW);
+    let is_marker = (MARKER..MARKER + MARKERS * (LOW + 1)).contains(&marker);
+    is_marker && (matches!(low, BELL | STACK) || low & !0xfff_ffff == TCP)
+}
 
 impl Shared {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -205,7 +217,7 @@ impl Instance {
         if data & !LOW != inner.marker {
             return;
         }
-        inner.marker = inner.marker.wrapping_add(LOW + 1);
+        inner.marker = MARKER + (inner.marker - MARKER + LOW + 1) % (MARKERS * (LOW + 1));
         inner.entries.values().for_each(|interest| interest.rename(shared, inner.marker));
         // Both are there.
         let bell = EventData::new_u64(inner.marker | BELL);
@@ -255,6 +267,49 @@ impl Instance {
         }
         if let Some(stack) = before.as_ref().and_then(|it| it.stack.as_ref()) {
             stack.may_silence();
+        }
+    }
+
+    /// Whether a number is one of this instance, too: the bell is there.
+    fn is_at(&self, fd: c_int) -> bool {
+        let bell = EventData::new_u64(self.shared.marker() | BELL);
+        epoll::modify(descriptor::borrow(fd), &self.shared.bell, bell, EventFlags::IN).is_ok()
+    }
+
+    /// It has just become known by these numbers: whoever waits for it in the kernel is to know it, too.
+    fn is_known_by(&self, numbers: &[c_int]) {
+        if numbers.iter().any(|fd| instances::has_sleepers(*fd)) {
+            // Each one that is woken by what stays ready wakes the next, and then waits in here.
+            self.shared.bell.hold();
+            // The last of them may just have gone.
+            self.has_slept();
+        }
+        if numbers.iter().any(|fd| instances::is_nested(*fd)) {
+            self.is_nested();
+        }
+    }
+
+    /// A thread that slept in the kernel was woken by this entry of the library's.
+    pub(crate) fn kernel_says(&self, bits: u32, data: u64) {
+        let low = data & LOW;
+        if data & !LOW == self.shared.marker()
+            && !matches!(low, BELL | STACK)
+            && let Ok(fd) = c_int::try_from(low ^ TCP)
+        {
+            self.shared.tcp_says(fd, bits);
+        }
+    }
+
+    /// A thread that slept in the kernel before the instance was known does so no more.
+    pub(crate) fn has_slept(&self) {
+        let is_this = |fd: &c_int| match table::get(*fd).as_deref() {
+            Some(File::Epoll(other)) => Arc::ptr_eq(&other.shared, &self.shared),
+            _ => false,
+        };
+        if self.shared.bell.is_held()
+            && !table::known(0, c_int::MAX).any(|fd| instances::has_sleepers(fd) && is_this(&fd))
+        {
+            self.shared.bell.let_go();
         }
     }
 
@@ -370,19 +425,43 @@ pub(crate) fn control(
         (Some(File::Epoll(_)), _) => Some(Err(Errno::INVAL.into())),
         (None, libc::EPOLL_CTL_ADD) => {
             let process = process::existing()?;
-            let made = Instance::new(epoll, process);
-            Some(made.and_then(|instance| {
-                instance.add(fd, &file, events, data)?;
-                let file = Arc::new(File::Epoll(instance));
-                table::set(epoll, Some(Arc::clone(&file)));
-                if let (File::Epoll(instance), true) = (&*file, table::is_nested(epoll)) {
-                    instance.is_nested();
-                }
-                Ok(())
+            Some(known(epoll, process).and_then(|instance| match &*instance {
+                File::Epoll(instance) => instance.add(fd, &file, events, data),
+                File::Sock(_) => Err(Errno::INVAL.into()),
             }))
         }
         (None, _) => Some(Err(Errno::NOENT.into())),
     }
+}
+
+/// Makes an instance known, by all its numbers.
+fn known(epoll: c_int, process: Arc<Process>) -> io::Result<Arc<File>> {
+    let file = match Instance::new(epoll, process) {
+        Ok(instance) => Arc::new(File::Epoll(instance)),
+        // Another thread is about to do the same.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            let end = Instant::now() + PATIENCE;
+            while Instant::now() < end {
+                if let Some(file) = table::get(epoll) {
+                    return Ok(file);
+                }
+                std::thread::yield_now();
+            }
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
+    if let File::Epoll(instance) = &*file {
+        // First, so that who copies it meanwhile sees the one or this call the other.
+        table::set(epoll, Some(Arc::clone(&file)));
+        let mut numbers = vec![epoll];
+        for copy in instances::copies(epoll).filter(|copy| instance.is_at(*copy)) {
+            table::set(copy, Some(Arc::clone(&file)));
+            numbers.push(copy);
+        }
+        instance.is_known_by(&numbers);
+    }
+    Ok(file)
 }
 
 /// Whether a file is a connection that is not plain TCP; goes on with its handshake.

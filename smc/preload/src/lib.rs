@@ -20,7 +20,7 @@
 //! | `sock` | one connection: its handshake, its data, its options, who waits for it |
 //! | `touched`, `buffers` | which options the program has ever set; buffers' sizes |
 //! | `alone` | a program that connects to itself |
-//! | `poll`, `epoll`, `bell` | waiting for many |
+//! | `poll`, `epoll`, `bell`, `instances` | waiting for many |
 //! | `confined` | a process under seccomp |
 //! | `process`, `minder` | the process's stack, and the thread for forgotten handshakes |
 //! | `fallen`, `report` | why connections are plain TCP; telling `smcss` and `smcd` |
@@ -56,6 +56,7 @@ mod entry;
 mod epoll;
 mod fallen;
 mod inherited;
+mod instances;
 mod meeting;
 mod minder;
 mod numbers;

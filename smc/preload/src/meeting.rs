@@ -28,7 +28,7 @@ use smc_socket::Role;
 
 use crate::bell::Bell;
 use crate::process;
-use crate::sock::{Sock, Stage, lock};
+use crate::sock::{Sock, Stage, end_of, lock};
 use crate::table::File;
 
 pub(crate) use board::{Call, Meetings};
@@ -231,7 +231,7 @@ impl Meeting {
         file: &Arc<File>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = end_of(timeout);
         let Some(meetings) = process::meetings() else {
             sock.go_on(file);
             return Ok(());

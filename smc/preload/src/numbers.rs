@@ -17,7 +17,7 @@ use crate::minder;
 use crate::settings::SETTINGS;
 use crate::sock::Stage;
 use crate::table::{self, File};
-use crate::{fallen, process, report};
+use crate::{fallen, instances, process, report};
 
 /// Whether this is a child of vfork. It is about to execute a program, and what it does with its descriptors is for
 /// that: what the parent has accepted may be the program's.
@@ -153,6 +153,7 @@ pub(crate) fn after_fork() {
     process::after_fork(stack);
     report::after_fork();
     fallen::after_fork();
+    instances::after_fork();
     let mut groups: HashMap<*const File, (Arc<File>, Vec<c_int>)> = HashMap::new();
     for fd in table::known(0, c_int::MAX) {
         if let Some(file) = table::get(fd) {

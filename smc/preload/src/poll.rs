@@ -19,9 +19,10 @@ use smc_socket::{Ready, Stack};
 
 use crate::bell::Bell;
 use crate::epoll::bits;
+use crate::instances;
 use crate::process::{self, Process};
 use crate::settings::SETTINGS;
-use crate::sock::{Route, Sock, Stage, Watcher};
+use crate::sock::{Route, Sock, Stage, Watcher, end_of};
 use crate::table::{self, File};
 use smc_socket::few::{self, DEAF};
 use smc_socket::spin::{LOOKS, PREEMPTED, Spin};
@@ -96,7 +97,7 @@ struct Wait<'a> {
 /// Whether the kernel alone can answer.
 pub(crate) fn is_plain(fds: &[pollfd]) -> bool {
     // Looked at afterwards: an instance that gets a connection meanwhile sees the one or this call the other.
-    fds.iter().for_each(|fd| table::nest(fd.fd));
+    fds.iter().for_each(|fd| instances::nest(fd.fd));
     fds.iter().all(|fd| !table::is_known(fd.fd))
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn wait(
     timeout: Option<Duration>,
     kernel: Kernel<'_>,
 ) -> io::Result<usize> {
-    let end = timeout.map(|timeout| Instant::now() + timeout);
+    let end = end_of(timeout);
     let files: Vec<_> = fds.iter().map(|fd| table::get(fd.fd)).collect();
     for file in files.iter().flatten() {
         if let File::Epoll(instance) = &**file {

@@ -7,11 +7,12 @@
 
 use std::ffi::c_int;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use arc_swap::ArcSwapOption;
 
 use crate::epoll::Instance;
+use crate::process;
 use crate::sock::Sock;
 
 /// What a descriptor is.
@@ -34,14 +35,12 @@ static FILES: [ArcSwapOption<File>; LIMIT] = [const { ArcSwapOption::const_empty
 /// have closed them.
 static TCP: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
 
-/// Which descriptors something has been waiting for that this library does not see: an epoll instance, or a thread in
-/// the kernel's poll. An instance that is one of them may get connections later.
-static NESTED: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
-
 /// No descriptor above was ever known.
 static HIGHEST: AtomicI32 = AtomicI32::new(-1);
 
-fn at<T>(table: &'static [T], fd: c_int) -> Option<&'static T> {
+/// The place of a number in a table.
+#[inline]
+pub(crate) fn at<T>(table: &'static [T], fd: c_int) -> Option<&'static T> {
     table.get(usize::try_from(fd).ok()?)
 }
 
@@ -56,52 +55,15 @@ pub(crate) fn may_be_tcp(fd: c_int) -> bool {
     at(&TCP, fd).is_some_and(|tcp| tcp.load(Ordering::Relaxed) != 0)
 }
 
-/// A descriptor is new, as a TCP socket or as something else.
+/// A descriptor is new, as a TCP socket or as something else. One of a child of vfork is not this table's.
 pub(crate) fn is_new(fd: c_int, is_tcp: bool) {
     if let Some(tcp) = at(&TCP, fd) {
         // Most are not, and then no memory is taken.
-        if is_tcp || tcp.load(Ordering::Relaxed) != 0 {
-            tcp.store(u8::from(is_tcp), Ordering::Relaxed);
+        let is = u8::from(is_tcp);
+        if tcp.load(Ordering::Relaxed) != is && !process::is_borrowed() {
+            tcp.store(is, Ordering::Relaxed);
         }
     }
-}
-
-/// Something waits for a descriptor, and if it is an epoll instance this library will not see it.
-#[inline]
-pub(crate) fn nest(fd: c_int) {
-    if let Some(nested) = at(&NESTED, fd)
-        && nested.load(Ordering::Relaxed) == 0
-    {
-        nested.store(1, Ordering::Relaxed);
-        // Of this and of who makes the descriptor known one sees the other.
-        fence(Ordering::SeqCst);
-    }
-}
-
-/// Whether something may wait for a descriptor that has just become known.
-pub(crate) fn is_nested(fd: c_int) -> bool {
-    fence(Ordering::SeqCst);
-    at(&NESTED, fd).is_some_and(|nested| nested.load(Ordering::Relaxed) != 0)
-}
-
-fn set_nested(fd: c_int, is: bool) {
-    if let Some(nested) = at(&NESTED, fd)
-        && (nested.load(Ordering::Relaxed) != 0) != is
-    {
-        nested.store(u8::from(is), Ordering::Relaxed);
-    }
-}
-
-/// A descriptor is a new epoll instance.
-pub(crate) fn is_new_epoll(fd: c_int) {
-    is_new(fd, false);
-    set_nested(fd, false);
-}
-
-/// A descriptor is another one of what `of` is.
-pub(crate) fn is_copy(copy: c_int, of: c_int) {
-    is_new(copy, false);
-    set_nested(copy, is_nested(of));
 }
 
 /// What is known about a descriptor.

@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_uint};
 use ism_client::own;
 
 use super::{fail, int, quietly};
-use crate::{numbers, process, real, table};
+use crate::{instances, numbers, process, real, table};
 
 // SAFETY of the entry points: see `data`.
 
@@ -50,11 +50,17 @@ unsafe extern "C" fn closefrom(first: c_int) {
     unsafe { close_range(first, c_uint::MAX, 0) };
 }
 
+/// `copy` is a new descriptor of what `fd` is, if it is one at all.
+pub(super) fn is_copy(copy: c_int, fd: c_int) {
+    table::is_new(copy, false);
+    instances::is_copy(copy, fd);
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup(fd: c_int) -> c_int {
     // SAFETY: it takes any number.
     let copy = unsafe { real::dup(fd) };
-    table::is_copy(copy, fd);
+    is_copy(copy, fd);
     if copy >= 0 && table::is_known(fd) {
         quietly(|| numbers::copied(fd, copy));
     }
@@ -77,7 +83,7 @@ fn replacing(fd: c_int, to: c_int) {
 
 fn replaced(fd: c_int, to: c_int) -> c_int {
     if fd != to {
-        table::is_copy(to, fd);
+        is_copy(to, fd);
     }
     if to >= 0 && table::is_known(fd) {
         quietly(|| numbers::copied(fd, to));

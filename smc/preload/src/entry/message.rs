@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::data::{receive, send};
 use super::{duration, fail, int, quietly};
+use crate::sock::end_of;
 use crate::{arguments, passing, real, table, touched};
 
 // SAFETY of the entry points: see `data`.
@@ -242,7 +243,7 @@ unsafe extern "C" fn recvmmsg(
     let Ok(time) = duration(unsafe { arguments::value(timeout) }) else {
         return int(fail(libc::EINVAL));
     };
-    let end = time.map(|time| Instant::now() + time);
+    let end = end_of(time);
     // SAFETY: the caller's messages.
     let all = unsafe { arguments::slice_mut(messages, count as usize) };
     let ours = each(all, flags, |message, flags| {

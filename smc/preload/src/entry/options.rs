@@ -8,6 +8,7 @@ use std::ffi::{c_int, c_ulong, c_void};
 
 use libc::socklen_t;
 
+use super::descriptors::is_copy;
 use super::{fail, int, quietly, run};
 use crate::sock::Answer;
 use crate::{arguments, numbers, real, table, touched};
@@ -77,7 +78,7 @@ unsafe extern "C" fn setsockopt(
 /// After a fcntl that gave `result`.
 fn after_fcntl(fd: c_int, command: c_int, argument: c_ulong, result: c_int) -> c_int {
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
-        table::is_copy(result, fd);
+        is_copy(result, fd);
     }
     if result >= 0 && table::is_known(fd) {
         let nonblocking = argument & libc::O_NONBLOCK.cast_unsigned() as c_ulong != 0;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{BELL, Instance, Interest, LOW, STACK, Shared, TCP, lock};
+use crate::sock::end_of;
 use smc_socket::spin::{LOOKS, PREEMPTED};
 
 /// How often the kernel is asked while this thread spins.
@@ -66,7 +67,7 @@ impl Instance {
         timeout: Option<Duration>,
         kernel: Kernel<'_>,
     ) -> io::Result<Vec<Event>> {
-        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let end = end_of(timeout);
         let mut events = Vec::with_capacity(room.min(64));
         loop {
             self.look(&mut events, room, kernel)?;

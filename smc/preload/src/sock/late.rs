@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 use smc_socket::{LateWord, Ready, Socket};
 
-use super::{Route, Sock, Stage};
+use super::{Route, Sock, Stage, end_of};
 use crate::fallen::Why;
 use crate::table::File;
 
@@ -74,7 +74,7 @@ impl Sock {
         file: &Arc<File>,
         timeout: Option<Duration>,
     ) -> io::Result<Route<'_>> {
-        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let end = end_of(timeout);
         loop {
             match self.advance(file) {
                 Route::Late => {}
