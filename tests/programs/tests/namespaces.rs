@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Client and server in two network namespaces, or two containers: the door is a path, and memory knows no network.
+//! Client and server in two network namespaces, two containers, or two user namespaces: the door is a path, memory knows
+//! no network, and a user is the one outside.
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ism_programs::{
-    Container, Network, Running, Way, compare_strictly, need, output, programs, run, unused_port,
-    wait_for_port, wait_until,
+    Container, Network, Running, USER, Way, compare, compare_strictly, need, output, programs, run,
+    unused_port, wait_for_port, wait_until,
 };
 
 /// Addresses of the client's end and of the server's, in each family.
@@ -116,5 +117,49 @@ fn programs_of_two_containers_talk_over_the_socket_that_is_mounted_in() {
         let report = std::fs::read_to_string(&file)?;
         let line = report.lines().find(|line| line.contains("dropped messages"));
         Ok(line.context(report.clone())?.to_owned())
+    });
+}
+
+/// Gives back what each client says, one after the other.
+const ECHO: &str = "
+import socket, sys
+listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+while True:
+    with listener.accept()[0] as client:
+        while some := client.recv(65536):
+            client.sendall(some)
+";
+/// Says something, and something more after both have slept.
+const CLIENT: &str = "
+import os, socket, sys, time
+server = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+for _ in range(3):
+    server.sendall(b'x' * 50000)
+    print(os.getuid(), len(server.recv(50000, socket.MSG_WAITALL)))
+    time.sleep(0.1)
+";
+
+#[test]
+fn who_is_root_in_a_user_namespace_is_who_they_are_outside() {
+    need("python3", "python3");
+    let stranger = USER + 1;
+    compare(|way| {
+        let port = unused_port()?.to_string();
+        let _server = Running::start(way.command("python3").args(["-c", ECHO, &port]))?;
+        wait_for_port(port.parse()?)?;
+        let mut said = Vec::new();
+        for user in [USER, stranger].map(|user| user.to_string()) {
+            let mut client = way.command("setpriv");
+            client.args(["--clear-groups", "--regid", &user, "--reuid", &user]);
+            client.args(["unshare", "--user", "--map-root-user", "/usr/bin/python3"]);
+            let echo = output(client.args(["-c", CLIENT, &port]))?;
+            said.push(String::from_utf8_lossy(&echo).into_owned());
+        }
+        if let Way::Smc(lab) = way {
+            // TCP, and says why.
+            let refused = format!("user {stranger} (group {stranger}) is not let in");
+            ensure!(lab.log().contains(&refused), "{}", lab.log());
+        }
+        Ok(said)
     });
 }
