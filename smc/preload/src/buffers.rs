@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The sizes of a socket's buffers, where the program has chosen them.
+//! The sizes of a socket's buffers, and how many bytes are to be there (SO_RCVLOWAT), where the program has chosen them.
 //!
 //! Invariant: what the kernel chose by itself counts for nothing: it grows TCP's buffers as needed.
 
-#![expect(unsafe_code, reason = "SO_BUF_LOCK, which no safe crate has")]
+#![expect(unsafe_code, reason = "SO_BUF_LOCK and SO_RCVLOWAT, which no safe crate has")]
 
 use std::ffi::c_int;
 
@@ -20,17 +20,26 @@ const SEND: c_int = 1;
 /// The program has set SO_RCVBUF (`SOCK_RCVBUF_LOCK`).
 const RECEIVE: c_int = 2;
 
-/// What the program has set of `fd`'s buffers.
-fn chosen(fd: c_int) -> c_int {
-    if !touched::is_set(touched::BUFFERS) {
-        return 0;
-    }
+/// An option of `fd`'s at SOL_SOCKET.
+fn option(fd: c_int, name: c_int) -> Option<c_int> {
     let (mut value, mut len) = (0, 4);
     // SAFETY: both are ours; no more than `len` bytes are written, which is the value's size.
     let result = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, SO_BUF_LOCK, (&raw mut value).cast(), &raw mut len)
+        libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut len)
     };
-    if result == 0 { value } else { 0 }
+    (result == 0).then_some(value)
+}
+
+/// What the program has set of `fd`'s buffers.
+fn chosen(fd: c_int) -> c_int {
+    let set = touched::is_set(touched::BUFFERS).then(|| option(fd, SO_BUF_LOCK));
+    set.flatten().unwrap_or(0)
+}
+
+/// SO_RCVLOWAT, if the program may have set it.
+pub(crate) fn low_water(fd: c_int) -> Option<u32> {
+    let set = touched::is_set(touched::LOW_WATER).then(|| option(fd, libc::SO_RCVLOWAT));
+    set.flatten().and_then(|bytes| u32::try_from(bytes).ok())
 }
 
 /// Bytes of a buffer of which the kernel says `bytes`: half of it is for its own use.

@@ -23,6 +23,8 @@ pub(crate) const URGENT: u8 = 2;
 pub(crate) const LINGER: u8 = 4;
 /// SO_RCVBUF, SO_SNDBUF and the like.
 pub(crate) const BUFFERS: u8 = 8;
+/// SO_RCVLOWAT.
+pub(crate) const LOW_WATER: u8 = 16;
 
 /// `SO_RCVTIMEO_NEW` and `SO_SNDTIMEO_NEW` of asm-generic/socket.h.
 const NEW_TIMEOUTS: [c_int; 2] = [66, 67];
@@ -49,6 +51,7 @@ fn option(level: c_int, name: c_int) -> u8 {
         (libc::SOL_SOCKET, name) if NEW_TIMEOUTS.contains(&name) => TIMEOUTS,
         (libc::SOL_SOCKET, libc::SO_OOBINLINE) => URGENT,
         (libc::SOL_SOCKET, libc::SO_LINGER) => LINGER,
+        (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => LOW_WATER,
         (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF) => BUFFERS,
         (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE | libc::SO_SNDBUFFORCE) => BUFFERS,
         _ => 0,
@@ -115,6 +118,6 @@ mod tests {
         assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
         assert_eq!([LINGER, TIMEOUTS | URGENT].map(is_set), [true, false]);
         has_strange_sockets();
-        assert!([TIMEOUTS, URGENT, LINGER, BUFFERS].into_iter().all(is_set));
+        assert!([TIMEOUTS, URGENT, LINGER, BUFFERS, LOW_WATER].into_iter().all(is_set));
     }
 }

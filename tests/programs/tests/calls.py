@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """Calls that TCP ends by itself, and options set before there is a connection. Prints no times."""
 
+import array
 import errno
+import fcntl
 import os
 import select
 import signal
 import socket
 import sys
+import termios
 import threading
 
 LONG = 20
@@ -18,20 +21,25 @@ def listener(backlog=None):
     return server
 
 
-def pair():
-    """Two ends in use, so of SMC if they may be."""
+def pair(low_water=1):
+    """Two ends in use, so of SMC if they may be. SO_RCVLOWAT is set before there is a connection."""
+    first = b"." * low_water
+    client = socket.socket()
     with listener() as server:
+        for sock in (server, client) if low_water > 1 else ():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
         accepted = []
         thread = threading.Thread(target=lambda: accepted.append(server.accept()[0]))
         thread.start()
-        client = socket.create_connection(server.getsockname(), timeout=LONG)
+        client.connect(server.getsockname())
         thread.join()
     server = accepted[0]
+    client.settimeout(LONG)
     server.settimeout(LONG)
-    thread = threading.Thread(target=lambda: server.sendall(server.recv(1)))
+    thread = threading.Thread(target=lambda: server.sendall(server.recv(100)))
     thread.start()
-    client.sendall(b".")
-    assert client.recv(1) == b"."
+    client.sendall(first)
+    assert client.recv(100) == first
     thread.join()
     return client, server
 
@@ -149,11 +157,33 @@ def shut_while_connecting():
             client.close()
 
 
+def is_readable(sock):
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return poller.poll(0) != []
+
+
+def low_water():
+    """Fewer bytes than SO_RCVLOWAT are there, and are not said to be."""
+    client, server = pair(10)
+    with client, server:
+        for near, far in ((client, server), (server, client)):
+            there = array.array("i", [0])
+            far.sendall(b"12345")
+            while there[0] < 5:
+                assert not is_readable(near)
+                fcntl.ioctl(near, termios.FIONREAD, there)
+            assert not is_readable(near)
+            far.sendall(b"67890")
+            assert near.recv(100) == b"1234567890"
+
+
 def main():
     cases = {
         # First: after a fork an accepted connection is left alone for a child to begin with.
         "more": lambda: held_back(more),
         "cork": lambda: held_back(cork),
+        "low water": low_water,
         "shut while connecting": shut_while_connecting,
         "shut, reads": lambda: shut_before_accept(socket.SHUT_WR, True),
         "shut, does not wait": lambda: shut_before_accept(socket.SHUT_WR, False),

@@ -39,6 +39,9 @@ impl Sock {
             let inline = sockopt::socket_oobinline(&self.number).unwrap_or(false);
             let _ = engine.set_oob_inline(inline);
         }
+        if let Some(bytes) = buffers::low_water(self.number()) {
+            self.low_water.store(bytes, Ordering::Relaxed);
+        }
         let _ = engine.set_low_water(self.low_water.load(Ordering::Relaxed));
         self.take_send_buffer(engine);
     }
