@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import termios
 import threading
@@ -178,12 +179,26 @@ def low_water():
             assert near.recv(100) == b"1234567890"
 
 
+def reset():
+    """Who waits for the end only hears of a reset."""
+    client, server = pair()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    server.close()
+    for events in (0, select.POLLIN):
+        poller = select.poll()
+        poller.register(client, events)
+        [(_, said)] = poller.poll(LONG * 1000)
+        assert said == events | select.POLLERR | select.POLLHUP, said
+    client.close()
+
+
 def main():
     cases = {
         # First: after a fork an accepted connection is left alone for a child to begin with.
         "more": lambda: held_back(more),
         "cork": lambda: held_back(cork),
         "low water": low_water,
+        "reset": reset,
         "shut while connecting": shut_while_connecting,
         "shut, reads": lambda: shut_before_accept(socket.SHUT_WR, True),
         "shut, does not wait": lambda: shut_before_accept(socket.SHUT_WR, False),

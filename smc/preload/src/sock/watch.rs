@@ -141,7 +141,12 @@ impl Sock {
     /// What the connection is ready for.
     pub(crate) fn readiness(&self) -> Ready {
         match self.stage() {
-            Stage::Smc => self.smc().map_or(Ready::NOTHING, |engine| engine.readiness()),
+            Stage::Smc => {
+                let ready = self.smc().map_or(Ready::NOTHING, |engine| engine.readiness());
+                // What ends with an error is over both ways at once.
+                let is_reset = ready.contains(Ready::ERROR);
+                if is_reset { ready | Ready::HANG_UP } else { ready }
+            }
             Stage::Late => self.late_readiness(),
             Stage::Ended => Ready::READABLE | Ready::WRITABLE | Ready::HANG_UP | Ready::READ_CLOSED,
             Stage::Broken => {
