@@ -192,6 +192,39 @@ def reset():
     client.close()
 
 
+def exclusive():
+    """A connection that is added with EPOLLEXCLUSIVE, and accepted when it was found writable."""
+    with listener() as server:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex(server.getsockname())
+                with select.epoll() as epoll:
+                    flags = select.EPOLLIN | select.EPOLLOUT | select.EPOLLEXCLUSIVE
+                    epoll.register(client, flags)
+                    assert epoll.poll(LONG) == [(client.fileno(), select.EPOLLOUT)]
+                    client.sendall(b"request")
+                    os.write(writer, b"s")
+                    while not epoll.poll(LONG)[0][1] & select.EPOLLIN:
+                        pass
+                    assert client.recv(100) == b"answer"
+                os._exit(0)
+            except BaseException as error:
+                print("client:", repr(error), file=sys.stderr)
+                os._exit(1)
+        os.close(writer)
+        assert os.read(reader, 1) == b"s"
+        accepted, _ = server.accept()
+        accepted.settimeout(LONG)
+        assert accepted.recv(100) == b"request"
+        accepted.sendall(b"answer")
+        assert os.waitpid(child, 0)[1] == 0
+        accepted.close()
+
+
 def main():
     cases = {
         # First: after a fork an accepted connection is left alone for a child to begin with.
@@ -200,6 +233,7 @@ def main():
         "low water": low_water,
         "reset": reset,
         "shut while connecting": shut_while_connecting,
+        "exclusive": exclusive,
         "shut, reads": lambda: shut_before_accept(socket.SHUT_WR, True),
         "shut, does not wait": lambda: shut_before_accept(socket.SHUT_WR, False),
         "shut, sends": lambda: shut_before_accept(socket.SHUT_RD, True),

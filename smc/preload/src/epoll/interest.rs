@@ -279,9 +279,12 @@ impl Watcher for Interest {
             let fd = descriptor::borrow(self.fd);
             let data = EventData::new_u64(data);
             // It is there as ours, or not. The program has no call to be told that the kernel has no room for it.
-            if !self.hears.swap(false, Ordering::AcqRel)
-                || epoll::modify(shared.as_fd(), fd, data, flags).is_err()
-            {
+            let hears = self.hears.swap(false, Ordering::AcqRel);
+            if !hears || epoll::modify(shared.as_fd(), fd, data, flags).is_err() {
+                if hears {
+                    // With EPOLLEXCLUSIVE it can only be added.
+                    let _ = epoll::delete(shared.as_fd(), fd);
+                }
                 let _ = epoll::add(shared.as_fd(), fd, data, flags);
             }
             shared.forget(self);
