@@ -35,7 +35,10 @@ Examples:
   VMs whose kernels do not trust one another:
     vhost-user-ism --mode copied --check-cdc --vm name=a,socket=a.sock --vm name=b,socket=b.sock
 
-  Processes of this host beside a VM, for programs of the daemon's user and of user 1000:
+  Programs of this host, where smc-run looks for the daemon without -s; its folder must be there:
+    vhost-user-ism --processes name=apps,socket=/run/vhost-user-ism/apps.sock
+
+  Processes of this host beside a VM, for programs of users 0 and 1000:
     vhost-user-ism --vm name=a,socket=a.sock --processes name=apps,socket=apps.sock,uids=0+1000
 
   A VM more, while the others run (start the daemon with --control-socket /run/ism/control):
@@ -118,25 +121,29 @@ pub enum CtlRequest {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Serve one VM at this socket
-    #[arg(long, value_name = "PATH", conflicts_with = "fd", help_heading = "VMs")]
+    #[arg(long, value_name = "PATH", conflicts_with = "fd", help_heading = "VMs and processes")]
     pub socket_path: Option<PathBuf>,
     /// Serve one VM at this inherited listening socket
-    #[arg(long, value_name = "FDNUM", help_heading = "VMs")]
+    #[arg(long, value_name = "FDNUM", help_heading = "VMs and processes")]
     pub fd: Option<RawFd>,
     /// Serve a VM; once for each. Other keys: gid=UUID, bytes=64M, dmbs=N, peers=N,
     /// board=N (on the board), signal-rate=N, control-rate=N (a second)
-    #[arg(long, value_name = "name=NAME,socket=PATH[,groups=G1+G2][,…]", help_heading = "VMs")]
+    #[arg(
+        long,
+        value_name = "name=NAME,socket=PATH[,groups=G1+G2][,…]",
+        help_heading = "VMs and processes"
+    )]
     pub vm: Vec<VmConfig>,
     /// Let host processes in at this socket; once for each. Without uids= and gids= only the daemon's
     /// own user may. Other keys: gids=N+M, max=N (64), and limits of each as for --vm
     #[arg(
         long,
         value_name = "name=NAME,socket=PATH[,groups=G1+G2][,uids=N+M][,…]",
-        help_heading = "VMs"
+        help_heading = "VMs and processes"
     )]
     pub processes: Vec<ProcessesConfig>,
     /// Read a configuration file (TOML); options override it
-    #[arg(long, value_name = "FILE", help_heading = "VMs")]
+    #[arg(long, value_name = "FILE", help_heading = "VMs and processes")]
     pub config: Option<PathBuf>,
 
     /// How the members of a group exchange data, where the file does not say so for the group:

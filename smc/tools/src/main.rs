@@ -85,8 +85,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             let fallbacks = kernel(Client::fallbacks)?.unwrap_or_default();
             print(false, &both, |both| {
                 let kernel = both.kernel.as_ref().map(|stats| render::stats(stats, &fallbacks));
-                kernel.unwrap_or_default()
-                    + &render::process_stats(&both.processes, details || cli.details)
+                let processes = render::process_stats(&both.processes, details || cli.details);
+                render::after(kernel, &processes)
             })
         }
         Object::Fallback { .. } => {
@@ -96,7 +96,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             say_if(both.is_empty(), &processes);
             print(json, &both, |both| {
                 let kernel = both.kernel.as_ref().map(render::fallbacks);
-                kernel.unwrap_or_default() + &render::process_fallbacks(&both.processes)
+                render::after(kernel, &render::process_fallbacks(&both.processes))
             })
         }
         Object::Socket { details, all, .. } => {

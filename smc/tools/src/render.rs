@@ -139,6 +139,14 @@ pub(crate) fn process_stats(processes: &[ProcessStats], each: bool) -> String {
     text + &process_fallbacks(processes)
 }
 
+/// What processes tell, after what the kernel does, if that has SMC: there a blank line parts them.
+pub(crate) fn after(kernel: Option<String>, processes: &str) -> String {
+    match kernel {
+        Some(kernel) => kernel + processes,
+        None => processes.trim_start_matches('\n').to_owned(),
+    }
+}
+
 /// As a client, and as a server.
 fn total(fallbacks: &[ProcessFallback]) -> [u64; 2] {
     [Side::Client, Side::Server].map(|side| {
@@ -317,6 +325,12 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["1".to_owned(), "2".to_owned()], ["long".to_owned(), String::new()]];
         assert_eq!(table(["A", "B"], rows), "A     B\n1     2\nlong\n");
+    }
+
+    #[test]
+    fn nothing_begins_with_a_blank_line() {
+        assert_eq!(after(None, "\nProcesses\n"), "Processes\n");
+        assert_eq!(after(Some("Kernel\n".to_owned()), "\nProcesses\n"), "Kernel\n\nProcesses\n");
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub enum Error {
     NoCgroup2,
     /// The path cannot be opened.
     #[error(
-        "the cgroup {path} cannot be opened: {source}.\nMake it by `mkdir {path}`, or name another by --cgroup"
+        "the cgroup {path} cannot be opened: {source}.\n\
+         `findmnt -t cgroup2` shows where such folders are: make one there by mkdir, or name another by --cgroup"
     )]
     NoCgroup {
         /// As given.

@@ -33,6 +33,7 @@ Examples:
 ///   smcd socket show      which connections use SMC-D, which TCP, and why
 ///   smcd fallback show    the reasons of all fallbacks, counted
 ///   smcd linkgroup show   over which fabric (CHID) and to whom
+/// Of a connection of a process under smc-run, smcss -rp says it at once.
 ///
 /// Objects and actions may be abbreviated. Showing needs no privilege, changing CAP_NET_ADMIN.
 #[derive(Debug, Parser)]
