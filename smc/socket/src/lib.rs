@@ -64,6 +64,28 @@
 //! stack.serve_children()                    // children_fd was readable
 //! ```
 //!
+//! The words of the modules for it:
+//!
+//! | Word | Where | What it is |
+//! |---|---|---|
+//! | family | `family` | a process that made a stack, its children and theirs: memory that they share, and their numbers |
+//! | root | `family` | the first process of a family, which made the stack; the only one that asks the fabric |
+//! | member | `family` | a process of a family: its number, and its turn among those that had the number |
+//! | life | `life` | who of a family lives: each process has a byte of a file locked |
+//! | place | `smc_ring::Place` | a connection's state in the shared memory, with its lock |
+//! | kept | `smc_ring::Kept` | a place, and the part of it that is this process's own |
+//! | seat | `seat` | a place as one process has it: which processes have the connection open |
+//! | home | `home` | what a socket is part of: this process's stack, or a parent's |
+//! | core | `core` | the middle of a process's own stack |
+//! | kin | `kin` | what a child has of a parent's stack |
+//! | hub | `hub` | in the root: passes signals on to children, and hears of their ends |
+//! | link | `links` | a socket pair between root and child |
+//! | cradle | `hub` | what a child is given of its family before the fork |
+//! | birth, heir, inheritance | `birth` | a fork; a connection in it; what the child has after it |
+//! | alone | `kin`, `seat` | a child that nobody wakes any more; a connection that no other process has |
+//! | lost | `seat` | a process that was given up though it may live: it looks at nothing shared any more |
+//! | own | `own` | a descriptor of this library's, told from the program's by its file |
+//!
 //! A child may also begin handshakes on TCP connections that the parent has accepted and left alone. A process that
 //! exits without `close` is to its peer as one that was killed: what it sent is read to its end, then comes the end
 //! of the stream, or a reset if it left bytes unread; unless another process has the connection too.
