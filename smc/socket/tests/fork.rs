@@ -72,7 +72,7 @@ fn a_child_hears_of_its_parents_end_though_a_child_without_connections_lives() {
     let (reader, writer) = pipe().unwrap();
     let (mut said, say) = pipe().unwrap();
     let (mut reader, mut writer, mut say) = (Some(reader), Some(writer), Some(say));
-    let parent = Child::fork(|| {
+    let parent = Child::fork_apart(|| {
         drop(writer.take());
         let say = say.take().unwrap();
         let pair = Pair::new();
@@ -318,7 +318,7 @@ fn mind(stack: &Stack) {
 #[test]
 fn a_child_without_connections_for_want_of_descriptors_keeps_no_later_one_from_them() {
     // The limit is all threads'.
-    let process = Child::fork(|| {
+    let process = Child::fork_apart(|| {
         let pair = Pair::new();
         let (client, server, tcp) = connect(&pair);
         let mut birth = Birth::begin();

@@ -33,7 +33,7 @@ impl Drop for Orphans {
 /// is killed, and the one may not ask about that.
 fn leave_behind(kills: bool, act: impl FnOnce(&Stack, &[Arc<Socket>])) {
     let (mut hear, mut say) = pipe().unwrap();
-    let parent = Child::fork(|| {
+    let parent = Child::fork_apart(|| {
         let pair = Pair::new();
         let (_one, server, tcp) = connect(&pair);
         let (client, other, other_tcp) = connect(&pair);

@@ -7,7 +7,7 @@
 use std::io::{Read, Write, pipe};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use smc_socket::{Birth, Ready, Stack};
+use smc_socket::{Ready, Stack};
 
 use crate::pair::{Pair, errno, receive, send, transmit};
 use crate::{Child, connect, is_readable, receive_now, serve, share, wait_and_serve};
@@ -62,13 +62,7 @@ fn a_child_that_closes_what_is_not_its_own_has_its_connections_no_more() {
 
 /// Runs `act` in a process that has nothing of other tests'.
 pub(crate) fn apart(act: impl FnOnce()) {
-    let mut birth = Some(Birth::begin());
-    let child = Child::fork(|| {
-        drop(birth.take().unwrap().in_child());
-        act();
-    });
-    drop(birth);
-    assert!(child.wait());
+    assert!(Child::fork_apart(act).wait());
 }
 
 #[test]

@@ -37,6 +37,17 @@ impl Child {
         Self(pid)
     }
 
+    /// As [`Child::fork`], with nothing of this process: no lock that one of its threads has just then.
+    pub(crate) fn fork_apart(act: impl FnOnce()) -> Self {
+        let mut birth = Some(Birth::begin());
+        let child = Self::fork(|| {
+            drop(birth.take().unwrap().in_child());
+            act();
+        });
+        drop(birth);
+        child
+    }
+
     pub(crate) fn kill(&self, signal: libc::c_int) {
         // SAFETY: a child that was not waited for.
         assert_eq!(unsafe { libc::kill(self.0, signal) }, 0);
@@ -100,13 +111,7 @@ pub(crate) fn share(socket: &Socket, tcp: &TcpStream, act: impl FnOnce(Given)) -
 
 /// A child that has nothing, and waits until the other end of the pipe is closed.
 pub(crate) fn stranger(mut until: PipeReader) -> Child {
-    let mut birth = Some(Birth::begin());
-    let child = Child::fork(|| {
-        drop(birth.take().unwrap().in_child());
-        until.read_exact(&mut [0]).unwrap_err();
-    });
-    drop(birth);
-    child
+    Child::fork_apart(|| drop(until.read_exact(&mut [0]).unwrap_err()))
 }
 
 pub(crate) fn is_readable(fd: impl AsFd, wait: bool) -> bool {
