@@ -379,11 +379,11 @@ impl Inner<'_> {
         self.local.tally.sum(self.conn).clone()
     }
 
-    /// Whether one side did not close in order, so that the DMBs must not be used again.
-    pub(crate) fn is_broken(&self) -> bool {
+    /// Whether both sides closed in order and the peer has nothing left to write, so that the DMBs may be used again.
+    pub(crate) fn may_reuse(&self) -> bool {
         let info = self.conn.info();
-        let aborted = info.rx_state | info.tx_state;
-        self.common.peer_dead || aborted.contains(ConnectionState::ABORTED)
+        let aborted = (info.rx_state | info.tx_state).contains(ConnectionState::ABORTED);
+        !aborted && !self.common.peer_dead && self.conn.is_ring_reusable()
     }
 
     /// Whether the peer has closed or aborted, or it was said for it.

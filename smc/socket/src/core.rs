@@ -197,11 +197,11 @@ impl Core {
         let (mut counted, mut due) = (Technology::default(), Due::default());
         if let Some(channel) = socket.channel() {
             let look =
-                |inner: &mut Inner<'_>| (inner.conn.info(), inner.is_broken(), inner.counted());
-            let ((info, error, sum), more) = socket.act_soon(channel, look)?;
+                |inner: &mut Inner<'_>| (inner.conn.info(), inner.may_reuse(), inner.counted());
+            let ((info, reuse, sum), more) = socket.act_soon(channel, look)?;
             due = more;
             written = info.rx_prod;
-            fate = if error { Fate::Discard } else { Fate::Reuse };
+            fate = if reuse { Fate::Reuse } else { Fate::Discard };
             counted = sum;
         }
         self.control(|control, now| {

@@ -276,6 +276,24 @@ fn a_small_send_buffer_stops_nobody_whose_peer_only_polls() {
     });
 }
 
+/// A kernel that was blocked when it closed goes on with what has waited.
+#[test]
+fn a_ring_whose_writer_closed_while_it_was_full_serves_no_other_connection() {
+    let pair = Pair::new();
+    let of_server = |fills: bool| {
+        let [client, server] = pair.connect();
+        while fills && send(&client, &[0; 60_000]).is_ok() {}
+        client.close(None);
+        while recv(&server, 60_000).is_ok_and(|bytes| !bytes.is_empty()) {}
+        server.close(None);
+        pair.stacks.iter().for_each(smc_socket::Stack::dispatch);
+        server.info().smc.unwrap().token
+    };
+    let first = of_server(false);
+    assert_eq!(of_server(true), first);
+    assert_ne!(of_server(false), first);
+}
+
 /// All that two processes share has to fit in what the fabric gives a pair.
 #[test]
 fn further_connections_have_smaller_rings() {
