@@ -161,15 +161,20 @@ impl Inner<'_> {
     }
 
     /// Bytes after which a receive is content. Bytes that are only peeked at stay in the ring, so there
-    /// can be no more.
+    /// can be no more, nor than the peer's SO_SNDBUF.
     fn target(&self, room: usize, all: bool, peek: bool) -> usize {
         let target = if all { room } else { room.min(self.common.low_water as usize) };
-        if peek { target.min(self.channel.ring.len()) } else { target }
+        match peek {
+            true if self.peer_waits() => target.min(self.conn.unread() as usize),
+            true => target.min(self.channel.ring.len()),
+            false => target,
+        }
     }
 
     /// Whether a receive would go on: there are so many bytes, or there will be no more.
     fn may_receive(&self, least: usize) -> bool {
         self.conn.unread() as usize >= least.max(1)
+            || self.peer_waits()
             || self.conn.is_read_shut()
             || self.conn.error().is_some()
     }

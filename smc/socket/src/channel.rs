@@ -338,11 +338,17 @@ impl Inner<'_> {
         self.command(|conn| conn.limit_sending(bytes, keeps));
     }
 
+    /// Whether the peer sends nothing until some of what is here is read: that is as much as its SO_SNDBUF.
+    pub(crate) fn peer_waits(&self) -> bool {
+        let asks = || self.conn.info().rx_flags.contains(ProducerFlags::CONSUMER_UPDATE_REQUESTED);
+        self.conn.unread() > 0 && asks()
+    }
+
     /// What the application can do without waiting, SO_RCVLOWAT counted in.
     pub(crate) fn readiness(&self) -> Ready {
         let ready = self.conn.readiness();
         let few = self.conn.unread() < self.common.low_water;
-        if !few || self.conn.is_read_shut() || self.conn.error().is_some() {
+        if !few || self.peer_waits() || self.conn.is_read_shut() || self.conn.error().is_some() {
             return ready;
         }
         let others =

@@ -126,6 +126,36 @@ fn a_low_water_mark_hides_few_bytes() {
     assert_eq!(receive(&server, 100, false).unwrap(), b"end");
 }
 
+/// Who waits for more bytes than the writer's SO_SNDBUF lets come.
+#[test]
+fn a_low_water_mark_hides_nothing_from_a_peer_that_sends_no_more() {
+    let [client, server] = Pair::new().connect();
+    client.set_send_buffer(20_000).unwrap();
+    server.set_low_water(30_000).unwrap();
+    assert_eq!(send(&client, &pattern(40_000, 0)).unwrap(), 20_000);
+    assert!(server.readiness().contains(Ready::READABLE));
+    let mut buffer = [0; 30_000];
+    let peeked = server.receive(&mut [IoSliceMut::new(&mut buffer)], PEEK, true, None);
+    assert_eq!(peeked.unwrap(), 20_000);
+    assert_eq!(recv(&server, 15_000).unwrap(), pattern(15_000, 0));
+    assert!(!server.readiness().contains(Ready::READABLE));
+}
+
+#[test]
+fn who_is_below_the_low_water_mark_hears_that_the_peer_sends_no_more() {
+    let pair = Pair::new();
+    let [client, server] = pair.connect();
+    let log = Arc::new(Log::default());
+    server.observe(Some(Arc::clone(&log) as _));
+    server.set_low_water(30_000).unwrap();
+    assert_eq!(send(&client, &pattern(20_000, 0)).unwrap(), 20_000);
+    pair.stacks[1].dispatch();
+    assert!(log.has(Ready::READABLE) && !server.readiness().contains(Ready::READABLE));
+    client.set_send_buffer(20_000).unwrap();
+    pair.stacks[1].dispatch();
+    assert!(log.has(Ready::READABLE) && server.readiness().contains(Ready::READABLE));
+}
+
 #[test]
 fn an_urgent_byte_is_kept_aside() {
     let [client, server] = Pair::new().connect();

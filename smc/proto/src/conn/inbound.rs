@@ -67,12 +67,17 @@ impl Connection {
             Ok(judged) => judged,
             Err(lie) => return self.kill(Error::Protocol(lie), true),
         };
+        let asks = |flags: ProducerFlags| flags.contains(ProducerFlags::CONSUMER_UPDATE_REQUESTED);
+        let stops = asks(word.flags) && !asks(self.rx.flags);
         self.rx.flags = word.flags;
         if credit > 0 {
             self.credited(credit);
         }
         if news > 0 {
             self.rx.arrived(news);
+        }
+        // Who waits for more bytes than there are (SO_RCVLOWAT) need not wait for a peer that sends no more of them.
+        if news > 0 || stops && self.rx.unread > 0 {
             self.wake |= Ready::READABLE;
         }
         if word.flags.0 != 0 {
