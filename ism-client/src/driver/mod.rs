@@ -14,7 +14,7 @@ mod tables;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use ism_abi::Gid;
 use rustix::event::epoll;
@@ -227,7 +227,9 @@ impl Device {
     /// Whether there is something for [`Device::poll`] besides that.
     pub fn has_events(&self) -> bool {
         // Arming it once more changes nothing.
-        !self.0.lock().events.is_empty() || !matches!(self.0.port.arm(), Ok(true))
+        !matches!(self.0.port.arm(), Ok(true))
+            || self.0.is_taking()
+            || !self.0.lock().events.is_empty()
     }
 
     /// Before sleep: from now on [`Device::fd`] becomes readable when something happens. False: something
@@ -236,13 +238,15 @@ impl Device {
     /// # Errors
     /// The device is gone.
     pub fn arm(&self) -> Result<bool> {
+        // In this order: what was in the port is there, in a thread's hand, or in the tables.
+        let port_quiet = self.0.port.arm();
+        let taking = self.0.is_taking();
         let quiet = {
             let tables = self.0.lock();
             // No short cut: each peer must find its word armed.
             tables.peers.values().fold(tables.events.is_empty(), |quiet, peer| peer.arm() & quiet)
         };
-        let port_quiet = self.0.port.arm()?;
-        Ok(quiet && port_quiet)
+        Ok(port_quiet? && !taking && quiet)
     }
 
     /// After sleep, when [`Device::fd`] was readable: makes it unreadable. Then [`Device::poll`].
@@ -294,6 +298,11 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, Tables> {
         // Changed by single calls, so a panic elsewhere leaves the tables whole.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a thread may have an event of the port in its hand.
+    fn is_taking(&self) -> bool {
+        matches!(self.turn.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// The lowest free index, in use from now on.
@@ -493,5 +502,20 @@ impl Inner {
             return Ok(());
         }
         self.port.ring(token)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use crate::loopback::Loopback;
+
+    #[test]
+    fn nobody_sleeps_while_another_thread_has_an_event_in_its_hand() {
+        let device = Loopback::new(0xFF01).unwrap().join([1; 16]).unwrap();
+        let taking = device.0.turn.lock().unwrap();
+        assert!(!device.arm().unwrap() && device.has_events());
+        drop(taking);
+        assert!(device.arm().unwrap() && !device.has_events());
     }
 }
