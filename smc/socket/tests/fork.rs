@@ -177,7 +177,7 @@ fn a_child_that_was_taken_for_dead_in_the_middle_writes_into_no_other_connection
     drop((server, tcp, client));
     pair.stacks.iter().for_each(Stack::dispatch);
     let (client, server, _tcp) = connect(&pair);
-    child.kill(libc::SIGCONT);
+    child.go_on();
     // Whatever it sees: it has not been told yet.
     child.wait();
     transmit(&server, b"after").unwrap();
@@ -237,7 +237,7 @@ fn a_child_stopped_in_the_middle_stops_no_other_connection() {
     send(&others_client, b"for another").unwrap();
     pair.stacks[1].dispatch();
     assert_eq!(receive(&others_server, 99, false).unwrap(), b"for another");
-    child.kill(libc::SIGCONT);
+    child.go_on();
     assert!(child.wait());
     wait_and_serve(&pair.stacks[1]);
     assert_eq!(receive(&client, PAGE_SIZE, true).unwrap(), [0; PAGE_SIZE]);

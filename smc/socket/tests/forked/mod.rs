@@ -53,6 +53,15 @@ impl Child {
         assert_eq!(unsafe { libc::kill(self.0, signal) }, 0);
     }
 
+    /// It goes on after it has stopped itself, which it says before it does.
+    pub(crate) fn go_on(&self) {
+        let mut status = 0;
+        // SAFETY: a child that was not waited for, and room for its status.
+        let stopped = unsafe { libc::waitpid(self.0, &raw mut status, libc::WUNTRACED) };
+        assert!(stopped == self.0 && libc::WIFSTOPPED(status));
+        self.kill(libc::SIGCONT);
+    }
+
     /// Waits for its end; whether it was a success.
     pub(crate) fn wait(self) -> bool {
         let mut status = 0;
