@@ -7,9 +7,10 @@
 //! the program never gets at one that is about to be closed, by whose number something of its own would be closed.
 //!
 //! Programs close what they do not know: daemons all that there is. Who stands between a program and the system
-//! ([`is_own`], [`around`]) can keep the program off these; who does not must see to it that it closes none. Between
-//! the system's call that makes one and [`Own::new`] it is as any other.
+//! ([`is_own`], [`is_kept`], [`around`]) can keep the program off these; who does not must see to it that it closes none.
+//! Between the system's call that makes one and [`Own::new`] it is as any other.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -36,6 +37,11 @@ static KNOWN: [AtomicU64; (NUMBERS / IN_WORD) as usize] =
 /// No number from here on was ever known.
 static END: AtomicU32 = AtomicU32::new(0);
 static APART: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// What this thread is closing, of ours.
+    static CLOSING: Cell<RawFd> = const { Cell::new(-1) };
+}
 
 /// From now on descriptors are made at high numbers, in the upper quarter of what this process may have: programs choose
 /// numbers themselves (shells, dup2), and those are low.
@@ -66,6 +72,13 @@ fn place_of(fd: RawFd) -> Option<(&'static AtomicU64, u32)> {
 #[inline]
 pub fn is_own(fd: RawFd) -> bool {
     place_of(fd).is_some_and(|(word, at)| word.load(Ordering::Relaxed) >> at & OURS != 0)
+}
+
+/// Whether the program may not close a number. This library closes by the same function of C's as the program does, and
+/// who stands in between has to let that through.
+#[inline]
+pub fn is_kept(fd: RawFd) -> bool {
+    is_own(fd) && CLOSING.get() != fd
 }
 
 fn know(fd: RawFd) {
@@ -123,6 +136,7 @@ struct Mark(RawFd);
 
 impl Drop for Mark {
     fn drop(&mut self) {
+        CLOSING.set(-1);
         if let Some((word, at)) = place_of(self.0) {
             // The system may have given it out again, to us.
             let ends = |bits: u64| (bits >> at & LASTS == 0).then_some(bits & !(OURS << at));
@@ -140,6 +154,7 @@ impl Drop for Lasting {
         if let Some((word, at)) = place_of(self.0) {
             word.fetch_and(!(LASTS << at), Ordering::AcqRel);
         }
+        CLOSING.set(self.0);
     }
 }
 

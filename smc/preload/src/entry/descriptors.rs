@@ -16,7 +16,7 @@ use crate::{instances, numbers, process, real, table};
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close(fd: c_int) -> c_int {
-    if own::is_own(fd) {
+    if own::is_kept(fd) {
         return int(fail(libc::EBADF));
     }
     if table::is_known(fd) {
