@@ -22,4 +22,4 @@ pub use network::Network;
 pub use process::{
     Running, accepted, need, output, output_of, run, unused_port, wait_for_port, wait_until,
 };
-pub use way::{Way, compare, compare_at_once, compare_strictly, smc_ends};
+pub use way::{Parts, Way, compare, compare_at_once, compare_but_late, compare_strictly, smc_ends};

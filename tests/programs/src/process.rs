@@ -6,14 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Longest time that a program of a test takes.
-const LONGEST: Duration = Duration::from_secs(120);
+/// Longest time that a program of a test takes, of which all may share two cores with others.
+const LONGEST: Duration = Duration::from_secs(300);
+/// How long one that has taken longer may say where it is.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Sockets of the network namespace that the calling thread is in.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
@@ -139,9 +141,7 @@ impl Running {
     /// # Errors
     /// It has ended.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let id = self.0.id().to_string();
-        ensure!(Command::new("kill").args(["-s", name, &id]).status()?.success(), "it has ended");
-        Ok(())
+        signal(&self.0, name)
     }
 
     /// The processes that it has started and not yet waited for.
@@ -149,6 +149,14 @@ impl Running {
         let id = self.0.id();
         let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
         list.unwrap_or_default().split_whitespace().filter_map(|it| it.parse().ok()).collect()
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
     }
 
     /// Waits until it ends by itself.
@@ -178,19 +186,35 @@ impl Drop for Running {
     }
 }
 
-fn wait(child: &mut Child) -> Result<std::process::ExitStatus> {
-    let end = Instant::now() + LONGEST;
+fn wait(child: &mut Child) -> Result<ExitStatus> {
+    if let Some(status) = wait_for(child, LONGEST)? {
+        return Ok(status);
+    }
+    // Python with its faulthandler says what each thread was doing.
+    signal(child, "ABRT")?;
+    if wait_for(child, LAST)?.is_none() {
+        child.kill()?;
+        child.wait()?;
+    }
+    bail!("it did not end in {LONGEST:?}");
+}
+
+/// How it ends, if it does so within this time.
+fn wait_for(child: &mut Child, time: Duration) -> Result<Option<ExitStatus>> {
+    let end = Instant::now() + time;
     loop {
-        if let Some(status) = child.try_wait()? {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() > end {
             return Ok(status);
-        }
-        if Instant::now() > end {
-            child.kill()?;
-            child.wait()?;
-            bail!("it did not end in {LONGEST:?}");
         }
         sleep(Duration::from_millis(10));
     }
+}
+
+fn signal(child: &Child, name: &str) -> Result<()> {
+    let id = child.id().to_string();
+    ensure!(Command::new("kill").args(["-s", name, &id]).status()?.success(), "it has ended");
+    Ok(())
 }
 
 /// Runs a program to its end.

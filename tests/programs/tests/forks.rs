@@ -7,12 +7,13 @@ use ism_programs::{
     Running, Way, compare, compare_strictly, need, output, unused_port, wait_for_port,
 };
 
-/// Runs a server and a client in Python, each with the port as its argument; what the client says.
+/// Runs a server and a client in Python, each with the port and a folder as its arguments; what the client says.
 fn exchange(way: Way<'_>, server: &str, client: &str) -> Result<String> {
     let port = unused_port()?;
+    let folder = tempfile::tempdir()?;
     let start = |script: &str| {
         let mut command = way.command("python3");
-        command.args(["-c", &format!("{PRELUDE}{script}"), &port.to_string()]);
+        command.args(["-c", &format!("{PRELUDE}{script}"), &port.to_string()]).arg(folder.path());
         command
     };
     let server = Running::start(&mut start(server))?;
@@ -26,6 +27,13 @@ fn exchange(way: Way<'_>, server: &str, client: &str) -> Result<String> {
 const PRELUDE: &str = "
 import os, signal, socket, sys, time
 port = int(sys.argv[1])
+def say(word):
+    open(os.path.join(sys.argv[2], word), 'x').close()
+def hear(word):
+    end = time.monotonic() + 60
+    while not os.path.exists(os.path.join(sys.argv[2], word)):
+        assert time.monotonic() < end, word
+        time.sleep(0.01)
 def listen():
     return socket.create_server(('127.0.0.1', port))
 def connect():
@@ -184,7 +192,8 @@ c, _ = listener.accept()
 c.sendall(exactly(c, 5))
 child = fork(lambda: time.sleep(60))
 c.close()
-time.sleep(0.4)
+say('closed')
+hear('sent')
 kill(child)
 # The parent ends, and its child goes on; and a grandchild.
 c, _ = listener.accept()
@@ -209,8 +218,9 @@ print(all(s))
 s = connect()
 s.sendall(b'third')
 print(exactly(s, 5))
-time.sleep(0.1)
+hear('closed')
 s.sendall(b'unread')
+say('sent')
 print(all(s))
 s = connect()
 for word in (b'one 1', b'two 2', b'three', b'four4'):

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use ism_programs::{
     Container, Network, Running, USER, Way, compare, compare_strictly, need, output, programs, run,
-    unused_port, wait_for_port, wait_until,
+    unused_port, wait_for_port,
 };
 
 /// Addresses of the client's end and of the server's, in each family.
@@ -107,13 +107,22 @@ fn programs_of_two_containers_talk_over_the_socket_that_is_mounted_in() {
         server.wait_for_port(port.parse()?)?;
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("report");
-        let mut sockperf = client.command(way, "sockperf");
-        sockperf.arg("ping-pong").args(place).args(["--time", "2", "--mps", "20000"]);
-        let running = Running::start(sockperf.stdout(std::fs::File::create(&file)?))?;
-        if let Way::Smc(_) = way {
-            wait_until("both ends in the host's smcss", || rows_of_host(&port) == 2)?;
+        // Longer and longer, until both ends were seen while they were there.
+        for seconds in [2, 8, 32] {
+            let mut sockperf = client.command(way, "sockperf");
+            sockperf.arg("ping-pong").args(place).args(["--mps", "20000", "--time"]);
+            sockperf.arg(seconds.to_string()).stdout(std::fs::File::create(&file)?);
+            let mut running = Running::start(&mut sockperf)?;
+            let mut seen = !matches!(way, Way::Smc(_));
+            while !seen && !running.has_ended()? {
+                seen = rows_of_host(&port) == 2;
+            }
+            running.finish()?;
+            if seen {
+                break;
+            }
+            ensure!(seconds < 32, "the host's smcss does not show both ends");
         }
-        running.finish()?;
         let report = std::fs::read_to_string(&file)?;
         let line = report.lines().find(|line| line.contains("dropped messages"));
         Ok(line.context(report.clone())?.to_owned())

@@ -2,11 +2,11 @@
 
 //! nginx with several workers: requests, files, and a reload under load.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Result, ensure};
 use ism_programs::nginx::{Nginx, Wrk, file};
-use ism_programs::{Running, Way, accepted, compare_strictly, need, output, smc_ends, wait_until};
+use ism_programs::{
+    Running, Way, accepted, compare_but_late, compare_strictly, need, output, smc_ends, wait_until,
+};
 
 /// Closes each connection after its answer.
 const CLOSE: [&str; 2] = ["-H", "Connection: close"];
@@ -17,13 +17,21 @@ fn needs() {
     need("curl", "curl");
 }
 
-/// A load of a second on both addresses: no request may fail.
+/// A load on both addresses for a second, or until it is one: no request may fail.
 fn load(way: Way<'_>, nginx: &Nginx, arguments: &[&str]) -> Result<()> {
     for host in ["127.0.0.1", "[::1]"] {
-        let mut wrk = way.command("wrk");
-        wrk.args(["-t", "2", "-c", "50", "-d", "1"]).args(arguments);
-        let wrk = Wrk::read(&output(wrk.arg(format!("http://{host}:{}/", nginx.port())))?)?;
-        ensure!(wrk.requests > 500 && wrk.errors == [0; 4] && !wrk.refused, "{host}: {wrk:?}");
+        let mut requests = 0;
+        for _ in 0..60 {
+            let mut wrk = way.command("wrk");
+            wrk.args(["-t", "2", "-c", "50", "-d", "1"]).args(arguments);
+            let wrk = Wrk::read(&output(wrk.arg(format!("http://{host}:{}/", nginx.port())))?)?;
+            ensure!(wrk.errors == [0; 4] && !wrk.refused, "{host}: {wrk:?}");
+            requests += wrk.requests;
+            if requests > 500 {
+                break;
+            }
+        }
+        ensure!(requests > 500, "{host}: {requests} requests");
     }
     Ok(())
 }
@@ -59,6 +67,22 @@ fn nginx_sends_files_whole() {
     });
 }
 
+/// Requests, each by a connection of its own, until one was answered over SMC-D by a worker that is there now. New ones
+/// become members of the fabric while they serve, and at first clients may not have the time to wait for that.
+fn ask(way: Way<'_>, nginx: &Nginx) -> Result<()> {
+    let workers = nginx.workers();
+    let mut asked = Ok(());
+    let url = format!("http://127.0.0.1:{}/", nginx.port());
+    wait_until(&format!("one of the new workers {workers:?} to serve over SMC-D"), || {
+        let mut wrk = way.command("wrk");
+        asked = output(wrk.args(["-t", "1", "-c", "1", "-d", "1"]).args(CLOSE).arg(&url)).map(drop);
+        let Way::Smc(lab) = way else { return true };
+        let log = lab.log();
+        asked.is_err() || workers.iter().any(|worker| smc_ends(&log, *worker) > 0)
+    })?;
+    asked
+}
+
 /// Reloads twice under load; what wrk says of that.
 fn reload(way: Way<'_>, arguments: &[&str]) -> Result<Wrk> {
     let nginx = Nginx::start(way, "")?;
@@ -66,21 +90,17 @@ fn reload(way: Way<'_>, arguments: &[&str]) -> Result<Wrk> {
     let report = folder.path().join("report");
     let mut wrk = way.command("wrk");
     let before = accepted()?;
-    wrk.args(["-t", "1", "-c", "20", "-d", "3"]).args(arguments);
+    // Until it is told to end.
+    wrk.args(["-t", "1", "-c", "20", "-d", "1000", "--timeout", "20"]).args(arguments);
     wrk.arg(format!("http://127.0.0.1:{}/", nginx.port()));
     let wrk = Running::start(wrk.stdout(std::fs::File::create(&report)?))?;
     wait_until("wrk's connections", || accepted().is_ok_and(|now| now > before))?;
-    let mut workers = BTreeSet::new();
     for _ in 0..2 {
         nginx.reload()?;
-        workers.extend(nginx.workers());
+        ask(way, &nginx)?;
     }
+    wrk.signal("INT")?;
     wrk.finish()?;
-    if let Way::Smc(lab) = way {
-        let log = lab.log();
-        let serve = workers.iter().filter(|worker| smc_ends(&log, **worker) > 0).count();
-        ensure!(serve > 0, "none of the new workers {workers:?} has served over SMC-D");
-    }
     nginx.quit()?;
     Wrk::read(&std::fs::read(report)?)
 }
@@ -88,9 +108,9 @@ fn reload(way: Way<'_>, arguments: &[&str]) -> Result<Wrk> {
 #[test]
 fn nginx_reloads_and_no_request_of_a_connection_of_its_own_fails() {
     needs();
-    compare_strictly(|way| {
+    compare_but_late(|way| {
         let wrk = reload(way, &CLOSE)?;
-        ensure!(wrk.requests > 500 && wrk.errors == [0; 4] && !wrk.refused, "{wrk:?}");
+        ensure!(wrk.requests > 100 && wrk.errors == [0; 4] && !wrk.refused, "{wrk:?}");
         Ok(())
     });
 }
@@ -98,13 +118,13 @@ fn nginx_reloads_and_no_request_of_a_connection_of_its_own_fails() {
 #[test]
 fn nginx_reloads_under_lasting_connections() {
     needs();
-    compare_strictly(|way| {
+    compare_but_late(|way| {
         let wrk = reload(way, &[])?;
         let [connect, read, write, timeout] = wrk.errors;
         // A worker that ends closes connections that are idle at this moment, when the next request may
-        // be on its way, as it does over TCP.
-        let well = connect + write + timeout == 0 && read * 100 < wrk.requests && !wrk.refused;
-        ensure!(well && wrk.requests > 500, "{wrk:?}");
+        // be on its way, as it does over TCP: at most one for each connection and reload.
+        let well = connect + write + timeout == 0 && read <= 2 * 20 && !wrk.refused;
+        ensure!(well && wrk.requests > 100, "{wrk:?}");
         Ok(())
     });
 }

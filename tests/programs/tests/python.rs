@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use ism_programs::{Way, compare_at_once, need, output};
+use ism_programs::{Parts, Way, compare_at_once, need, output};
 
 /// Debian's, which the suites are of; another one may be first in PATH.
 const PYTHON: &str = "/usr/bin/python3";
@@ -48,38 +48,27 @@ fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Each test with its result, of a report in JUnit's form.
-fn results(report: &Path) -> Result<Vec<(String, &'static str)>> {
+fn results(report: &Path) -> Result<Parts> {
     let text = fs::read_to_string(report).with_context(|| report.display().to_string())?;
-    let mut all = Vec::new();
+    let mut all = Parts::new();
     for case in text.split("<testcase ").skip(1) {
         let name =
             attribute(&format!(" {case}"), "name").context("a test without a name")?.to_owned();
         let case = case.split("</testcase>").next().unwrap_or_default();
         let kinds = ["error", "failure", "skipped", "expected-failure"];
         let found = kinds.into_iter().find(|kind| case.contains(&format!("<{kind}")));
-        all.push((name, found.unwrap_or("ok")));
+        all.insert(name, found.unwrap_or("ok"));
     }
-    all.sort();
     ensure!(!all.is_empty(), "{} has no tests", report.display());
     Ok(all)
 }
 
-/// Runs the tests of a suite that match none of `without`.
-fn suite(way: Way<'_>, name: &str, without: &[&str]) -> Result<Vec<(String, &'static str)>> {
-    suite_of(way, name, &[], without)
-}
-
-/// The same of those that match one of `only`.
-fn suite_of(
-    way: Way<'_>,
-    name: &str,
-    only: &[&str],
-    without: &[&str],
-) -> Result<Vec<(String, &'static str)>> {
+/// Runs the tests of a suite with these names, or matching these patterns, and none of `without`; without names all.
+fn suite(way: Way<'_>, name: &str, only: &[&str], without: &[&str]) -> Result<Parts> {
     let folder = tempfile::tempdir()?;
     let report = folder.path().join("report.xml");
     let mut command = way.command(PYTHON);
-    // Its own limit of the time would be one more thread in a program that has one.
+    // Its own limit of the time would be one more thread in a program that has one. Ours asks it for its stacks.
     command.args(["-X", "faulthandler", "-m", "test"]);
     command.arg("--tempdir").arg(folder.path()).arg("--junit-xml").arg(&report);
     for (option, patterns) in [("-m", only), ("-i", without)] {
@@ -92,21 +81,34 @@ fn suite_of(
     results(&report).with_context(|| format!("{name}: {said:?}"))
 }
 
+/// Those of these names that are of a suite.
+fn of_suite<'a>(name: &str, only: &[&'a str]) -> Vec<&'a str> {
+    let begin = format!("test.{name}.");
+    only.iter().copied().filter(|it| it.starts_with(&begin)).collect()
+}
+
 #[test]
 fn test_socket_ends_the_same() -> Result<()> {
     need_suites()?;
     // VSOCK is no TCP, and hangs where the kernel has it without a host.
-    compare_at_once(|way| suite(way, "test_socket", &["*VSOCK*"]));
+    compare_at_once(|way, only| suite(way, "test_socket", only, &["*VSOCK*"]));
     Ok(())
 }
 
 #[test]
 fn test_selectors_and_test_epoll_end_the_same() -> Result<()> {
     need_suites()?;
-    compare_at_once(|way| {
+    compare_at_once(|way, only| {
+        let mut all = Parts::new();
         // It fills the table of descriptors, of which none is a connection, and takes minutes.
-        let mut all = suite(way, "test_selectors", &["test_above_fd_setsize"])?;
-        all.extend(suite(way, "test_epoll", &[])?);
+        let suites: [(_, &[_]); 2] =
+            [("test_selectors", &["test_above_fd_setsize"]), ("test_epoll", &[])];
+        for (name, without) in suites {
+            let those = of_suite(name, only);
+            if only.is_empty() || !those.is_empty() {
+                all.extend(suite(way, name, &those, without)?);
+            }
+        }
         Ok(all)
     });
     Ok(())
@@ -115,7 +117,7 @@ fn test_selectors_and_test_epoll_end_the_same() -> Result<()> {
 #[test]
 fn test_httplib_ends_the_same() -> Result<()> {
     need_suites()?;
-    compare_at_once(|way| suite(way, "test_httplib", &[]));
+    compare_at_once(|way, only| suite(way, "test_httplib", only, &[]));
     Ok(())
 }
 
@@ -125,18 +127,21 @@ fn test_ssl_ends_the_same() -> Result<()> {
     // They have no connection.
     let without =
         ["*ContextTests*", "*BasicSocketTests*", "*TestEnumerations*", "*MemoryBIOTests*"];
-    compare_at_once(|way| suite(way, "test_ssl", &without));
+    compare_at_once(|way, only| suite(way, "test_ssl", only, &without));
     Ok(())
 }
 
 #[test]
 fn test_asyncio_ends_the_same() -> Result<()> {
     need_suites()?;
-    compare_at_once(|way| {
+    compare_at_once(|way, only| {
+        if !only.is_empty() {
+            return suite(way, "test_asyncio", only, &[]);
+        }
         // One by one: each test collects garbage, which takes the longer the more is loaded.
-        let mut all = Vec::new();
+        let mut all = Parts::new();
         for part in ASYNCIO {
-            all.extend(suite_of(way, "test_asyncio", &[part], &[])?);
+            all.extend(suite(way, "test_asyncio", &[part], &[])?);
         }
         Ok(all)
     });
@@ -147,6 +152,8 @@ fn test_asyncio_ends_the_same() -> Result<()> {
 #[ignore = "more of a CPU than the others together"]
 fn test_asyncios_events_end_the_same() -> Result<()> {
     need_suites()?;
-    compare_at_once(|way| suite_of(way, "test_asyncio", &[EVENTS], &[]));
+    compare_at_once(|way, only| {
+        suite(way, "test_asyncio", if only.is_empty() { &[EVENTS] } else { only }, &[])
+    });
     Ok(())
 }

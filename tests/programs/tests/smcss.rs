@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ism_programs::{Lab, Network, Running, need, programs, unused_port, wait_for_port};
 
 /// Accepts one connection, says so, and holds it.
@@ -53,6 +53,19 @@ impl Pair {
         Ok(Self { port, _server: server, _client: client })
     }
 
+    /// One of SMC: on a busy machine it may be TCP's because the server is late, so it is tried again.
+    fn of_smc(network: &Network, lab: &Lab) -> Result<Self> {
+        let start = |program: &str| lab.command(program);
+        for _ in 0..5 {
+            let before = lab.log().matches(": SMC-D\n").count();
+            let pair = network.inside(|| Self::start(&start, &start))??;
+            if lab.log().matches(": SMC-D\n").count() == before + 2 {
+                return Ok(pair);
+            }
+        }
+        bail!("no connection is one of SMC");
+    }
+
     /// The rows that `smcss` shows of it, split at blanks: the client's, then the server's.
     fn rows(&self, options: &str) -> Result<[Option<Vec<String>>; 2]> {
         let text = tool("smcss", options)?;
@@ -67,7 +80,7 @@ impl Pair {
 }
 
 fn wait_for(file: &Path) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(120);
     while !file.exists() {
         ensure!(Instant::now() < end, "{} did not come", file.display());
         sleep(Duration::from_millis(10));
@@ -97,8 +110,7 @@ fn in_lab(test: impl FnOnce(&Network, &Lab) -> Result<()>) {
 #[test]
 fn both_ends_of_a_connection_are_seen_with_their_memory() {
     in_lab(|network, lab| {
-        let start = |program: &str| lab.command(program);
-        let pair = network.inside(|| Pair::start(&start, &start))??;
+        let pair = Pair::of_smc(network, lab)?;
         let [client, server] = pair.rows("-D")?;
         let [client, server] = [client.context("no client")?, server.context("no server")?];
         for row in [&client, &server] {
@@ -216,7 +228,7 @@ fn smcd_tells_of_the_fabric_of_bytes_and_of_reasons() {
     in_lab(|network, lab| {
         let smc = |program: &str| lab.command(program);
         let plain = |program: &str| Command::new(program);
-        let _smc = network.inside(|| Pair::start(&smc, &smc))??;
+        let _smc = Pair::of_smc(network, lab)?;
         let _tcp = network.inside(|| Pair::start(&plain, &smc))??;
         let infos = of_python(&tool("smcd", "info --json")?, "processes")?;
         let gids: Vec<_> = infos.iter().filter_map(|it| it.get("gid")).cloned().collect();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use ism_programs::{Network, Running, need, programs, run, unused_port, wait_for_port};
+use ism_programs::{Network, Running, need, programs, run, unused_port, wait_for_port, wait_until};
 use tempfile::TempDir;
 
 /// A daemon with two doors, each to a group of its own.
@@ -22,6 +22,11 @@ pub(crate) struct Host {
 const DOORS: [&str; 2] = ["one", "two"];
 /// What the preload says of an end of SMC.
 pub(crate) const SMC: &str = ": SMC-D\n";
+/// What it says of an end whose other end is not there.
+const ABSENT: &str =
+    ": TCP: the peer is not on the fabric's board, and nobody serves SMC's TCP option here";
+/// How often those who may have been late for each other are let meet.
+const TRIES: usize = 5;
 /// More than fits into TCP's buffers.
 const SIZE: usize = 5_000_000;
 
@@ -40,11 +45,8 @@ impl Host {
         let mut daemon = Command::new(programs().join("vhost-user-ism"));
         let daemon = Running::start(daemon.arg("--config").arg(path("config")))?;
         let host = Self { daemon, folder };
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while DOORS.iter().any(|name| !host.path(name).exists()) {
-            ensure!(std::time::Instant::now() < end, "the daemon does not listen");
-            std::thread::sleep(std::time::Duration::from_millis(10)); // the pace of looking
-        }
+        let listens = || DOORS.iter().all(|name| host.path(name).exists());
+        wait_until("the daemon's sockets", listens)?;
         Ok(host)
     }
 
@@ -71,6 +73,12 @@ impl Host {
 
     pub(crate) fn log(&self, log: &str) -> String {
         fs::read_to_string(self.path(log)).unwrap_or_default()
+    }
+
+    /// Whether nobody was looked for: the peer is known to be absent at once.
+    pub(crate) fn knows_that_nobody_is_there(&self, log: &str) -> bool {
+        let log = self.log(log);
+        log.lines().count() == 1 && log.trim_end().ends_with(ABSENT)
     }
 
     /// Sends a file by socat from the client to the server; whether each end was SMC's.
@@ -106,6 +114,12 @@ impl Host {
         Ok(["server", "client"].map(|log| self.log(log).contains(SMC)))
     }
 
+    /// The same until both ends have met, as nobody waits longer than 250 ms for that, in which the other may not have
+    /// had a core; whether they have.
+    pub(crate) fn meet(&self, doors: [&str; 2], at: &Place<'_>) -> Result<bool> {
+        until_met(|| Ok(self.send_between(doors, at)? == [true; 2]))
+    }
+
     /// The same, with the preload at both ends, of members that come in by these doors.
     pub(crate) fn send_between(&self, doors: [&str; 2], at: &Place<'_>) -> Result<[bool; 2]> {
         let server = self.command(doors[0], "server", "socat")?;
@@ -121,6 +135,16 @@ impl Host {
         run(&mut python).with_context(|| self.log(log))?;
         Ok(fs::read_to_string(&out)?)
     }
+}
+
+/// Tries whether they meet, more than once.
+pub(crate) fn until_met(mut attempt: impl FnMut() -> Result<bool>) -> Result<bool> {
+    for _ in 0..TRIES {
+        if attempt()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Where socat listens and connects to.
