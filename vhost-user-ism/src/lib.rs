@@ -13,6 +13,7 @@ pub mod mapper;
 pub mod memory;
 pub mod port;
 pub mod process;
+pub mod ready;
 mod ringer;
 pub mod sandbox;
 pub mod socket;

@@ -10,6 +10,7 @@ use vhost_user_ism::cli::{Cli, Command, Serve, capabilities};
 use vhost_user_ism::control::{client, server};
 use vhost_user_ism::daemon::Daemon;
 use vhost_user_ism::limits;
+use vhost_user_ism::ready::Ready;
 use vhost_user_ism::sandbox;
 use vhost_user_ism::socket::Listening;
 
@@ -63,6 +64,7 @@ fn serve(options: Serve) -> Result<(), Failure> {
     let control = config.control_socket.as_deref().map(Listening::bind).transpose()?.map(Arc::new);
     let vms = Daemon::bind(&config)?;
     let doors = Daemon::bind_doors(&config)?;
+    let ready = Ready::from_environment().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
     if with_sandbox {
         sandbox::enter(&config.socket_directories())?;
     }
@@ -71,6 +73,7 @@ fn serve(options: Serve) -> Result<(), Failure> {
     if let Some(listening) = &control {
         server::start(Arc::clone(&daemon), Arc::clone(listening))?;
     }
+    ready.say()?;
     signals.forever().next();
     daemon.stop();
     if let Some(listening) = &control {
