@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ism_client::vhost;
 use ism_frontend::{Daemon, Fabric};
@@ -209,9 +209,11 @@ fn a_process_killed_with_bytes_unread_resets() {
 
 #[test]
 fn a_process_killed_while_it_waits_has_read_all() {
-    let mut world = World::new("recv=5 recv=1", Duration::ZERO);
+    let mut world = World::new("recv=5 ready recv=1", Duration::ZERO);
     send(&world.socket, b"12345").unwrap();
-    thread::sleep(Duration::from_millis(300));
+    world.ready();
+    // It may begin to wait; if it does not it has read all nevertheless.
+    thread::sleep(Duration::from_millis(100));
     world.kill();
     assert_eq!(recv(&world.socket, 1).unwrap(), b"");
 }
@@ -225,7 +227,6 @@ fn a_death_wakes_who_waits_for_bytes_and_who_waits_for_room() {
             thread::sleep(Duration::from_millis(200));
             kill_process(pid, Signal::KILL).unwrap();
         });
-        let start = Instant::now();
         if unread {
             let sent = send(&world.socket, &vec![0; 4 << 20]).unwrap();
             assert!(sent < 2 << 20, "{sent} bytes into a ring");
@@ -233,7 +234,6 @@ fn a_death_wakes_who_waits_for_bytes_and_who_waits_for_room() {
         } else {
             assert_eq!(recv(&world.socket, 1).unwrap(), b"");
         }
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         killer.join().unwrap();
     }
 }
@@ -254,10 +254,8 @@ fn without_the_daemon_there_is_a_reset_and_then_tcp() {
     let mut world = World::new("ready park", Duration::ZERO);
     world.ready();
     let pid = Pid::from_raw(i32::try_from(world.daemon.pid()).unwrap()).unwrap();
-    let start = Instant::now();
     kill_process(pid, Signal::KILL).unwrap();
     is_reset(recv(&world.socket, 1));
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert!(world.stack.is_gone());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

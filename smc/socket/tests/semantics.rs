@@ -375,28 +375,38 @@ fn a_stack_sleeps_on_its_descriptor() {
     let log = Arc::new(Log::default());
     server.observe(Some(Arc::clone(&log) as _));
     let stack = pair.stacks[1].clone();
+    let sleeps = Arc::new(AtomicUsize::new(0));
+    let begun = Arc::clone(&sleeps);
     let poller = thread::spawn(move || {
-        let mut sleeps = 0;
         while !log.has(Ready::READ_CLOSED) {
             if stack.prepare_sleep() {
+                begun.fetch_add(1, Ordering::SeqCst);
                 let fd = stack.wake_fd();
                 let mut fds =
                     [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
                 let ready = rustix::event::poll(&mut fds, None).unwrap();
-                sleeps += 1;
                 stack.wake_up(ready > 0);
             }
         }
-        (sleeps, log.count.load(Ordering::SeqCst))
+        log.count.load(Ordering::SeqCst)
     });
+    let sleeps = || sleeps.load(Ordering::SeqCst);
+    let asleep_since = |before| {
+        let start = Instant::now();
+        while sleeps() == before {
+            assert!(start.elapsed() < pair::LONG);
+            thread::yield_now();
+        }
+    };
+    asleep_since(0);
     for _ in 0..20 {
-        thread::sleep(Duration::from_millis(2));
+        let before = sleeps();
         send(&client, b"x").unwrap();
+        asleep_since(before);
     }
-    thread::sleep(Duration::from_millis(2));
     drop(client);
-    let (sleeps, news) = poller.join().unwrap();
-    assert!((2..=60).contains(&sleeps), "{sleeps} sleeps for 21 events");
+    let news = poller.join().unwrap();
+    assert!(sleeps() <= 60, "{} sleeps for 21 events", sleeps());
     assert!(news >= 2);
     assert_eq!(recv(&server, 100).unwrap(), [b'x'; 20]);
 }
