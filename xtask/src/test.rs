@@ -74,6 +74,11 @@ pub(crate) fn test(options: &Options) -> Result<()> {
 }
 
 fn lints() -> Result<()> {
+    // Workspaces of their own, which are built much later: whether their locks are up to date.
+    for folder in ["fuzz", "tests/iceoryx2"] {
+        let tree = ["tree", "--locked", "--quiet", "--depth", "0", "--manifest-path"];
+        run(cargo(&tree).arg(repo::root().join(folder).join("Cargo.toml")))?;
+    }
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
 }
 
