@@ -24,7 +24,7 @@ use ism_client::board::{Key, Note, Post, Told};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smc_discovery::rendezvous::{Entry, Member, Outcome, Refusal, Rendezvous, Side, Wish};
 use smc_snapshot::reason;
-use smc_socket::Role;
+use smc_socket::{Role, has_come};
 
 use crate::bell::Bell;
 use crate::process;
@@ -121,7 +121,7 @@ impl Meeting {
         if let State::Going(going) = &mut *state {
             if going.meetings.is_gone() {
                 going.rendezvous.handle_lost();
-            } else if says_something(tcp) {
+            } else if has_come(tcp) {
                 going.rendezvous.lose_patience();
             }
             going.rendezvous.handle_timeout(Instant::now());
@@ -178,8 +178,8 @@ impl Meeting {
         let id = board::number().ok_or(reason::UNASKED)?;
         let patience = if self.role == Role::Client { PATIENCE } else { SERVER_PATIENCE };
         let rendezvous = Rendezvous::new(id, side, Instant::now(), patience);
-        let port = (self.role == Role::Server).then(|| place::port(tcp)).flatten();
-        meetings.expect(id, file, port);
+        let at = (self.role == Role::Server).then(|| place::local(tcp)).flatten();
+        meetings.expect(id, file, at);
         // Who calls may wait for TCP only, and a child of fork had nobody to mind it. A client is minded from the
         // beginning.
         if self.role == Role::Server && self.waiters.load(Ordering::Relaxed) == 0 {
@@ -352,12 +352,6 @@ impl Drop for Going {
             let _ = self.meetings.post(&Post { key: self.key, id: self.id, note: Note::Leave });
         }
     }
-}
-
-/// Whether TCP has bytes, or its end.
-fn says_something(tcp: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(tcp, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 fn number(refusal: Refusal) -> u32 {

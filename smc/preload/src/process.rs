@@ -258,26 +258,42 @@ pub(crate) fn mind_closed(file: &Arc<File>) {
 
 // Discovery
 
+/// Why nothing was offered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused {
+    /// The reason (`smc_snapshot::reason`).
+    pub(crate) why: u32,
+    /// The board was asked just now, and nobody listens there.
+    pub(crate) asked: bool,
+}
+
+impl From<u32> for Refused {
+    fn from(why: u32) -> Self {
+        Self { why, asked: false }
+    }
+}
+
 /// Before connect: says that this end speaks SMC, so that the peer's answer will be known: by the TCP option, or by the
 /// board, where somebody has been called.
 ///
 /// # Errors
-/// It cannot, or may not: the reason (`smc_snapshot::reason`).
+/// It cannot, or may not.
 pub(crate) fn offer(
     fd: impl AsFd,
     local: Option<SocketAddr>,
     peer: SocketAddr,
-) -> Result<Option<Call>, u32> {
+) -> Result<Option<Call>, Refused> {
     if SETTINGS.forced_tcp {
-        return current().map(|_| None).ok_or(reason::FORCED);
+        return current().map(|_| None).ok_or(reason::FORCED.into());
     }
     let policy = SETTINGS.policy.as_ref().ok_or(reason::BADPOLICY)?;
     match say(&fd, policy.may_offer(local, peer)) {
         Err(reason::NOTSERVED) => {
             let meetings = meetings().ok_or(reason::NOTSERVED)?;
-            meetings.call(fd.as_fd(), peer).map(Some).ok_or(reason::ABSENT)
+            let refused = |asked| Refused { why: reason::ABSENT, asked };
+            meetings.call(fd.as_fd(), peer).map(Some).map_err(refused)
         }
-        said => said.map(|()| None),
+        said => said.map(|()| None).map_err(Into::into),
     }
 }
 

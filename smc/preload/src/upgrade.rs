@@ -125,14 +125,15 @@ pub(crate) fn connect(
     let offered = process::offer(borrow(fd), local, peer);
     let result = real();
     let errno = result.as_ref().err().map(|error| Errno::from_io_error(error).unwrap_or(Errno::IO));
+    let asked = offered.as_ref().is_err_and(|refused| refused.asked);
     let (offered, meeting) = match offered {
         Ok(call) => (Ok(()), call.map(Meeting::of_client)),
-        Err(why) => (Err(why), None),
+        Err(refused) => (Err(refused.why), None),
     };
     // Where nobody is at all, somebody may listen soon. Of others nothing is asked: they may be what keeps this process
     // from having anything of the library's.
     if errno.is_none()
-        && offered == Err(reason::ABSENT)
+        && asked
         && let Some(meetings) = process::meetings()
     {
         meetings.is_stranger(peer);

@@ -87,7 +87,7 @@ impl Socket {
         let (Some(tcp), Some(core)) = (self.shared.tcp(), self.home.own()) else { return false };
         let start = clock::now();
         while clock::now().since(start) < core.handshake_spin {
-            if tcp::has_come(&*tcp) {
+            if tcp::has_come(tcp.as_fd()) {
                 return true;
             }
         }

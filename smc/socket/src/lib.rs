@@ -140,4 +140,5 @@ pub use info::{Info, Smc};
 pub use late::LateWord;
 pub use socket::{Handshake, Socket};
 pub use stack::Stack;
+pub use tcp::has_come;
 pub use types::{How, Observe, Ready, RecvFlags, Role, SendFlags, Tcp};

@@ -55,8 +55,8 @@ pub(crate) fn peek(tcp: impl AsFd, buffer: &mut [u8]) -> Front {
 
 /// Whether bytes have come, or the stream's end. As quick as a look at them, but it does not take the socket's lock,
 /// for which the peer's bytes would wait.
-pub(crate) fn has_come(tcp: &dyn Tcp) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(tcp.as_fd(), PollFlags::IN | PollFlags::RDHUP)];
+pub fn has_come(tcp: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&tcp, PollFlags::IN | PollFlags::RDHUP)];
     poll(&mut fds, Some(&clock::timespec(std::time::Duration::ZERO))).is_ok_and(|ready| ready > 0)
 }
 

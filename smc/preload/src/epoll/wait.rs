@@ -101,6 +101,10 @@ impl Instance {
                 let stack = process.stack.as_ref().filter(|stack| !stack.is_gone());
                 stack.into_iter().for_each(smc_socket::Stack::rung);
             }
+            if woken.tcp {
+                // What a connection has answered may be for its other end here, of which the kernel was asked before.
+                self.go_on();
+            }
             if (woken.stack || woken.tcp) && events.is_empty() {
                 self.collect(events, room);
             }

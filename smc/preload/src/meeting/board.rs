@@ -19,7 +19,7 @@ use rustix::net::sockopt;
 use smc_discovery::rendezvous::{self, Side};
 use smc_socket::Stack;
 
-use super::place;
+use super::place::{self, serves};
 use crate::descriptor::borrow;
 use crate::process;
 use crate::sock::lock;
@@ -56,13 +56,13 @@ pub(crate) struct Meetings {
 #[derive(Debug)]
 struct End {
     file: Weak<File>,
-    /// Of a server: where it was accepted.
-    port: Option<u16>,
+    /// Of a server: its own address.
+    at: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
 struct Listener {
-    port: u16,
+    at: SocketAddr,
     key: Key,
     /// The socket, while its cookie is this.
     fd: c_int,
@@ -142,8 +142,8 @@ impl Meetings {
     }
 
     /// Has `file` told what end `id` reads.
-    pub(super) fn expect(&self, id: u64, file: &Arc<File>, port: Option<u16>) {
-        lock(&self.ends).insert(id, End { file: Arc::downgrade(file), port });
+    pub(super) fn expect(&self, id: u64, file: &Arc<File>, at: Option<SocketAddr>) {
+        lock(&self.ends).insert(id, End { file: Arc::downgrade(file), at });
     }
 
     pub(super) fn forget(&self, id: u64) {
@@ -167,7 +167,7 @@ impl Meetings {
                 Note::Call => drop(listener.callers.insert((told.from, told.id))),
                 _ => drop(listener.callers.remove(&(told.from, told.id))),
             }
-            let deserted = listener.callers.is_empty().then_some(listener.port);
+            let deserted = listener.callers.is_empty().then_some(listener.at);
             let is_open = listener.is_open();
             let closed = if is_open { None } else { listeners.remove_entry(&told.reader) };
             (closed, deserted)
@@ -175,23 +175,22 @@ impl Meetings {
         if let Some((id, listener)) = closed {
             self.leave(id, listener.key);
         }
-        if let Some(port) = deserted {
-            self.nobody_calls(port);
+        if let Some(at) = deserted {
+            self.nobody_calls(at);
         }
     }
 
     /// Who has called has found its other end, or has left: the rest of what was accepted there is of plain clients.
-    fn nobody_calls(&self, port: u16) {
-        if lock(&self.listeners).values().any(|it| it.port == port && !it.callers.is_empty()) {
-            return;
-        }
+    fn nobody_calls(&self, at: SocketAddr) {
         let files: Vec<_> = {
             let ends = lock(&self.ends);
-            let there = ends.values().filter(|end| end.port == Some(port));
-            there.filter_map(|end| end.file.upgrade()).collect()
+            let local = |end: &End| end.at.filter(|local| serves(at, *local));
+            let there = ends.values().filter_map(|end| Some((local(end)?, end.file.upgrade()?)));
+            there.collect()
         };
-        for file in files {
-            if let File::Sock(sock) = &*file
+        for (local, file) in files {
+            if !self.has_caller(local)
+                && let File::Sock(sock) = &*file
                 && let Some(meeting) = sock.meeting()
             {
                 meeting.lose_patience();
@@ -207,6 +206,11 @@ impl Meetings {
 
     // Servers
 
+    /// Whether a client calls that an end at this address may be connected to.
+    fn has_caller(&self, local: SocketAddr) -> bool {
+        lock(&self.listeners).values().any(|it| serves(it.at, local) && !it.callers.is_empty())
+    }
+
     /// `fd` is about to listen, or does. Whether anybody can know.
     pub(crate) fn listen(&self, fd: c_int, local: SocketAddr) -> bool {
         self.sweep();
@@ -215,10 +219,10 @@ impl Meetings {
         }
         let cookie = sockopt::socket_cookie(borrow(fd)).ok();
         let mut heard = false;
-        for key in place::of_listener(borrow(fd), local) {
+        for (at, key) in place::of_listener(borrow(fd), local) {
             let Some(id) = number() else { return false };
             let callers = HashSet::new();
-            let listener = Listener { port: local.port(), key, fd, cookie, callers };
+            let listener = Listener { at, key, fd, cookie, callers };
             // Before it is posted: callers may be there. And kept if it cannot be, so as not to be tried again.
             lock(&self.listeners).insert(id, listener);
             heard |= self.post(&Post { key, id, note: Note::Listen }).is_ok();
@@ -228,15 +232,14 @@ impl Meetings {
 
     /// Whether a client calls that this end may be connected to. `listener` is where it was accepted.
     pub(crate) fn is_called(&self, listener: c_int, local: SocketAddr) -> bool {
-        let port = local.port();
-        let listens = || lock(&self.listeners).values().any(|it| it.port == port);
+        let listens = || lock(&self.listeners).values().any(|it| serves(it.at, local));
         if !listens() {
             // A child of fork: the listener is its parent's.
-            self.listen(listener, local);
+            self.listen(listener, place::local(borrow(listener)).unwrap_or(local));
         }
         // The caller was posted before it connected.
         self.stack.dispatch();
-        lock(&self.listeners).values().any(|it| it.port == port && !it.callers.is_empty())
+        self.has_caller(local)
     }
 
     /// Takes back listeners whose sockets are closed, if there are many.
@@ -254,21 +257,37 @@ impl Meetings {
 
     // Clients
 
-    /// Before a client connects: whether it may meet somebody there.
-    pub(crate) fn call(self: &Arc<Self>, fd: BorrowedFd<'_>, peer: SocketAddr) -> Option<Call> {
-        let now = Instant::now();
-        if self.is_kept_away(peer, now) {
-            return None;
+    /// Before a client connects: it may meet somebody there.
+    ///
+    /// # Errors
+    /// Nobody listens there; whether that was asked now.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        fd: BorrowedFd<'_>,
+        peer: SocketAddr,
+    ) -> Result<Call, bool> {
+        if self.is_kept_away(peer, Instant::now()) {
+            return Err(false);
         }
-        let key = place::to_call(fd, peer)?;
-        let call = || Call { meetings: Arc::clone(self), peer, key };
-        if let Some(calling) = lock(&self.calls).get_mut(&key) {
-            calling.users += 1;
-            return Some(call());
+        let keys = place::to_call(fd, peer);
+        let call = |key| Call { meetings: Arc::clone(self), peer, key };
+        for key in &keys {
+            if let Some(calling) = lock(&self.calls).get_mut(key) {
+                calling.users += 1;
+                return Ok(call(*key));
+            }
         }
+        let called = keys.into_iter().find(|key| self.call_at(*key).unwrap_or(false));
+        called.map(call).ok_or(true)
+    }
+
+    /// Calls at one place; whether somebody listens there.
+    fn call_at(&self, key: Key) -> Option<bool> {
         let id = number()?;
         let called = self.stack.device()?.post(&Post { key, id, note: Note::Call });
-        if called.is_ok_and(|listeners| listeners > 0) {
+        let is_heard = called.is_ok_and(|listeners| listeners > 0);
+        if is_heard {
+            let now = Instant::now();
             // Of two threads both have called, and one is enough.
             let other = match lock(&self.calls).entry(key) {
                 Entry::Occupied(mut there) => {
@@ -281,9 +300,8 @@ impl Meetings {
                 }
             };
             other.into_iter().for_each(|id| self.leave(id, key));
-            return Some(call());
         }
-        None
+        Some(is_heard)
     }
 
     /// Takes back calls that nobody needs any more; when the next is due.
@@ -304,12 +322,9 @@ impl Meetings {
         next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Nobody listened on the board at this address, and yet the client was connected. If nobody was asked, as that was
-    /// known, it is known for no longer.
+    /// Nobody listened on the board at this address when that was asked, and yet the client was connected.
     pub(crate) fn is_stranger(&self, peer: SocketAddr) {
-        if !self.is_kept_away(peer, Instant::now()) {
-            self.keep_away(peer, SILENCE);
-        }
+        self.keep_away(peer, SILENCE);
     }
 
     fn is_kept_away(&self, peer: SocketAddr, now: Instant) -> bool {
@@ -351,5 +366,104 @@ impl Drop for Call {
             }
         }
         process::wake_minder();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ism_client::loopback::Loopback;
+    use rustix::net::{self, AddressFamily, SocketType};
+    use smc_socket::Config;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, AsRawFd};
+
+    /// A server's, its child's, and a client's.
+    fn members() -> [Arc<Meetings>; 3] {
+        let fabric = Loopback::new(0xfff0).unwrap();
+        [1, 2, 3].map(|n| {
+            let stack = Stack::new(fabric.join([n; 16]).unwrap(), &Config::default());
+            Meetings::new(&stack.unwrap())
+        })
+    }
+
+    fn listener(at: SocketAddr, v6only: bool) -> TcpListener {
+        let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = net::socket(family, SocketType::STREAM, None).unwrap();
+        if at.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, v6only).unwrap();
+        }
+        net::bind(&socket, &at).unwrap();
+        net::listen(&socket, 9).unwrap();
+        socket.into()
+    }
+
+    fn own(socket: impl AsFd) -> SocketAddr {
+        place::local(socket.as_fd()).unwrap()
+    }
+
+    /// A listener, where who connects meets it, and where not.
+    type Row = (&'static str, bool, &'static [&'static str], &'static [&'static str]);
+    const ROWS: [Row; 7] = [
+        ("127.0.0.2", false, &["127.0.0.2"], &["127.0.0.1", "0.0.0.0", "::1"]),
+        ("127.0.0.1", false, &["127.0.0.1", "0.0.0.0"], &["127.0.0.2", "::1"]),
+        ("::ffff:127.0.0.1", false, &["127.0.0.1", "0.0.0.0"], &["127.0.0.2", "::1"]),
+        ("0.0.0.0", false, &["127.0.0.1", "127.0.0.2", "0.0.0.0"], &["::1"]),
+        ("::1", true, &["::1", "::"], &["127.0.0.1"]),
+        ("::", false, &["::1", "::", "127.0.0.1", "0.0.0.0"], &[]),
+        ("::", true, &["::1", "::"], &["127.0.0.1"]),
+    ];
+
+    #[test]
+    fn who_connects_to_a_listener_calls_it_and_who_connects_elsewhere_does_not() {
+        for (at, v6only, met, others) in ROWS {
+            let listener = listener((at.parse::<std::net::IpAddr>().unwrap(), 0).into(), v6only);
+            let (fd, local) = (listener.as_raw_fd(), own(&listener));
+            let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), local.port());
+            for ip in met {
+                let [server, child, client] = members();
+                assert!(server.listen(fd, local));
+                let _tcp = TcpStream::connect(address(ip)).unwrap();
+                let accepted = own(listener.accept().unwrap().0);
+                assert!(!server.is_called(fd, accepted), "{at}, {ip}: nobody calls");
+                let _call = client.call(listener.as_fd(), address(ip)).unwrap();
+                assert!(server.is_called(fd, accepted), "{at}, {ip}");
+                assert!(child.is_called(fd, accepted), "{at}, {ip}: a child of fork");
+            }
+            for ip in others {
+                let [server, _, client] = members();
+                assert!(server.listen(fd, local));
+                let call = client.call(listener.as_fd(), address(ip));
+                assert!(matches!(call, Err(true)), "{at}, {ip}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_at_one_address_does_not_wait_for_who_calls_at_another() {
+        let v4 = listener(([0, 0, 0, 0], 0).into(), false);
+        let v6 = listener((std::net::Ipv6Addr::UNSPECIFIED, own(&v4).port()).into(), true);
+        let [server, _, client] = members();
+        for listener in [&v4, &v6] {
+            assert!(server.listen(listener.as_raw_fd(), own(listener)));
+        }
+        let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), own(&v4).port());
+        let _call = client.call(v4.as_fd(), at("127.0.0.1")).unwrap();
+        assert!(server.is_called(v4.as_raw_fd(), at("127.0.0.1")));
+        assert!(!server.is_called(v6.as_raw_fd(), at("::1")));
+    }
+
+    #[test]
+    fn where_nobody_listens_is_asked_again_later_and_not_soon() {
+        let [server, _, client] = members();
+        let listener = listener(([127, 0, 0, 1], 0).into(), false);
+        let local = own(&listener);
+        let call = || client.call(listener.as_fd(), local).map(drop);
+        assert_eq!([call(), call()], [Err(true); 2], "nobody was connected");
+        client.is_stranger(local);
+        assert!(server.listen(listener.as_raw_fd(), local));
+        assert_eq!(call(), Err(false));
+        lock(&client.strangers).insert(local, Instant::now());
+        assert_eq!(call(), Ok(()));
     }
 }

@@ -5,11 +5,11 @@
 //! Invariant: a key is of this network namespace, where TCP itself keeps addresses apart, unless the policy says that
 //! the addresses are unique among all that share the fabric.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use ism_client::board::Key as Bytes;
-use rustix::net::{AddressFamily, SocketType, connect, getpeername, getsockname, socket};
+use rustix::net::{AddressFamily, SocketType, connect, getpeername, getsockname, socket, sockopt};
 use smc_discovery::policy::{Policy, Transport};
 use smc_discovery::rendezvous::{Key, Scope, Side};
 use smc_discovery::sockopt::namespace;
@@ -43,44 +43,74 @@ fn here(fd: BorrowedFd<'_>) -> Option<Scope> {
     namespace(fd).ok().map(Scope::Namespace)
 }
 
-fn any(port: u16) -> SocketAddr {
-    (Ipv6Addr::UNSPECIFIED, port).into()
+/// Any address of the same family.
+fn any(of: SocketAddr) -> SocketAddr {
+    let any: IpAddr =
+        if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(any, of.port())
 }
 
-/// What a client that connects to `peer` calls, if it may.
-pub(super) fn to_call(fd: BorrowedFd<'_>, peer: SocketAddr) -> Option<Bytes> {
-    let key = if is_local(peer.ip()) {
-        Key::of_listener(any(peer.port()), here(fd)?)
-    } else if policy().ok()?.is_unique(peer.ip()) {
-        Key::of_listener(peer, Scope::Fabric)
-    } else {
-        return None;
-    };
-    Some(*key.as_bytes())
+/// Where a connection to `peer` goes: one to no address in particular, to this host's own.
+fn meant(peer: SocketAddr) -> SocketAddr {
+    let own: IpAddr =
+        if peer.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    if peer.ip().is_unspecified() { SocketAddr::new(own, peer.port()) } else { peer }
 }
 
-/// What a listener at `local` listens to.
-pub(super) fn of_listener(fd: BorrowedFd<'_>, local: SocketAddr) -> Vec<Bytes> {
+/// What a client that connects to `peer` calls, if it may. A listener at this very address comes first: the kernel
+/// prefers it to one at any.
+pub(super) fn to_call(fd: BorrowedFd<'_>, peer: SocketAddr) -> Vec<Bytes> {
+    let mut keys = Vec::new();
+    let mut add = |at, scope| keys.push(*Key::of_listener(at, scope).as_bytes());
+    if is_local(peer.ip()) {
+        let peer = meant(peer);
+        if let Some(scope) = here(fd) {
+            [peer, any(peer)].into_iter().for_each(|at| add(at, scope));
+        }
+    } else if policy().is_ok_and(|policy| policy.is_unique(peer.ip())) {
+        add(peer, Scope::Fabric);
+    }
+    keys
+}
+
+/// Whether a listener at any address of IPv6 has IPv4's clients too.
+fn has_both(fd: BorrowedFd<'_>, local: SocketAddr) -> bool {
+    let is_any = local.is_ipv6() && local.ip().is_unspecified();
+    is_any && !sockopt::ipv6_v6only(fd).unwrap_or(false)
+}
+
+/// Whether what is connected at `local` may have been accepted by a listener at `at`.
+pub(super) fn serves(at: SocketAddr, local: SocketAddr) -> bool {
+    let is_any = at.ip().is_unspecified() && at.is_ipv4() == local.is_ipv4();
+    at.port() == local.port() && (is_any || at.ip() == local.ip())
+}
+
+/// What a listener at `local` listens to: each address, and its key.
+pub(super) fn of_listener(fd: BorrowedFd<'_>, local: SocketAddr) -> Vec<(SocketAddr, Bytes)> {
     let port = local.port();
     if port == 0 {
         return Vec::new(); // the kernel will choose one
     }
-    let inside = here(fd).map(|scope| Key::of_listener(any(port), scope));
     let Ok(policy) = policy() else { return Vec::new() };
-    let mut addresses = Vec::new();
+    let v4 = has_both(fd, local).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    let inside: Vec<_> = [Some(local), v4].into_iter().flatten().collect();
+    let mut outside = Vec::new();
     if policy.has_unique() {
-        addresses = if local.ip().is_unspecified() { own_addresses() } else { vec![local.ip()] };
-        addresses.retain(|ip| policy.is_unique(*ip));
+        let addresses =
+            if local.ip().is_unspecified() { own_addresses() } else { vec![local.ip()] };
+        let unique = addresses.into_iter().filter(|ip| policy.is_unique(*ip));
+        outside.extend(unique.map(|ip| SocketAddr::new(ip, port)));
+        outside.retain(|address| inside.iter().any(|at| serves(*at, *address)));
     }
-    let outside = addresses.into_iter().map(|ip| SocketAddr::new(ip, port));
-    let outside = outside.map(|address| Key::of_listener(address, Scope::Fabric));
-    inside.into_iter().chain(outside).map(|key| *key.as_bytes()).collect()
+    let inside = here(fd).into_iter().flat_map(|scope| inside.iter().map(move |at| (*at, scope)));
+    let all = inside.chain(outside.into_iter().map(|at| (at, Scope::Fabric)));
+    all.map(|(at, scope)| (at, *Key::of_listener(at, scope).as_bytes())).collect()
 }
 
-/// Its port at this end.
-pub(super) fn port(fd: BorrowedFd<'_>) -> Option<u16> {
+/// Its address at this end.
+pub(super) fn local(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     let local = getsockname(fd).ok().and_then(|it| SocketAddr::try_from(it).ok());
-    local.map(|local| local.port())
+    local.map(canonical)
 }
 
 /// The key of a connection, and which of its ends this one is.

@@ -23,7 +23,7 @@ const DOORS: [&str; 2] = ["one", "two"];
 /// What the preload says of an end of SMC.
 pub(crate) const SMC: &str = ": SMC-D\n";
 /// What it says of an end whose other end is not there.
-const ABSENT: &str =
+pub(crate) const ABSENT: &str =
     ": TCP: the peer is not on the fabric's board, and nobody serves SMC's TCP option here";
 /// How often those who may have been late for each other are let meet.
 const TRIES: usize = 5;

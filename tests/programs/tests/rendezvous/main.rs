@@ -12,8 +12,8 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
-use host::{Host, Place, SMC, here, until_met};
-use ism_programs::{Network, Running, programs, run, unused_port, wait_for_port};
+use host::{ABSENT, Host, Place, SMC, here, until_met};
+use ism_programs::{Network, Running, programs, run, unused_port, wait_for_port, wait_until};
 
 #[test]
 fn two_programs_find_each_other() -> Result<()> {
@@ -340,6 +340,50 @@ running.kill()
     let log = host.path("client");
     host.python("client", script, &[&log.to_string_lossy()])?;
     assert!(host.log("client").contains(SMC), "{}", host.log("client"));
+    Ok(())
+}
+
+/// A server that listens on the board at another address of the same port keeps nobody waiting, and is met itself.
+#[test]
+fn a_plain_server_beside_one_of_another_address_costs_a_client_no_time() -> Result<()> {
+    let host = Host::start()?;
+    let script = "
+import socket, sys
+address, port = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if ':' in address else socket.AF_INET
+listener = socket.create_server((address, port), family=family)
+print('listens', flush=True)
+while True:
+    s, _ = listener.accept()
+    s.sendall(s.recv(1))
+";
+    let serve = |mut python: Command, address: &str, port: u16, log: &str| -> Result<Running> {
+        let out = fs::File::create(host.path(log))?;
+        python.args(["-c", script, address, &port.to_string()]).stdout(out);
+        let server = Running::start(&mut python)?;
+        wait_until("it listens", || host.log(log).ends_with('\n'))?;
+        Ok(server)
+    };
+    for (ours, plains) in
+        [("127.0.0.2", "127.0.0.1"), ("127.0.0.1", "127.0.0.2"), ("0.0.0.0", "::1")]
+    {
+        let port = unused_port()?;
+        let _ours = serve(host.command("one", "server", "python3")?, ours, port, "ours")?;
+        let _plain = serve(Command::new("python3"), plains, port, "plain")?;
+        let ask = "
+import socket, sys
+for address in sys.argv[2:]:
+    with socket.create_connection((address, int(sys.argv[1]))) as s:
+        s.sendall(b'x')
+        print(s.recv(1))
+";
+        let port = port.to_string();
+        let met = if ours == "0.0.0.0" { "127.0.0.1" } else { ours };
+        host.python("client", ask, &[&port, plains, met])?;
+        let log = host.log("client");
+        let well = log.lines().count() == 2 && log.contains(ABSENT) && log.contains(SMC);
+        assert!(well, "{ours}, {plains}: {log}");
+    }
     Ok(())
 }
 
