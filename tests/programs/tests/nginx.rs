@@ -122,8 +122,9 @@ fn nginx_reloads_under_lasting_connections() {
         let wrk = reload(way, &[])?;
         let [connect, read, write, timeout] = wrk.errors;
         // A worker that ends closes connections that are idle at this moment, when the next request may
-        // be on its way, as it does over TCP: at most one for each connection and reload.
-        let well = connect + write + timeout == 0 && read <= 2 * 20 && !wrk.refused;
+        // be on its way, as it does over TCP: at most one for each connection, reload and worker, since who connects
+        // again may get one that has not heard of it yet.
+        let well = connect + write + timeout == 0 && read <= 2 * 3 * 20 && !wrk.refused;
         ensure!(well && wrk.requests > 100, "{wrk:?}");
         Ok(())
     });
