@@ -203,6 +203,9 @@ impl Instance {
                 self.dispatch();
                 if self.shared.bell.has_rung() {
                     self.spin.paid();
+                    if !settled {
+                        self.go_on();
+                    }
                     self.collect(events, room);
                     return Ok(true);
                 }
