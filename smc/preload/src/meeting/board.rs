@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::c_int;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_millis(3);
 const PLACES: usize = 1024;
 /// Listeners of a process; the rest of its places on the board is for connections.
 const MOST: usize = 1024;
-/// Listeners before the closed ones among them are looked for.
+/// The least number of listeners among which closed ones are looked for.
 const LISTENERS: usize = 16;
 
 /// All that this process has on the board.
@@ -45,6 +45,8 @@ pub(crate) struct Meetings {
     stack: Stack,
     ends: Mutex<HashMap<u64, End>>,
     listeners: Mutex<HashMap<u64, Listener>>,
+    /// How many of them there are when the closed ones are looked for; changed under their lock.
+    sweep_at: AtomicUsize,
     calls: Mutex<HashMap<Key, Calling>>,
     /// The minder knows that some are to be taken back.
     is_due: AtomicBool,
@@ -114,6 +116,7 @@ impl Meetings {
             stack: stack.clone(),
             ends: Mutex::default(),
             listeners: Mutex::default(),
+            sweep_at: AtomicUsize::new(LISTENERS),
             calls: Mutex::default(),
             is_due: AtomicBool::new(false),
             strangers: Mutex::default(),
@@ -247,10 +250,13 @@ impl Meetings {
         let closed: Vec<_> = {
             let mut listeners = lock(&self.listeners);
             // Not each time: each is asked of the kernel.
-            if listeners.len() < LISTENERS || !listeners.len().is_power_of_two() {
+            if listeners.len() < self.sweep_at.load(Ordering::Relaxed) {
                 return;
             }
-            listeners.extract_if(|_, listener| !listener.is_open()).collect()
+            let closed = listeners.extract_if(|_, listener| !listener.is_open()).collect();
+            let next = (2 * listeners.len()).clamp(LISTENERS, MOST);
+            self.sweep_at.store(next, Ordering::Relaxed);
+            closed
         };
         closed.into_iter().for_each(|(id, listener)| self.leave(id, listener.key));
     }
@@ -465,5 +471,20 @@ mod tests {
         assert_eq!(call(), Err(false));
         lock(&client.strangers).insert(local, Instant::now());
         assert_eq!(call(), Ok(()));
+    }
+
+    #[test]
+    fn listeners_that_are_closed_leave_the_board() {
+        let [server, ..] = members();
+        let kept = listener(([127, 0, 0, 1], 0).into(), false);
+        assert!(server.listen(kept.as_raw_fd(), own(&kept)));
+        // Two places each, so that their number is never even.
+        for n in 0..MOST {
+            let dual = listener((std::net::Ipv6Addr::UNSPECIFIED, 0).into(), false);
+            assert!(server.listen(dual.as_raw_fd(), own(&dual)), "{n}");
+            let count = lock(&server.listeners).len();
+            assert!(count <= 2 * LISTENERS, "{n}: {count}");
+        }
+        assert!(!server.is_called(kept.as_raw_fd(), own(&kept)));
     }
 }
