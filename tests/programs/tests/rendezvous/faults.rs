@@ -5,7 +5,7 @@
 //!
 //! Invariant tested: TCP carries what the board cannot, and nobody is taken for another.
 
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -71,20 +71,21 @@ fn who_posts_without_end_keeps_nobody_from_meeting() -> Result<()> {
     let at = here("TCP4-LISTEN", "TCP4:127.0.0.1")?;
     let hostile = ism_client::vhost::join(&host.path("one"))?;
     let scope = namespace(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?)?;
-    let listener = (Ipv6Addr::UNSPECIFIED, at.port).into();
-    let key = *Key::of_listener(listener, Scope::Namespace(scope)).as_bytes();
+    let keys = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST]
+        .map(|ip| *Key::of_listener((ip, at.port).into(), Scope::Namespace(scope)).as_bytes());
     let is_over = AtomicBool::new(false);
     let met = std::thread::scope(|threads| {
         threads.spawn(|| {
             let notes = [Note::Call, Note::Listen, Note::Announce { side: 0 }];
             let mut last = 0;
             while !is_over.load(Ordering::Relaxed) {
-                for (note, id) in notes.into_iter().zip(last..) {
+                let everywhere = keys.into_iter().flat_map(|key| notes.map(|note| (key, note)));
+                for ((key, note), id) in everywhere.zip(last..) {
                     // It takes no events, so it is refused after a while; and goes on.
                     let _ = hostile.post(&Post { key, id, note });
                     let _ = hostile.post(&Post { key, id: id.wrapping_sub(30), note: Note::Leave });
                 }
-                last += 3;
+                last += 6;
             }
         });
         let met = host.meet(["one", "one"], &at);
