@@ -64,7 +64,7 @@ fn serve(options: Serve) -> Result<(), Failure> {
     let control = config.control_socket.as_deref().map(Listening::bind).transpose()?.map(Arc::new);
     let vms = Daemon::bind(&config)?;
     let doors = Daemon::bind_doors(&config)?;
-    let ready = Ready::from_environment().map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
+    let ready = Ready::from_environment();
     if with_sandbox {
         sandbox::enter(&config.socket_directories())?;
     }
@@ -73,7 +73,7 @@ fn serve(options: Serve) -> Result<(), Failure> {
     if let Some(listening) = &control {
         server::start(Arc::clone(&daemon), Arc::clone(listening))?;
     }
-    ready.say()?;
+    ready.say();
     signals.forever().next();
     daemon.stop();
     if let Some(listening) = &control {

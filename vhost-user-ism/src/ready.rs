@@ -2,7 +2,8 @@
 
 //! Tells systemd (`Type=notify`) that the daemon serves, so that who is ordered after it finds its sockets.
 //!
-//! Invariant: systemd's socket is reached before the sandbox is entered, which would not let it be.
+//! Invariant: systemd's socket is reached before the sandbox is entered, which would not let it be; and where it
+//! cannot be reached, the daemon serves nevertheless.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,22 +15,24 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub struct Ready(Option<UnixDatagram>);
 
 impl Ready {
-    /// As `NOTIFY_SOCKET` says (sd_notify(3)).
-    ///
-    /// # Errors
-    /// There is nobody.
-    pub fn from_environment() -> io::Result<Self> {
-        let socket = std::env::var_os("NOTIFY_SOCKET").map(|path| connect(&path)).transpose()?;
-        Ok(Self(socket))
+    /// As `NOTIFY_SOCKET` says (sd_notify(3)); empty, it is not set.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
+        Self(path.and_then(|path| connect(&path).inspect_err(complain).ok()))
     }
 
     /// Every socket is there, and served.
-    ///
-    /// # Errors
-    /// Nobody hears it any more.
-    pub fn say(self) -> io::Result<()> {
-        self.0.map_or(Ok(0), |socket| socket.send(b"READY=1")).map(drop)
+    pub fn say(self) {
+        if let Some(socket) = self.0 {
+            // Nobody else can be told if it fails.
+            let _ = socket.send(b"READY=1").inspect_err(complain);
+        }
     }
+}
+
+fn complain(error: &io::Error) {
+    log::warn!("NOTIFY_SOCKET: {error}; systemd is not told that the daemon serves");
 }
 
 /// `@` begins the name of an abstract socket.

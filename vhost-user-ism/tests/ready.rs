@@ -6,11 +6,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A bound only: what is waited for comes at once, or never.
 const LONG: Duration = Duration::from_secs(60);
@@ -26,7 +29,7 @@ impl Daemon {
         let mut daemon = Command::new(env!("CARGO_BIN_EXE_vhost-user-ism"));
         let door = folder.join("door").display().to_string();
         daemon.arg("--processes").arg(format!("name=apps,socket={door}"));
-        daemon.env("NOTIFY_SOCKET", socket(&folder)).stdin(Stdio::null());
+        daemon.env("NOTIFY_SOCKET", socket(&folder)).stdin(Stdio::null()).stderr(Stdio::piped());
         Self(daemon.spawn().unwrap(), folder)
     }
 
@@ -71,4 +74,21 @@ fn it_tells_an_abstract_socket_from_within_its_sandbox() {
     let systemd = UnixDatagram::bind_addr(&address).unwrap();
     let daemon = Daemon::start("abstract", |_| format!("@{name}"));
     hear(&systemd, &daemon);
+}
+
+/// As sd_notify(3) has it: who does not hear it is no reason to end.
+#[test]
+fn it_serves_where_systemd_cannot_be_told() {
+    for (name, socket, complaints) in [("unset", "", 0), ("nobody", "/nowhere/notify", 1)] {
+        let mut daemon = Daemon::start(name, |_| socket.to_owned());
+        let mut lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut said = Vec::new();
+        while !said.last().is_some_and(|line: &String| line.contains("listening at")) {
+            said.push(lines.next().unwrap());
+        }
+        kill_process(Pid::from_child(&daemon.0), Signal::TERM).unwrap();
+        assert!(daemon.0.wait().unwrap().success(), "{name}: {said:?}");
+        let warned = said.iter().filter(|line| line.contains("NOTIFY_SOCKET: ")).count();
+        assert_eq!(warned, complaints, "{said:?}");
+    }
 }

@@ -30,14 +30,18 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
     let _attached = Attached::attach(&cgroup)?;
     println!("serves the sockets of {}", cgroup.display());
-    notify_ready()?;
+    if let Err(error) = notify_ready() {
+        eprintln!("smc-discovery: NOTIFY_SOCKET: {error}; systemd is not told that it serves");
+    }
     signals.forever().next();
     Ok(())
 }
 
-/// Tells systemd (`Type=notify`), if that started us, that programs which want discovery may start.
+/// Tells systemd (`Type=notify`), if that started us, that programs which want discovery may start. An empty
+/// `NOTIFY_SOCKET` is not set.
 fn notify_ready() -> std::io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
+    let Some(path) = path else { return Ok(()) };
     let address = match path.as_encoded_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(path)?,

@@ -55,6 +55,25 @@ fn it_serves_from_when_it_says_so_until_it_is_ended() {
     std::fs::remove_dir_all(&directory).expect("remove the directory");
 }
 
+/// As sd_notify(3) has it: who does not hear it is no reason to end.
+#[test]
+fn it_serves_where_systemd_cannot_be_told() {
+    let cgroup = Cgroup::enter();
+    for (notify, complaints) in [("", 0), ("/nowhere/notify", 1)] {
+        let mut command = program();
+        command.arg("--cgroup").arg(&cgroup.path).env("NOTIFY_SOCKET", notify);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert!(line.starts_with("serves the sockets"), "{line}");
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("kill");
+        let output = child.wait_with_output().expect("wait");
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(said.matches("NOTIFY_SOCKET: ").count(), complaints, "{said}");
+    }
+}
+
 #[test]
 fn without_capabilities_it_says_which() {
     let without = |capabilities: &str| {
