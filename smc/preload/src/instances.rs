@@ -30,7 +30,7 @@ fn noted(fd: c_int) -> u8 {
     at(&NOTED, fd).map_or(0, |it| it.load(Ordering::Relaxed))
 }
 
-/// Notes something of a number; a child of vfork has its parent's memory, but numbers of its own.
+/// Notes what a new number is; a child of vfork has its parent's memory, but numbers of its own.
 fn note(fd: c_int, bits: u8) {
     if let Some(noted) = at(&NOTED, fd)
         && noted.load(Ordering::Relaxed) != bits
@@ -43,12 +43,24 @@ fn note(fd: c_int, bits: u8) {
     }
 }
 
+/// Notes one thing more of a number, of which another thread may note something at the same time.
+fn add(fd: c_int, bit: u8) {
+    if let Some(noted) = at(&NOTED, fd)
+        && noted.load(Ordering::Relaxed) & bit == 0
+        && !process::is_borrowed()
+    {
+        noted.fetch_or(bit, Ordering::Relaxed);
+        if bit == COPIED {
+            HIGHEST.fetch_max(fd, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Something waits for a descriptor, and if it is an epoll instance this library will not see it.
 #[inline]
 pub(crate) fn nest(fd: c_int) {
-    let bits = noted(fd);
-    if bits & NESTED == 0 {
-        note(fd, bits | NESTED);
+    if noted(fd) & NESTED == 0 {
+        add(fd, NESTED);
         // Of this and of who makes the descriptor known one sees the other.
         fence(Ordering::SeqCst);
     }
@@ -72,8 +84,8 @@ pub(crate) fn is_copy(copy: c_int, of: c_int) {
     }
     let mut bits = noted(of);
     if bits & MADE != 0 {
-        bits |= COPIED;
-        note(of, bits);
+        add(of, COPIED);
+        bits = noted(of) | COPIED;
     }
     note(copy, bits);
     if bits & COPIED != 0 {
@@ -150,6 +162,36 @@ mod tests {
         assert!(is_nested(second) && !is_nested(alone));
         is_new(second);
         assert!(!is_nested(second));
+    }
+
+    #[test]
+    fn what_two_threads_note_of_a_number_at_once_is_both_noted() {
+        const ROUNDS: u32 = 50_000;
+        let [made, copy] = [890, 891];
+        let [begun, ended] = [AtomicU32::new(0), AtomicU32::new(0)];
+        let wait = |counter: &AtomicU32, n| {
+            while counter.load(Ordering::Acquire) != n {
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 1..=ROUNDS {
+                    wait(&begun, n);
+                    nest(made);
+                    ended.store(n, Ordering::Release);
+                }
+            });
+            let mut lost = 0;
+            for n in 1..=ROUNDS {
+                is_new(made);
+                begun.store(n, Ordering::Release);
+                is_copy(copy, made);
+                wait(&ended, n);
+                lost += u32::from(noted(made) != MADE | NESTED | COPIED);
+            }
+            assert_eq!(lost, 0);
+        });
     }
 
     #[test]
