@@ -31,6 +31,9 @@ const LASTS: u64 = 2;
 /// The first of all numbers of a word.
 const ALL_OURS: u64 = u64::MAX / 3;
 
+/// A thread closes one descriptor, and one more in each signal handler that interrupts that.
+const DEPTH: usize = 4;
+
 /// Two bits for each number; takes memory only where there are some.
 static KNOWN: [AtomicU64; (NUMBERS / IN_WORD) as usize] =
     [const { AtomicU64::new(0) }; (NUMBERS / IN_WORD) as usize];
@@ -39,8 +42,8 @@ static END: AtomicU32 = AtomicU32::new(0);
 static APART: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// What this thread is closing, of ours.
-    static CLOSING: Cell<RawFd> = const { Cell::new(-1) };
+    /// What this thread is closing, of ours: the last of them in a signal handler that has interrupted the ones before.
+    static CLOSING: [Cell<RawFd>; DEPTH] = const { [const { Cell::new(-1) }; DEPTH] };
 }
 
 /// From now on descriptors are made at high numbers, in the upper quarter of what this process may have: programs choose
@@ -78,7 +81,20 @@ pub fn is_own(fd: RawFd) -> bool {
 /// who stands in between has to let that through.
 #[inline]
 pub fn is_kept(fd: RawFd) -> bool {
-    is_own(fd) && CLOSING.get() != fd
+    is_own(fd) && CLOSING.with(|all| all.iter().all(|it| it.get() != fd))
+}
+
+/// Puts `to` where `from` is the last that this thread is closing. A handler in between leaves all as it was.
+fn closing(from: RawFd, to: RawFd) {
+    CLOSING.with(|all| {
+        let last = match from {
+            -1 => all.iter().find(|it| it.get() == from),
+            _ => all.iter().rfind(|it| it.get() == from),
+        };
+        if let Some(last) = last {
+            last.set(to);
+        }
+    });
 }
 
 fn know(fd: RawFd) {
@@ -136,7 +152,7 @@ struct Mark(RawFd);
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        CLOSING.set(-1);
+        closing(self.0, -1);
         if let Some((word, at)) = place_of(self.0) {
             // The system may have given it out again, to us.
             let ends = |bits: u64| (bits >> at & LASTS == 0).then_some(bits & !(OURS << at));
@@ -154,7 +170,7 @@ impl Drop for Lasting {
         if let Some((word, at)) = place_of(self.0) {
             word.fetch_and(!(LASTS << at), Ordering::AcqRel);
         }
-        CLOSING.set(self.0);
+        closing(-1, self.0);
     }
 }
 
@@ -215,5 +231,31 @@ impl AsFd for Own {
 impl AsRawFd for Own {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn one_that_a_signal_handler_closes_in_the_middle_of_a_close_ends_none_but_itself() {
+        let [outer, inner] = [(); 2].map(|()| Own::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap()));
+        let number = outer.as_raw_fd();
+        assert!(is_kept(number));
+        let Own { lasting, fd, mark } = outer;
+        drop(lasting);
+        assert!(!is_kept(number) && is_kept(inner.as_raw_fd()));
+        let handlers = inner.as_raw_fd();
+        let Own { lasting, fd: closed, mark: ends } = inner;
+        drop(lasting);
+        assert!(is_own(handlers) && !is_kept(handlers));
+        drop((closed, ends));
+        assert!(is_own(number) && !is_kept(number));
+        drop((fd, mark));
+        CLOSING.with(|all| assert!(all.iter().all(|it| it.get() == -1)));
     }
 }
