@@ -39,32 +39,70 @@ pub(crate) fn decline(tcp: impl AsFd) {
     let until = Instant::now() + PATIENCE;
     let mut bytes = [0; 2 * MAX_MESSAGE];
     loop {
-        let (front, some) = match recv(&tcp, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((0, _)) => (Front::Plain, false),
-            Ok((n, _)) => (look(bytes.get(..n).unwrap_or_default()), true),
+        let (front, some) = match peek(&tcp, &mut bytes) {
+            Ok([]) => (Front::Plain, false),
+            Ok(peeked) => (look(peeked), true),
             Err(Errno::AGAIN | Errno::INTR) => (Front::Open, false),
             Err(_) => (Front::Plain, false),
         };
         match front {
             Front::Open => {}
             Front::Plain => return,
-            Front::Withdrawn(len) => return eat(&tcp, bytes.get_mut(..len)),
-            Front::Proposal(version, len) => {
+            Front::Withdrawn(len) => {
                 eat(&tcp, bytes.get_mut(..len));
-                return answer(&tcp, version);
+                return;
+            }
+            Front::Proposal(version, len) => {
+                if eat(&tcp, bytes.get_mut(..len)) && !is_withdrawn(&tcp, &mut bytes, until) {
+                    answer(&tcp, version);
+                }
+                return;
             }
         }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if !pause(&tcp, some, until) {
             return;
         }
-        // Of a part TCP says nothing more.
-        let (left, events) =
-            if some { (left.min(PART), PollFlags::empty()) } else { (left, PollFlags::IN) };
-        let mut fds = [PollFd::new(&tcp, events)];
-        // What ended the sleep shows at the next look.
-        let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
     }
+}
+
+/// Whether a Decline of the client's has come behind its proposal meanwhile; takes it out.
+fn is_withdrawn(tcp: impl AsFd, bytes: &mut [u8], until: Instant) -> bool {
+    loop {
+        let Ok(peeked @ [_, ..]) = peek(&tcp, bytes) else { return false };
+        match frame(peeked) {
+            Ok(Frame::Message { len }) => {
+                let is_decline = is_decline(peeked.get(..len));
+                if is_decline {
+                    eat(&tcp, bytes.get_mut(..len));
+                }
+                return is_decline;
+            }
+            // A client that has not been answered sends nothing else.
+            Ok(Frame::More { .. }) if !pause(&tcp, true, until) => return true,
+            Ok(Frame::More { .. }) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+fn peek(tcp: impl AsFd, bytes: &mut [u8]) -> Result<&[u8], Errno> {
+    let (len, _) = recv(tcp, &mut *bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(bytes.get(..len).unwrap_or_default())
+}
+
+/// Sleeps until there may be more, behind a part or not; not if the time is up.
+fn pause(tcp: impl AsFd, is_part: bool, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return false;
+    }
+    // Of a part TCP says nothing more.
+    let (left, events) =
+        if is_part { (left.min(PART), PollFlags::empty()) } else { (left, PollFlags::IN) };
+    let mut fds = [PollFd::new(&tcp, events)];
+    // What ended the sleep shows at the next look.
+    let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+    true
 }
 
 fn look(peeked: &[u8]) -> Front {
@@ -79,6 +117,8 @@ fn look(peeked: &[u8]) -> Front {
         Ok(Frame::Message { len: more }) if is_decline(behind.get(..more)) => {
             Front::Withdrawn(len + more)
         }
+        // Not all of that is here yet.
+        Ok(Frame::More { .. }) if !behind.is_empty() => Front::Open,
         _ => Front::Proposal(proposal.version, len),
     }
 }
@@ -87,11 +127,13 @@ fn is_decline(message: Option<&[u8]>) -> bool {
     message.is_some_and(|it| matches!(Message::parse(it), Ok(Message::Decline(_))))
 }
 
-fn eat(tcp: impl AsFd, room: Option<&mut [u8]>) {
-    if let Some(room) = room {
-        // They were there a moment ago, and nobody else reads yet.
-        let _ = recv(tcp, room, RecvFlags::DONTWAIT);
-    }
+/// Whether all of it was taken out, and by this call: others may have the connection, too.
+fn eat(tcp: impl AsFd, room: Option<&mut [u8]>) -> bool {
+    room.is_some_and(|room| {
+        let len = room.len();
+        // They were there a moment ago.
+        recv(tcp, room, RecvFlags::DONTWAIT).is_ok_and(|(eaten, _)| eaten == len)
+    })
 }
 
 fn answer(tcp: impl AsFd, version: Version) {
@@ -178,6 +220,60 @@ mod tests {
     fn one_that_was_withdrawn_is_taken_out_with_its_decline_and_not_answered() {
         let said = [proposal(), withdrawal(), b"hello".to_vec()].concat();
         assert_eq!(after(&said), (b"hello".to_vec(), Vec::new()));
+    }
+
+    #[test]
+    fn a_withdrawal_that_crosses_is_taken_out_and_not_answered() {
+        let (mut client, mut server) = pair();
+        let is_late = |client: &TcpStream, bytes: &mut [u8]| {
+            is_withdrawn(client, bytes, Instant::now() + PATIENCE)
+        };
+        let mut bytes = [0; 2 * MAX_MESSAGE];
+        assert!(!is_late(&server, &mut bytes));
+        client.write_all(&withdrawal()).unwrap();
+        server.peek(&mut [0]).unwrap();
+        assert!(is_late(&server, &mut bytes));
+        client.write_all(b"hello").unwrap();
+        server.peek(&mut [0]).unwrap();
+        assert!(!is_late(&server, &mut bytes));
+        server.read_exact(&mut [0; 5]).unwrap();
+
+        // The rest may come before or after the look.
+        let said = [proposal(), withdrawal()].concat();
+        let (most, rest) = said.split_at(said.len() - 3);
+        client.write_all(most).unwrap();
+        server.peek(&mut [0; 1]).unwrap();
+        let declining = std::thread::spawn(move || {
+            decline(&server);
+            server
+        });
+        client.write_all(rest).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut server = declining.join().unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        drop(server);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_withdrawal_is_waited_for() {
+        let all = [proposal(), withdrawal()].concat();
+        let behind = proposal().len();
+        assert!(matches!(look(&all[..behind]), Front::Proposal(_, len) if len == behind));
+        for len in behind + 1..all.len() {
+            assert_eq!(look(&all[..len]), Front::Open);
+        }
+        assert_eq!(look(&all), Front::Withdrawn(all.len()));
+    }
+
+    #[test]
+    fn who_has_not_eaten_all_says_nothing() {
+        let (mut client, server) = pair();
+        client.write_all(b"hello").unwrap();
+        server.peek(&mut [0]).unwrap();
+        assert!(eat(&server, Some(&mut [0; 3])));
+        assert!(!eat(&server, Some(&mut [0; 3])));
+        assert!(!eat(&server, Some(&mut [0; 3])));
     }
 
     #[test]

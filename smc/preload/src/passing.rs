@@ -8,7 +8,7 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
-use rustix::fs::{Mode, OFlags, RawDir, open};
+use rustix::fs::{Mode, OFlags, RawDir, fstat, open};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 
 use crate::decline::decline;
@@ -65,11 +65,13 @@ pub(crate) fn executes() {
     };
     let mut room = [MaybeUninit::<u8>::uninit(); 2048];
     let mut entries = RawDir::new(folder, &mut room);
+    let mut declined = Sockets::default();
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name().to_str().ok();
         let Some(fd) = name.and_then(|name| name.parse().ok()) else { continue };
         let is_kept = fcntl_getfd(borrow(fd)).is_ok_and(|it| !it.contains(FdFlags::CLOEXEC));
-        if is_kept && inherited::is_proposed(fd) {
+        // Often it is standard input and output at once, and a client that is silent is waited for once.
+        if is_kept && inherited::is_proposed(fd) && declined.is_new(fd) {
             if process::is_borrowed() {
                 minder::has_forked();
             }
@@ -78,9 +80,45 @@ pub(crate) fn executes() {
     }
 }
 
+/// Sockets, by their inodes, without memory of the heap's: no more than it has room for.
+#[derive(Default)]
+struct Sockets {
+    inodes: [u64; 16],
+    len: usize,
+}
+
+impl Sockets {
+    /// Whether a descriptor is one of a socket that was not asked for before.
+    fn is_new(&mut self, fd: c_int) -> bool {
+        let Ok(inode) = fstat(borrow(fd)).map(|stat| stat.st_ino) else { return true };
+        if self.inodes.iter().take(self.len).any(|it| *it == inode) {
+            return false;
+        }
+        if let Some(room) = self.inodes.get_mut(self.len) {
+            (*room, self.len) = (inode, self.len + 1);
+        }
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+
     use super::*;
+
+    #[test]
+    fn descriptors_of_one_socket_are_new_once() {
+        let mut sockets = Sockets::default();
+        let all: Vec<_> = (0..20).filter_map(|_| UdpSocket::bind("127.0.0.1:0").ok()).collect();
+        assert_eq!(all.len(), 20);
+        assert!(all.iter().all(|it| sockets.is_new(it.as_raw_fd())));
+        let copies: Vec<_> = all.iter().filter_map(|it| it.try_clone().ok()).collect();
+        let again = copies.iter().map(|it| sockets.is_new(it.as_raw_fd()));
+        // What there is no room for is asked for again.
+        assert_eq!(again.filter(|is_new| !is_new).count(), 16);
+    }
 
     fn control(parts: &[(c_int, &[c_int])]) -> Vec<u8> {
         let mut bytes = Vec::new();
