@@ -20,7 +20,9 @@ def pair():
     return a, b
 def asleep(thread):
     # Until it is in the kernel.
-    while 'epoll' not in open(f'/proc/self/task/{thread.native_id}/wchan').read():
+    end = time.monotonic() + 10
+    while 'poll' not in (where := open(f'/proc/self/task/{thread.native_id}/wchan').read()):
+        assert time.monotonic() < end, where
         time.sleep(0.01)
 ";
 
@@ -131,12 +133,14 @@ for e in early, late:
 a, b = pair()
 early.register(b.fileno(), select.EPOLLIN)
 ready, go = os.pipe()
+heard, tell = os.pipe()
 child = os.fork()
 if child == 0:
     os.read(ready, 1)
     start = time.time()
     found = [e.poll(0.3) for e in (early, late)]
     print(found, time.time() - start >= 0.6, flush=True)
+    os.write(tell, b'1')
     os.read(ready, 1)
     print([e.poll(20) == [(r, select.EPOLLIN)] for e in (early, late)], flush=True)
     os._exit(0)
@@ -150,7 +154,7 @@ for end, other in (a, b), (c, d):
     end.sendall(b'x')
     other.recv(1)
 os.write(go, b'1')
-time.sleep(1)
+os.read(heard, 1)
 os.write(w, b'z')
 os.write(go, b'2')
 os.waitpid(child, 0)
