@@ -133,7 +133,7 @@ impl Meeting {
     fn told(&self, told: &Told) -> bool {
         let mut state = lock(&self.state);
         let State::Going(going) = &mut *state else { return false };
-        if let Some(entry) = board::entry(told) {
+        if let Some(entry) = entry(told) {
             let from = Member(u128::from_be_bytes(told.from));
             going.rendezvous.handle_entry(told.number, from, entry);
         }
@@ -175,7 +175,7 @@ impl Meeting {
     fn begin(&self, file: &Arc<File>, tcp: BorrowedFd<'_>) -> Result<Going, u32> {
         let meetings = process::meetings().ok_or(reason::NODAEMON)?;
         let (key, side) = place::of_connection(tcp)?;
-        let id = board::number().ok_or(reason::UNASKED)?;
+        let id = random_id().ok_or(reason::UNASKED)?;
         let patience = if self.role == Role::Client { PATIENCE } else { SERVER_PATIENCE };
         let rendezvous = Rendezvous::new(id, side, Instant::now(), patience);
         let at = (self.role == Role::Server).then(|| place::local(tcp)).flatten();
@@ -360,4 +360,23 @@ fn number(refusal: Refusal) -> u32 {
         Refusal::Ambiguous => reason::AMBIGUOUS,
         Refusal::Lost => reason::NOBOARD,
     }
+}
+
+/// What an end is told, as the rendezvous has it.
+fn entry(told: &Told) -> Option<Entry> {
+    let id = told.id;
+    match told.note {
+        Note::Announce { side: 0 } => Some(Entry::Announce { id, side: Side::Low }),
+        Note::Announce { .. } => Some(Entry::Announce { id, side: Side::High }),
+        Note::Accept { other } => Some(Entry::Accept { id, other }),
+        Note::Leave => Some(Entry::Leave { id }),
+        Note::Listen | Note::Call => None,
+    }
+}
+
+/// A number that nobody guesses.
+fn random_id() -> Option<u64> {
+    let mut bytes = [0; 8];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok()?;
+    (got == bytes.len()).then_some(u64::from_ne_bytes(bytes))
 }

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use ism_abi::{Gid, status};
 use ism_client::board::{Key, Note, Post, Told};
 use rustix::net::sockopt;
-use smc_discovery::rendezvous::{self, Side};
 use smc_socket::Stack;
 
 use super::place::{self, serves};
+use super::random_id;
 use crate::descriptor::borrow;
 use crate::process;
 use crate::sock::lock;
@@ -86,27 +86,7 @@ struct Calling {
 pub(crate) struct Call {
     meetings: Arc<Meetings>,
     peer: SocketAddr,
-    key: Key,
-}
-
-/// A number that nobody guesses.
-pub(super) fn number() -> Option<u64> {
-    let mut bytes = [0; 8];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok()?;
-    (got == bytes.len()).then_some(u64::from_ne_bytes(bytes))
-}
-
-/// What an end is told, as the rendezvous has it.
-pub(super) fn entry(told: &Told) -> Option<rendezvous::Entry> {
-    use rendezvous::Entry;
-    let id = told.id;
-    match told.note {
-        Note::Announce { side: 0 } => Some(Entry::Announce { id, side: Side::Low }),
-        Note::Announce { .. } => Some(Entry::Announce { id, side: Side::High }),
-        Note::Accept { other } => Some(Entry::Accept { id, other }),
-        Note::Leave => Some(Entry::Leave { id }),
-        Note::Listen | Note::Call => None,
-    }
+    keys: Vec<Key>,
 }
 
 impl Meetings {
@@ -223,7 +203,7 @@ impl Meetings {
         let cookie = sockopt::socket_cookie(borrow(fd)).ok();
         let mut heard = false;
         for (at, key) in place::of_listener(borrow(fd), local) {
-            let Some(id) = number() else { return false };
+            let Some(id) = random_id() else { return false };
             let callers = HashSet::new();
             let listener = Listener { at, key, fd, cookie, callers };
             // Before it is posted: callers may be there. And kept if it cannot be, so as not to be tried again.
@@ -277,20 +257,21 @@ impl Meetings {
             return Err(false);
         }
         let keys = place::to_call(fd, peer);
-        let call = |key| Call { meetings: Arc::clone(self), peer, key };
-        for key in &keys {
-            if let Some(calling) = lock(&self.calls).get_mut(key) {
-                calling.users += 1;
-                return Ok(call(*key));
-            }
-        }
-        let called = keys.into_iter().find(|key| self.call_at(*key).unwrap_or(false));
-        called.map(call).ok_or(true)
+        let there: Vec<_> = keys.iter().copied().filter(|key| self.joins(key)).collect();
+        // Everywhere: who listens at one place may be another than who has the socket.
+        let hears = |key: &Key| self.call_at(*key).unwrap_or(false);
+        let keys = if there.is_empty() { keys.into_iter().filter(hears).collect() } else { there };
+        (!keys.is_empty()).then(|| Call { meetings: Arc::clone(self), peer, keys }).ok_or(true)
+    }
+
+    /// Whether this process calls there already; then one more needs it.
+    fn joins(&self, key: &Key) -> bool {
+        lock(&self.calls).get_mut(key).map(|calling| calling.users += 1).is_some()
     }
 
     /// Calls at one place; whether somebody listens there.
     fn call_at(&self, key: Key) -> Option<bool> {
-        let id = number()?;
+        let id = random_id()?;
         let called = self.stack.device()?.post(&Post { key, id, note: Note::Call });
         let is_heard = called.is_ok_and(|listeners| listeners > 0);
         if is_heard {
@@ -365,14 +346,19 @@ impl Listener {
 impl Drop for Call {
     fn drop(&mut self) {
         let meetings = &self.meetings;
-        if let Some(calling) = lock(&meetings.calls).get_mut(&self.key) {
+        let mut calls = lock(&meetings.calls);
+        let mut is_over = false;
+        for key in &self.keys {
+            let Some(calling) = calls.get_mut(key) else { continue };
             calling.users = calling.users.saturating_sub(1);
             calling.until = Instant::now() + LINGER;
-            if calling.users > 0 || meetings.is_due.swap(true, Ordering::AcqRel) {
-                return;
-            }
+            is_over |= calling.users == 0;
         }
-        process::wake_minder();
+        let is_news = is_over && !meetings.is_due.swap(true, Ordering::AcqRel);
+        drop(calls);
+        if is_news {
+            process::wake_minder();
+        }
     }
 }
 
@@ -458,6 +444,19 @@ mod tests {
         let _call = client.call(v4.as_fd(), at("127.0.0.1")).unwrap();
         assert!(server.is_called(v4.as_raw_fd(), at("127.0.0.1")));
         assert!(!server.is_called(v6.as_raw_fd(), at("::1")));
+    }
+
+    #[test]
+    fn a_server_is_called_beside_a_false_one_at_the_very_address() {
+        let [server, other, client] = members();
+        let any = listener(([0, 0, 0, 0], 0).into(), false);
+        let at = SocketAddr::from(([127, 0, 0, 1], own(&any).port()));
+        assert!(server.listen(any.as_raw_fd(), own(&any)));
+        assert!(other.listen(any.as_raw_fd(), at));
+        for _ in 0..2 {
+            let _calls = [(); 2].map(|()| client.call(any.as_fd(), at).unwrap());
+            assert!(server.is_called(any.as_raw_fd(), at));
+        }
     }
 
     #[test]

@@ -57,8 +57,7 @@ fn meant(peer: SocketAddr) -> SocketAddr {
     if peer.ip().is_unspecified() { SocketAddr::new(own, peer.port()) } else { peer }
 }
 
-/// What a client that connects to `peer` calls, if it may. A listener at this very address comes first: the kernel
-/// prefers it to one at any.
+/// What a client that connects to `peer` calls, if it may: listeners at this very address, and at any.
 pub(super) fn to_call(fd: BorrowedFd<'_>, peer: SocketAddr) -> Vec<Bytes> {
     let mut keys = Vec::new();
     let mut add = |at, scope| keys.push(*Key::of_listener(at, scope).as_bytes());

@@ -64,7 +64,7 @@ os.waitpid(child, 0)
     Ok(())
 }
 
-/// It calls, listens and announces where others meet, as fast as it can; they meet nevertheless.
+/// It calls, listens and announces where others meet, as fast as it can, and stays there; they meet nevertheless.
 #[test]
 fn who_posts_without_end_keeps_nobody_from_meeting() -> Result<()> {
     let host = Host::start()?;
@@ -73,6 +73,8 @@ fn who_posts_without_end_keeps_nobody_from_meeting() -> Result<()> {
     let scope = namespace(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?)?;
     let keys = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST]
         .map(|ip| *Key::of_listener((ip, at.port).into(), Scope::Namespace(scope)).as_bytes());
+    // This one stays, at the very address.
+    hostile.post(&Post { key: keys[1], id: u64::MAX, note: Note::Listen })?;
     let is_over = AtomicBool::new(false);
     let met = std::thread::scope(|threads| {
         threads.spawn(|| {
