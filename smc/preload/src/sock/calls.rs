@@ -29,6 +29,8 @@ pub(crate) enum Answer<T> {
 
 /// Bytes of a file that are read in one go.
 const PIECE: usize = 64 << 10;
+/// Up to here a buffer of this size does.
+const PAGE: usize = 4 << 10;
 
 /// The program has shut a direction during the handshake.
 const SHUT_READ: u8 = 1;
@@ -201,7 +203,15 @@ impl Sock {
             Answer::Ours(Ok(_)) => {}
             other => return other,
         }
-        let mut buffer = [0; PIECE];
+        // A page's worth is not to cost as much as a large one does in making room.
+        let (mut small, mut large);
+        let buffer: &mut [u8] = if count <= PAGE {
+            small = [0; PAGE];
+            &mut small
+        } else {
+            large = [0; PIECE];
+            &mut large
+        };
         let mut sent = 0;
         while sent < count {
             let room = buffer.len().min(count - sent);
