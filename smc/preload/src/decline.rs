@@ -2,8 +2,9 @@
 
 //! Declines what a client proposes on a connection that somebody else is about to have, who may not know of SMC.
 //!
-//! Invariant: a whole proposal is taken out of the stream, with the Decline by which its client has withdrawn it,
-//! and nothing else. No lock is taken and no memory, so a child of vfork may do it.
+//! Invariant: a whole proposal is taken out of the stream, with the Decline by which its client has withdrawn it
+//! before it is answered, and nothing else. No lock is taken and no memory, so a child of vfork may do it.
+//! A withdrawal that is on its way when the answer is sent stays in the stream: nobody looks there any more.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
