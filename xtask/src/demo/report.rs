@@ -32,7 +32,7 @@ impl Report {
     /// The comparison as lines of text.
     pub(crate) fn table(&self) -> String {
         let mut text =
-            format!("{:<20} {:>16} {:>16} {:>10}\n", "case", "TCP", "SMC-D (ours)", "SMC-D/TCP");
+            format!("{:<20} {:>16} {:>16} {:>16}\n", "case", "TCP", "SMC-D (ours)", "SMC-D is");
         for tcp in self.rows.iter().filter(|row| row.transport == Transport::Tcp) {
             let smcd = self
                 .rows
@@ -41,13 +41,25 @@ impl Report {
             // Microseconds may be fractions.
             let places = |row: &Row| if row.value < 10.0 { 3 } else { 1 };
             let figure = |row: &Row| format!("{:.*} {}", places(row), row.value, row.unit);
-            let (ours, ratio) = match smcd {
-                Some(row) => (figure(row), format!("{:.2} x", row.value / tcp.value)),
+            let (ours, verdict) = match smcd {
+                Some(row) => (figure(row), verdict(tcp, row)),
                 None => ("not measured".to_owned(), "-".to_owned()),
             };
-            text += &format!("{:<20} {:>16} {ours:>16} {ratio:>10}\n", tcp.case, figure(tcp));
+            text += &format!("{:<20} {:>16} {ours:>16} {verdict:>16}\n", tcp.case, figure(tcp));
         }
         text
+    }
+}
+
+/// How many times as fast as TCP in words, since of a time less is better and of a rate more.
+fn verdict(tcp: &Row, ours: &Row) -> String {
+    let is_a_time = ours.unit == "us";
+    let speedup = if is_a_time { tcp.value / ours.value } else { ours.value / tcp.value };
+    match speedup {
+        // Nothing against nothing, or against something, is no ratio.
+        it if !it.is_normal() => "-".to_owned(),
+        it if it < 1.0 => format!("{:.2} x slower", it.recip()),
+        it => format!("{it:.2} x faster"),
     }
 }
 
@@ -70,8 +82,18 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_the_ratio() {
-        assert!(report().table().contains("3.00 x"), "{}", report().table());
+    fn the_table_says_which_is_faster() {
+        let verdict = |unit, tcp, ours| {
+            let row = |transport, value| Row { case: "case", transport, value, unit };
+            let rows = vec![row(Transport::Tcp, tcp), row(Transport::SmcdUser, ours)];
+            let table = Report { rows, ..report() }.table();
+            table.trim_end().rsplit("  ").next().unwrap_or_default().trim().to_owned()
+        };
+        assert_eq!(verdict("Gbit/s", 5.0, 15.0), "3.00 x faster");
+        assert_eq!(verdict("Gbit/s", 15.0, 5.0), "3.00 x slower");
+        assert_eq!(verdict("us", 16.9, 10.0), "1.69 x faster");
+        assert_eq!(verdict("us", 10.0, 16.9), "1.69 x slower");
+        assert_eq!(verdict("us", 10.0, 0.0), "-");
     }
 
     #[test]
