@@ -319,3 +319,43 @@ impl Watcher for Interest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epoll::Instance;
+    use smc_socket::Role;
+    use std::net::TcpListener;
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    /// An instance, and a connection of this stage, known by a descriptor.
+    fn instance(stage: Stage) -> (OwnedFd, Instance, TcpListener, Arc<File>) {
+        let kernel = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let instance = Instance::new(kernel.as_raw_fd(), process::current().unwrap()).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let file = Arc::new(File::Sock(Sock::new(tcp.as_raw_fd(), Role::Server, stage, true)));
+        (kernel, instance, tcp, file)
+    }
+
+    /// Whether the kernel's instance has a descriptor.
+    fn has(kernel: &OwnedFd, fd: c_int) -> bool {
+        let path = format!("/proc/self/fdinfo/{}", kernel.as_raw_fd());
+        let info = std::fs::read_to_string(path).unwrap();
+        let fds = info.lines().filter_map(|line| line.strip_prefix("tfd:"));
+        fds.filter_map(|line| line.split_whitespace().next()).any(|it| it.parse() == Ok(fd))
+    }
+
+    #[test]
+    fn the_kernel_is_told_of_a_connection_only_while_its_handshake_goes_on() {
+        for (stage, is_told) in [(Stage::Handshake, true), (Stage::Smc, false)] {
+            let (kernel, instance, tcp, file) = instance(stage);
+            let fd = tcp.as_raw_fd();
+            for _ in 0..2 {
+                instance.add(fd, &file, libc::EPOLLIN.cast_unsigned(), 7).unwrap();
+                assert_eq!(has(&kernel, fd), is_told, "{stage:?}");
+                instance.delete(fd).unwrap();
+                assert!(!has(&kernel, fd), "{stage:?}");
+            }
+        }
+    }
+}

@@ -62,6 +62,12 @@ fn restarted<T>(
     }
 }
 
+/// Runs `act` with a buffer for pieces of a file of which `count` bytes are wanted: a page's worth is not to cost as much
+/// as a large one does in making room.
+fn with_room<R>(count: usize, act: impl FnOnce(&mut [u8]) -> R) -> R {
+    if count <= PAGE { act(&mut [0; PAGE]) } else { act(&mut [0; PIECE]) }
+}
+
 impl Sock {
     pub(super) fn timeout(&self, side: Side) -> Option<Duration> {
         let [receive, send] = &self.timeouts;
@@ -203,15 +209,17 @@ impl Sock {
             Answer::Ours(Ok(_)) => {}
             other => return other,
         }
-        // A page's worth is not to cost as much as a large one does in making room.
-        let (mut small, mut large);
-        let buffer: &mut [u8] = if count <= PAGE {
-            small = [0; PAGE];
-            &mut small
-        } else {
-            large = [0; PIECE];
-            &mut large
-        };
+        with_room(count, |buffer| self.send_pieces(file, count, buffer, &mut read))
+    }
+
+    /// Sends what `read` copies into the buffer, piece by piece.
+    fn send_pieces(
+        &self,
+        file: &Arc<File>,
+        count: usize,
+        buffer: &mut [u8],
+        read: &mut dyn FnMut(&mut [u8], usize) -> io::Result<usize>,
+    ) -> Answer<usize> {
         let mut sent = 0;
         while sent < count {
             let room = buffer.len().min(count - sent);
@@ -300,6 +308,18 @@ impl Sock {
             Stage::Smc => drop(self.smc().map(|engine| engine.shutdown(how))),
             Stage::Late | Stage::Tcp => drop(rustix::net::shutdown(&self.number, tcp)),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_file_is_read_into_a_small_buffer_and_a_large_one_in_large_pieces() {
+        for (count, room) in [(612, PAGE), (PAGE, PAGE), (PAGE + 1, PIECE), (8 << 20, PIECE)] {
+            assert_eq!(with_room(count, |buffer| buffer.len()), room, "{count}");
         }
     }
 }
