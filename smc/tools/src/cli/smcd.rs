@@ -84,6 +84,18 @@ pub enum Object {
         action: Option<SeidAction>,
     },
     /// SMC-D link groups: GIDs, fabric (CHID), VLAN, connections.
+    ///
+    /// Of a process under smc-run (its number and name are under Of) there is one for each peer, and
+    /// for each 255 connections with it. It stays for up to ten minutes after its last connection. There:
+    ///   LG-ID             counted in each process by itself: others have the same numbers
+    ///   CHID              the fabric of the daemon's group in which both are members
+    ///   GID, Peer-GID     the process's address on it, and the peer's, whose row has them crossed
+    ///   EID               what the peer must have too; a kernel gets it by smcd ueid add
+    ///   DMB               with -d: receive buffers, one a connection, kept for later ones
+    ///   Sndbuf            with -d: always 0, for a send writes into the peer's DMB
+    ///   VLAN, PNET-ID, Peer-Host, Peer-Rel
+    ///                     0 or nothing: no network device is involved
+    #[command(verbatim_doc_comment)]
     Linkgroup {
         /// Each as a block, with peers and buffers.
         #[arg(short, long)]
@@ -93,13 +105,34 @@ pub enum Object {
         words: Vec<Word>,
     },
     /// SMC-D devices, without the kernel's own loopback device.
+    ///
+    /// Each process under smc-run that is a member of the daemon's fabric is one (Of). There:
+    ///   InUse             whether it has link groups
+    ///   #LGs              how many (smcd linkgroup)
+    ///   FID, Type, PCI-ID, PCHID, PNET-ID
+    ///                     0 or nothing: there is no PCI device, but a socket of the daemon's
+    /// smcd info has the GID and CHID of each, and those that are no members.
+    #[command(verbatim_doc_comment)]
     Device {
         /// "show" and "all" (both may be left out).
         #[arg(num_args = 0..=2, value_name = "show|all", value_parser = Word::plain)]
         words: Vec<Word>,
     },
     /// Counters: the kernel's since boot, those of processes since they began.
-    #[command(infer_subcommands = true)]
+    ///
+    /// Of processes under smc-run, added up without -d; those of one that has ended are gone. There:
+    ///   Total connections handled   over SMC-D, or fallen back to TCP
+    ///   v1, v2                      the version of SMC-D by which both ends agreed
+    ///   Handshake errors            the connection failed: it is neither SMC-D nor TCP
+    ///   Requests                    calls that moved bytes, each once; below by size: what was asked to
+    ///                               be sent, and what came
+    ///   Buffers                     DMBs, in which a process receives; it sends into its peers', so
+    ///                               that all of Sent's are 0
+    ///   Buffers downgraded          smaller than wished: a limit of the daemon's (bytes, dmbs) was met
+    ///   Sent, Buffer full           a send found no room, since the peer had not read
+    ///   Sent, Request larger        of sends that found no room
+    /// Always 0: splice and sendfile, TCP_CORK, TCP_NODELAY, and Received's Buffer full and Request larger.
+    #[command(infer_subcommands = true, verbatim_doc_comment)]
     Stats {
         /// Each process by itself.
         #[arg(short, long, global = true)]
