@@ -11,9 +11,7 @@ use crate::eid::Eid;
 const EXAMPLES: &str = "\
 Examples:
   smcd info
-      what the kernel can do, and which processes are members of which fabric
-  smcd ueid add VHOST-USER-ISM
-      in both VMs: without it the kernel's SMC-D v2 is TCP on x86
+      which processes are members of which fabric, and what the kernel can do
   smcd fallback
       why connections were TCP, also those that are closed
   smcd -d linkgroup 100
@@ -21,19 +19,26 @@ Examples:
   smcd stats -d
       counters of each process by itself
   smcd stats --json
-      the same for programs; every object has --json";
+      the same for programs; every object has --json
+  smcd ueid add VHOST-USER-ISM
+      in both VMs: without it the kernel's SMC-D v2 is TCP on x86";
 
-/// Show and set what the kernel's SMC knows, and show what processes under smc-run do.
+/// Show what processes under smc-run and the kernel's SMC do, and set the kernel's.
 ///
-/// That is: UEIDs, link groups, devices, counters, sockets, and why connections fell back to TCP.
+/// That is: sockets, why connections fell back to TCP, counters, link groups, devices. A process needs
+/// no SMC in the kernel, and UEIDs and the SEID are the kernel's alone.
 ///
-/// Why is a connection not SMC-D? In this order:
+/// Why is a connection of a process under smc-run not SMC-D?
+///   smcss -rp             says it at once
+///   smcd fallback show    the same, counted, also of connections that are closed
+///   smcd info             is the process a member of the daemon's fabric, and of the same as its peer?
+///
+/// Why is one of the kernel's not? In this order:
 ///   smcd info             does the kernel have SMC, and a device for SMC-D v2?
 ///   smcd ueid show        is there a UEID, the same as on the other side?
 ///   smcd socket show      which connections use SMC-D, which TCP, and why
 ///   smcd fallback show    the reasons of all fallbacks, counted
 ///   smcd linkgroup show   over which fabric (CHID) and to whom
-/// Of a connection of a process under smc-run, smcss -rp says it at once.
 ///
 /// Objects and actions may be abbreviated. Showing needs no privilege, changing CAP_NET_ADMIN.
 #[derive(Debug, Parser)]
@@ -63,27 +68,13 @@ pub struct Cli {
 /// What to show or set.
 #[derive(Debug, Subcommand)]
 pub enum Object {
-    /// What the kernel's SMC can do, and which processes are on which fabric.
+    /// Which processes are on which fabric, and what the kernel's SMC can do.
     Info {
         /// What to do.
         #[command(subcommand)]
         action: Option<Show>,
     },
-    /// User-defined enterprise ids: SMC-D between emulated devices needs one that both sides have.
-    #[command(infer_subcommands = true)]
-    Ueid {
-        /// What to do.
-        #[command(subcommand)]
-        action: Option<UeidAction>,
-    },
-    /// The system's enterprise id (s390 only).
-    #[command(infer_subcommands = true)]
-    Seid {
-        /// What to do.
-        #[command(subcommand)]
-        action: Option<SeidAction>,
-    },
-    /// SMC-D link groups: GIDs, fabric (CHID), VLAN, connections.
+    /// SMC-D link groups: GIDs, fabric (CHID), VLAN, connections
     ///
     /// Of a process under smc-run (its number and name are under Of) there is one for each peer, and
     /// for each 255 connections with it. It stays for up to ten minutes after its last connection. There:
@@ -104,7 +95,7 @@ pub enum Object {
         #[arg(num_args = 0..=2, value_name = "show|all|LG-ID", value_parser = Word::group)]
         words: Vec<Word>,
     },
-    /// SMC-D devices, without the kernel's own loopback device.
+    /// SMC-D devices, without the kernel's own loopback device
     ///
     /// Each process under smc-run that is a member of the daemon's fabric is one (Of). There:
     ///   InUse             whether it has link groups
@@ -118,7 +109,7 @@ pub enum Object {
         #[arg(num_args = 0..=2, value_name = "show|all", value_parser = Word::plain)]
         words: Vec<Word>,
     },
-    /// Counters: the kernel's since boot, those of processes since they began.
+    /// Counters: the kernel's since boot, those of processes since they began
     ///
     /// Of processes under smc-run, added up without -d; those of one that has ended are gone. There:
     ///   Total connections handled   over SMC-D, or fallen back to TCP
@@ -161,6 +152,20 @@ pub enum Object {
         /// What to do.
         #[command(subcommand)]
         action: Option<Show>,
+    },
+    /// User-defined enterprise ids (the kernel's only): SMC-D v2 needs one that both sides have.
+    #[command(infer_subcommands = true)]
+    Ueid {
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<UeidAction>,
+    },
+    /// The system's enterprise id (the kernel's only, on s390).
+    #[command(infer_subcommands = true)]
+    Seid {
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<SeidAction>,
     },
 }
 
