@@ -9,6 +9,9 @@ use std::io;
 use ism_abi::status;
 use smc_ring::{MapError, OutOfBounds};
 
+/// What is tried when a connection to the daemon's socket is made.
+pub(crate) const DOOR: &str = "connecting to the daemon's door";
+
 /// A failed operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,6 +80,23 @@ impl Error {
             _ => None,
         }
     }
+
+    /// What a user can do about a daemon that could not be joined; empty if the message says it, or nothing can be
+    /// said.
+    pub fn next_step(&self) -> &'static str {
+        let Self::Io { what: DOOR, source } = self else { return "" };
+        match source.kind() {
+            // Also where a folder above it is closed, which the kernel does not tell apart.
+            io::ErrorKind::PermissionDenied => {
+                "this user may not use that socket: uids= or gids= of the daemon's --processes say who may \
+                 (without them only the daemon's own user), and each of them must be able to enter its folder"
+            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "nobody listens there: start vhost-user-ism --processes first, or name its socket (SMC_SOCKET)"
+            }
+            _ => "",
+        }
+    }
 }
 
 /// A status in words.
@@ -95,4 +115,26 @@ fn words(code: u32) -> String {
         _ => return format!("the device answered with status {code}"),
     };
     known.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_is_not_asked_whether_somebody_listens() {
+        let step_of =
+            |what, kind: io::ErrorKind| Error::io(what)(io::Error::from(kind)).next_step();
+        let step = |kind| step_of(DOOR, kind);
+        assert!(step(io::ErrorKind::PermissionDenied).contains("uids="));
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert!(step(kind).starts_with("nobody listens there"), "{kind}");
+        }
+        assert_eq!(step(io::ErrorKind::TimedOut), "");
+        assert_eq!(step_of("mapping memory", io::ErrorKind::PermissionDenied), "");
+        // The daemon's own words have the next step.
+        let reason = "user 7 (group 7) is not let in; add it to uids=".to_owned();
+        let refused = Error::NotAdmitted { socket: "/s".to_owned(), code: 1, reason };
+        assert_eq!(refused.next_step(), "");
+    }
 }

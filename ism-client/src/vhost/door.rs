@@ -11,14 +11,14 @@ use ism_abi::door::{ADMITTED, MAX_TEXT, VERSION};
 
 use super::PATIENCE;
 use super::message::receive_some;
-use crate::error::{Error, Result};
+use crate::error::{DOOR, Error, Result};
 
 /// Knocks at the daemon's door `socket`; the connection that this process is a member by.
 ///
 /// # Errors
 /// Nobody is there, the daemon refuses, or it says something else.
 pub fn enter(socket: &Path) -> Result<UnixStream> {
-    let door = UnixStream::connect(socket).map_err(Error::io("connecting to the daemon's door"))?;
+    let door = UnixStream::connect(socket).map_err(Error::io(DOOR))?;
     door.set_read_timeout(Some(PATIENCE)).map_err(Error::io("setting a timeout"))?;
     let mut message = [0; MAX_TEXT + 2];
     let (mut len, mut connection) = (0, None);

@@ -201,10 +201,9 @@ fn device() -> Option<Result<Device, ()>> {
     }
     let joined = ism_client::vhost::join(&SETTINGS.socket).map_err(|error| {
         let socket = SETTINGS.socket.display();
-        SETTINGS.say(format_args!(
-            "no device at {socket}, so TCP: {error}; \
-             does vhost-user-ism --processes listen there, and let this user in (uids=)?"
-        ));
+        let step = error.next_step();
+        let separator = if step.is_empty() { "" } else { "; " };
+        SETTINGS.say(format_args!("no device at {socket}, so TCP: {error}{separator}{step}"));
         FAILED.store(milliseconds().max(1), Ordering::Relaxed);
     });
     Some(joined)
