@@ -17,7 +17,8 @@ use std::path::Path;
 use aya::maps::HashMap;
 use aya::programs::{CgroupAttachMode, CgroupSockopt, SockOps};
 use aya::{Ebpf, include_bytes_aligned};
-use rustix::fs::fstatfs;
+use rustix::fs::{FlockOperation, flock, fstatfs};
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 
 pub use error::Error;
@@ -47,6 +48,10 @@ type Place = [u8; 32];
 pub struct Attached {
     /// Owns the maps, the programs and their links to the cgroup.
     object: Ebpf,
+    /// Locked, for others to see that somebody serves it.
+    _cgroup: File,
+    /// Nobody served it before.
+    is_first: bool,
 }
 
 impl Attached {
@@ -59,12 +64,18 @@ impl Attached {
     pub fn attach(path: &Path) -> Result<Self, Error> {
         let cgroup = cgroup2(path)?;
         privileges()?;
+        let is_first = lock(&cgroup);
         let mut object = Ebpf::load(OBJECT).map_err(Error::load)?;
         // Those that are asked last, so that nobody learns of a service that is not complete.
         sockops(&mut object, &cgroup)?;
         sockopt(&mut object, GET, &cgroup)?;
         sockopt(&mut object, SET, &cgroup)?;
-        Ok(Self { object })
+        Ok(Self { object, _cgroup: cgroup, is_first })
+    }
+
+    /// Whether nobody served this very cgroup when this one began. Two do no harm, and one is enough.
+    pub fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// At how many places (network namespace, address, port) marked sockets listen.
@@ -86,6 +97,16 @@ fn cgroup2(path: &Path) -> Result<File, Error> {
         return Err(Error::NotCgroup2 { path: path.into() });
     }
     Ok(cgroup)
+}
+
+/// Locks the cgroup for as long as it is open; whether nobody else had. Who serves it has a shared lock, which a
+/// process that wants the whole is refused. Whoever may read the folder can have it too, so this is good for a word to
+/// the user and for nothing else.
+fn lock(cgroup: &File) -> bool {
+    let whole = flock(cgroup, FlockOperation::NonBlockingLockExclusive);
+    // Fails if another has just begun and holds the whole: then the next one is not told of this one.
+    let _ = flock(cgroup, FlockOperation::NonBlockingLockShared);
+    whole != Err(Errno::WOULDBLOCK)
 }
 
 /// Says what is missing before the kernel says only EPERM.

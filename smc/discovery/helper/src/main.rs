@@ -28,7 +28,14 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let cgroup = cli.cgroup.map_or_else(cgroup::root, Ok)?;
     // Before attaching, so that a signal in between ends it by the same way.
     let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
-    let _attached = Attached::attach(&cgroup)?;
+    let attached = Attached::attach(&cgroup)?;
+    if !attached.is_first() {
+        eprintln!(
+            "smc-discovery: another one serves {} already, and one is enough: end this one, or the other \
+             (pgrep -a smc-discovery shows them)",
+            cgroup.display()
+        );
+    }
     println!("serves the sockets of {}", cgroup.display());
     if let Err(error) = notify_ready() {
         eprintln!("smc-discovery: NOTIFY_SOCKET: {error}; systemd is not told that it serves");

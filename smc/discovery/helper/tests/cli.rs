@@ -9,7 +9,7 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use common::{Cgroup, tcp};
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,6 +53,36 @@ fn it_serves_from_when_it_says_so_until_it_is_ended() {
     assert!(child.wait().expect("wait").success());
     assert!(!mark(&socket).expect("a socket"), "nothing stays");
     std::fs::remove_dir_all(&directory).expect("remove the directory");
+}
+
+/// Both serve, so that one may be started before the other is ended.
+#[test]
+fn who_is_not_the_first_says_so() {
+    let cgroup = Cgroup::enter();
+    let start = || {
+        let mut command = program();
+        command.arg("--cgroup").arg(&cgroup.path).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("run smc-discovery");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert!(line.starts_with("serves the sockets"), "{line}");
+        child
+    };
+    let end = |child: Child| {
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("kill");
+        let output = child.wait_with_output().expect("wait");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let (first, second) = (start(), start());
+    assert_eq!(end(first), "");
+    // The second is still there, alone.
+    let third = start();
+    for child in [second, third] {
+        let said = end(child);
+        assert!(said.contains("another one serves"), "{said}");
+    }
+    assert_eq!(end(start()), "");
 }
 
 /// As sd_notify(3) has it: who does not hear it is no reason to end.
