@@ -21,7 +21,8 @@ Examples:
       with larger buffers
 
 Environment: SMC_DEBUG=1, SMC_RCVBUF and SMC_SNDBUF are -d, -r and -t.
-Exit status: the program's; 127: it is not there, 126: it cannot be run, 125: any other fault before that.
+Exit status: the program's; 127: it is not there, 126: it cannot be run, 2: the options are wrong, 125: any \
+other fault before that.
 Which connections use SMC, and why others do not: smcd socket show";
 
 /// Run a program over the kernel's SMC.

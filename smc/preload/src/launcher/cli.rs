@@ -23,7 +23,8 @@ Examples:
 
 Environment: SMC_SOCKET, SMC_SPIN_US, SMC_DEBUG=1 and SMC_MODE=tcp are -s, -p, -d and -n. SMC_POLICY names \
 the file of rules (smc-policy.toml(5)), else /etc/smc-policy.toml if that exists.
-Exit status: the program's; 127: it is not there, 126: it cannot be run, 125: any other fault before that.";
+Exit status: the program's; 127: it is not there, 126: it cannot be run, 2: the options are wrong, 125: any \
+other fault before that.";
 
 /// Run a program over SMC-D, without a kernel that knows SMC.
 ///
