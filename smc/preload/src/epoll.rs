@@ -362,28 +362,18 @@ impl Instance {
         Ok(())
     }
 
-    /// `EPOLL_CTL_MOD` of a connection.
-    ///
-    /// # Errors
-    /// ENOENT.
-    pub(crate) fn modify(&self, fd: c_int, events: u32, data: u64) -> io::Result<()> {
+    /// `EPOLL_CTL_MOD` of a connection; false: it is not here, or the kernel's by now.
+    fn modify(&self, fd: c_int, events: u32, data: u64) -> bool {
         let interest = lock(&self.shared.inner).entries.get(&fd).cloned();
-        let interest = interest.ok_or(Errno::NOENT)?;
-        interest.set(events, data);
-        self.shared.enqueue(&interest);
-        Ok(())
+        let interest = interest.filter(|it| it.set(events, data));
+        interest.inspect(|it| self.shared.enqueue(it)).is_some()
     }
 
-    /// `EPOLL_CTL_DEL` of a connection.
-    ///
-    /// # Errors
-    /// ENOENT.
-    pub(crate) fn delete(&self, fd: c_int) -> io::Result<()> {
+    /// `EPOLL_CTL_DEL` of a connection; false as [`Instance::modify`].
+    fn delete(&self, fd: c_int) -> bool {
         let interest = lock(&self.shared.inner).entries.get(&fd).cloned();
-        let interest = interest.ok_or(Errno::NOENT)?;
-        interest.leave();
-        self.shared.forget(&interest);
-        Ok(())
+        let interest = interest.filter(|it| it.leave());
+        interest.inspect(|it| self.shared.forget(it)).is_some()
     }
 }
 
@@ -403,25 +393,37 @@ pub(crate) fn control(
     if let Some(File::Epoll(instance)) = instance.as_deref() {
         instance.avoid(data);
     }
-    let file = match target {
-        Some(file) if is_open(&file) => file,
-        Some(file) => {
-            if let (File::Epoll(inner), libc::EPOLL_CTL_ADD) = (&*file, command) {
+    let file = target?;
+    let sock = match &*file {
+        File::Sock(sock) => sock,
+        File::Epoll(inner) => {
+            if command == libc::EPOLL_CTL_ADD {
                 inner.is_nested();
             }
             return None;
         }
-        None => return None,
     };
+    sock.go_on(&file);
+    let is_done = match (instance.as_deref(), command) {
+        (Some(File::Epoll(instance)), libc::EPOLL_CTL_MOD) => instance.modify(fd, events, data),
+        (Some(File::Epoll(instance)), libc::EPOLL_CTL_DEL) => instance.delete(fd),
+        _ => false,
+    };
+    if is_done {
+        return Some(Ok(()));
+    }
+    // Another thread may have just made it plain TCP: the entry is here until the kernel has it.
+    if sock.stage() == Stage::Tcp {
+        return None;
+    }
     match (instance.as_deref(), command) {
         (Some(File::Sock(_)), _) => None,
         (Some(File::Epoll(instance)), libc::EPOLL_CTL_ADD) => {
             Some(instance.add(fd, &file, events, data))
         }
-        (Some(File::Epoll(instance)), libc::EPOLL_CTL_MOD) => {
-            Some(instance.modify(fd, events, data))
+        (Some(File::Epoll(_)), libc::EPOLL_CTL_MOD | libc::EPOLL_CTL_DEL) => {
+            Some(Err(Errno::NOENT.into()))
         }
-        (Some(File::Epoll(instance)), libc::EPOLL_CTL_DEL) => Some(instance.delete(fd)),
         (Some(File::Epoll(_)), _) => Some(Err(Errno::INVAL.into())),
         (None, libc::EPOLL_CTL_ADD) => {
             let process = process::existing()?;
@@ -462,17 +464,6 @@ fn known(epoll: c_int, process: Arc<Process>) -> io::Result<Arc<File>> {
         instance.is_known_by(&numbers);
     }
     Ok(file)
-}
-
-/// Whether a file is a connection that is not plain TCP; goes on with its handshake.
-fn is_open(file: &Arc<File>) -> bool {
-    match &**file {
-        File::Sock(sock) => {
-            sock.go_on(file);
-            sock.stage() != Stage::Tcp
-        }
-        File::Epoll(_) => false,
-    }
 }
 
 impl Instance {

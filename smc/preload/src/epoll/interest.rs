@@ -41,7 +41,9 @@ enum Place {
 pub(super) struct Interest {
     pub(super) fd: c_int,
     file: Arc<File>,
-    /// Events and data, as the program gave them; without events but the private bits it is disabled.
+    /// Events and data, as the program gave them; without events but the private bits it is disabled. With its lock held
+    /// the entry leaves, and the kernel's instance gets, changes or loses what it has of it: whatever other threads do
+    /// with the entry meanwhile comes before that or after it.
     wanted: Mutex<(u32, u64)>,
     /// Where it is. Changed with the instance's lock held.
     place: AtomicU8,
@@ -134,6 +136,7 @@ impl Interest {
 
     /// The kernel's instance knows its TCP connection by another marker from now on.
     pub(super) fn rename(&self, shared: &Shared, marker: u64) {
+        let _wanted = lock(&self.wanted);
         if let (true, Some(sock)) = (self.hears_tcp(), self.sock()) {
             let data = EventData::new_u64(marker | tcp_data(self.fd));
             let (fd, events) = (descriptor::borrow(self.fd), tcp_events(sock.stage()));
@@ -141,7 +144,8 @@ impl Interest {
         }
     }
 
-    /// The kernel's instance tells of its TCP connection no more, as the descriptor will not be its.
+    /// The kernel's instance tells of its TCP connection no more, as the descriptor will not be its. The caller holds
+    /// `wanted`'s lock.
     fn deafen(&self) {
         if self.hears.swap(false, Ordering::AcqRel)
             && let Some(shared) = self.instance.upgrade()
@@ -180,18 +184,25 @@ impl Interest {
         sock.stage() >= Stage::Late || self.left.load(Ordering::Acquire)
     }
 
-    /// It does not any more.
-    pub(super) fn leave(&self) {
-        self.left.store(true, Ordering::Release);
-        self.deafen();
+    /// It does not any more; false: it had left before, maybe because it is the kernel's.
+    pub(super) fn leave(&self) -> bool {
+        let was_here = {
+            let _wanted = lock(&self.wanted);
+            self.deafen();
+            !self.left.swap(true, Ordering::AcqRel)
+        };
         if let (Some(sock), Some(this)) = (self.sock(), self.this.upgrade()) {
             let this: Arc<dyn Watcher> = this;
             sock.remove_watcher(&this);
         }
+        was_here
     }
 
-    pub(super) fn set(&self, events: u32, data: u64) {
-        *lock(&self.wanted) = (events, data);
+    /// The program wants this from now on; false: the entry has left.
+    pub(super) fn set(&self, events: u32, data: u64) -> bool {
+        let mut wanted = lock(&self.wanted);
+        *wanted = (events, data);
+        !self.left.load(Ordering::Acquire)
     }
 
     fn place(&self) -> Place {
@@ -274,8 +285,9 @@ impl Watcher for Interest {
             }
             return;
         }
+        let wanted = lock(&self.wanted);
         if !self.left.swap(true, Ordering::AcqRel) {
-            let (events, data) = *lock(&self.wanted);
+            let (events, data) = *wanted;
             let flags = EventFlags::from_bits_retain(events);
             let fd = descriptor::borrow(self.fd);
             let data = EventData::new_u64(data);
@@ -288,6 +300,7 @@ impl Watcher for Interest {
                 }
                 let _ = epoll::add(shared.as_fd(), fd, data, flags);
             }
+            drop(wanted);
             shared.forget(self);
         }
     }
@@ -304,6 +317,7 @@ impl Watcher for Interest {
 
     fn closing(&self, fd: c_int) {
         if fd == self.fd {
+            let _wanted = lock(&self.wanted);
             self.deafen();
         }
     }
@@ -323,7 +337,8 @@ impl Watcher for Interest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::epoll::Instance;
+    use crate::epoll::{Instance, control};
+    use crate::table;
     use smc_socket::Role;
     use std::net::TcpListener;
     use std::os::fd::{AsRawFd, OwnedFd};
@@ -337,25 +352,99 @@ mod tests {
         (kernel, instance, tcp, file)
     }
 
-    /// Whether the kernel's instance has a descriptor.
-    fn has(kernel: &OwnedFd, fd: c_int) -> bool {
-        let path = format!("/proc/self/fdinfo/{}", kernel.as_raw_fd());
-        let info = std::fs::read_to_string(path).unwrap();
-        let fds = info.lines().filter_map(|line| line.strip_prefix("tfd:"));
-        fds.filter_map(|line| line.split_whitespace().next()).any(|it| it.parse() == Ok(fd))
+    /// The data that the kernel's instance has a descriptor with.
+    fn known(kernel: c_int, fd: c_int) -> Option<u64> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{kernel}")).unwrap();
+        let entries = info.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut its = entries.filter(|it| it.first() == Some(&"tfd:") && it[1].parse() == Ok(fd));
+        its.next().map(|it| u64::from_str_radix(it[5], 16).unwrap())
     }
 
     #[test]
     fn the_kernel_is_told_of_a_connection_only_while_its_handshake_goes_on() {
         for (stage, is_told) in [(Stage::Handshake, true), (Stage::Smc, false)] {
             let (kernel, instance, tcp, file) = instance(stage);
-            let fd = tcp.as_raw_fd();
+            let (kernel, fd) = (kernel.as_raw_fd(), tcp.as_raw_fd());
             for _ in 0..2 {
                 instance.add(fd, &file, libc::EPOLLIN.cast_unsigned(), 7).unwrap();
-                assert_eq!(has(&kernel, fd), is_told, "{stage:?}");
-                instance.delete(fd).unwrap();
-                assert!(!has(&kernel, fd), "{stage:?}");
+                assert_eq!(known(kernel, fd).is_some(), is_told, "{stage:?}");
+                assert!(instance.delete(fd));
+                assert_eq!(known(kernel, fd), None, "{stage:?}");
             }
         }
+    }
+
+    /// Acts when its connection has become TCP, before the entries behind it hear of that.
+    struct Meanwhile<F>(F);
+
+    impl<F> std::fmt::Debug for Meanwhile<F> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Meanwhile")
+        }
+    }
+
+    impl<F: Fn() + Send + Sync> Watcher for Meanwhile<F> {
+        fn settled(&self, stage: Stage) {
+            if stage == Stage::Tcp {
+                (self.0)();
+            }
+        }
+
+        fn ready(&self, _: Ready) {}
+
+        fn closed(&self) {}
+    }
+
+    /// The data that the kernel has a connection with which becomes TCP, and of which the program calls epoll_ctl by
+    /// another thread in that moment.
+    fn after(command: c_int) -> Option<u64> {
+        let (kernel, instance, tcp, file) = instance(Stage::Handshake);
+        let (kernel, fd) = (kernel.as_raw_fd(), tcp.as_raw_fd());
+        let events = libc::EPOLLIN.cast_unsigned();
+        let call = move || {
+            // What the entry point does.
+            if let Some(done) = control(kernel, command, fd, Some((events, 8))) {
+                return done.unwrap();
+            }
+            let (kernel, fd) = (descriptor::borrow(kernel), descriptor::borrow(fd));
+            match command {
+                libc::EPOLL_CTL_MOD => {
+                    epoll::modify(kernel, fd, EventData::new_u64(8), EventFlags::IN)
+                }
+                _ => epoll::delete(kernel, fd),
+            }
+            .unwrap();
+        };
+        let calling = Arc::new(Mutex::new(None));
+        let thread = Arc::clone(&calling);
+        let meanwhile = move || {
+            let called = std::thread::spawn(call);
+            // A DEL has taken it out, and waits until all have heard of this.
+            let is_out = || command == libc::EPOLL_CTL_DEL && known(kernel, fd).is_none();
+            while !called.is_finished() && !is_out() {
+                std::thread::yield_now();
+            }
+            *lock(&thread) = Some(called);
+        };
+        table::set(kernel, Some(Arc::new(File::Epoll(instance))));
+        table::set(fd, Some(Arc::clone(&file)));
+        let File::Sock(sock) = &*file else { unreachable!() };
+        sock.add_watcher(&file, Arc::new(Meanwhile(meanwhile)));
+        control(kernel, libc::EPOLL_CTL_ADD, fd, Some((events, 7))).unwrap().unwrap();
+        assert!(sock.move_on(Stage::Handshake, Stage::Late));
+        // The minder may be first.
+        sock.go_on(&file);
+        while table::get(fd).is_some() {
+            std::thread::yield_now();
+        }
+        lock(&calling).take().unwrap().join().unwrap();
+        table::set(kernel, None);
+        known(kernel, fd)
+    }
+
+    #[test]
+    fn what_the_program_changes_while_a_connection_becomes_tcp_stays_so() {
+        assert_eq!(after(libc::EPOLL_CTL_MOD), Some(8));
+        assert_eq!(after(libc::EPOLL_CTL_DEL), None);
     }
 }

@@ -143,7 +143,7 @@ impl Sock {
         }
     }
 
-    pub(super) fn move_on(&self, from: Stage, to: Stage) -> bool {
+    pub(crate) fn move_on(&self, from: Stage, to: Stage) -> bool {
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
         self.stage.compare_exchange(from as u8, to as u8, success, failure).is_ok()
     }
