@@ -36,6 +36,10 @@ fn advice(code: Diagnosis) -> &'static str {
         Diagnosis::NOSMCDEV | Diagnosis::NOSMCDDEV => {
             "; SMC-D v2 also needs a UEID that both sides have (smcd ueid)"
         }
+        // It is marked when it begins to listen, and its TCP does not answer for it if it could not be.
+        Diagnosis::PEERNOSMC => {
+            "; a server under smc-run that listened before smc-discovery and the daemon served is to be restarted"
+        }
         Diagnosis::PEERDECL => "; its own statistics say why",
         _ => "",
     }
@@ -119,6 +123,8 @@ mod tests {
         assert!(explain(0x0303_0001).ends_with(
             "SMC-D device; SMC-D v2 also needs a UEID that both sides have (smcd ueid)"
         ));
+        assert!(explain(0x0301_0000).starts_with("the peer does not speak SMC: "));
+        assert!(explain(0x0301_0000).ends_with("is to be restarted"));
         assert_eq!(name(0xdead_0000), "");
         assert_eq!(explain(0xdead_0000), "unknown to this program");
     }

@@ -19,6 +19,9 @@ Examples:
   smcss -d
       with cursors: bytes that were sent and not read are between txsent and txfin
 
+\"The peer does not speak SMC\" is also said of a server under smc-run that listened before smc-discovery and the \
+daemon served, or before smc-discovery was started again: restart the server.
+
 A program that is not listed has no TCP connection that smc-run saw, or is not of this user: \
 smc-run -d PROGRAM says what becomes of each. Of processes that do not answer stderr has the names; \
 where there is nothing to show it says what was looked at.";
