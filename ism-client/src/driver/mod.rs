@@ -438,7 +438,7 @@ impl Inner {
         }
     }
 
-    /// Hears a peer's bell from now on, if it has one; asks for it once.
+    /// Hears a peer's bell from now on, if it has one.
     fn listen(&self, peer: &Arc<Peer>) {
         if peer.is_over() {
             return;

@@ -48,8 +48,9 @@ pub(crate) struct Peer {
     inbox: OnceLock<SignalPage<PageView>>,
     /// The page this side sets bits in.
     outbox: OnceLock<SignalPage<PageView>>,
-    /// `None` inside: there is none.
-    bell: OnceLock<Option<Bell>>,
+    bell: OnceLock<Bell>,
+    /// How often it was wished for while there was none. Its lock is held while the fabric is asked.
+    wishes: Mutex<u32>,
     forgotten: Arc<Forgotten>,
 }
 
@@ -70,6 +71,7 @@ impl Peer {
             inbox: OnceLock::new(),
             outbox: OnceLock::new(),
             bell: OnceLock::new(),
+            wishes: Mutex::default(),
             forgotten: Arc::clone(forgotten),
         }
     }
@@ -104,24 +106,32 @@ impl Peer {
         Ok(())
     }
 
-    /// Opens the bell if it was not asked for before. The peer rings it once `hear` was done; where that
-    /// fails there is no bell, which the peer sees by its closed end.
+    /// Opens the bell if there is none. The fabric may have none just now, or never: of many wishes few are asked, the
+    /// first, the second, the fourth and so on. The peer rings it once `hear` was done; where that fails there is no
+    /// bell, which the peer sees by its closed end.
     pub(super) fn open_bell(
         &self,
         ask: impl FnOnce() -> Result<Option<OwnedFd>>,
         hear: impl FnOnce(BorrowedFd<'_>) -> bool,
     ) {
-        self.bell.get_or_init(|| {
-            let bell =
-                if self.own { Bell::own().ok() } else { ask().ok().flatten().map(Bell::new) };
-            let bell = bell.filter(|bell| hear(bell.fd()))?;
+        if self.bell().is_some() {
+            return;
+        }
+        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        *wishes = wishes.saturating_add(1);
+        // Another thread may have just opened it.
+        if self.bell().is_some() || !wishes.is_power_of_two() {
+            return;
+        }
+        let bell = if self.own { Bell::own().ok() } else { ask().ok().flatten().map(Bell::new) };
+        if let Some(bell) = bell.filter(|bell| hear(bell.fd())) {
             bell.announce();
-            Some(bell)
-        });
+            self.bell.get_or_init(|| bell);
+        }
     }
 
     pub(super) fn bell(&self) -> Option<&Bell> {
-        self.bell.get()?.as_ref()
+        self.bell.get()
     }
 
     /// Says that an own DMB of the peer was written; true: ring.
@@ -163,5 +173,44 @@ impl Drop for Peer {
             NONE => {}
             instance => self.forgotten.add(self.gid, instance),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::bell;
+    use crate::error::Error;
+
+    fn peer() -> Peer {
+        Peer::new([7; 16], false, Some(1), &Arc::default())
+    }
+
+    #[test]
+    fn a_bell_that_could_not_be_had_at_first_is_had_later() {
+        let (end, _other) = bell::pair().unwrap();
+        let mut answers = vec![Ok(Some(end)), Ok(None), Err(Error::Gone)];
+        let peer = peer();
+        for _ in 0..10 {
+            peer.open_bell(|| answers.pop().unwrap_or(Ok(None)), |_| true);
+        }
+        assert!(peer.bell().is_some_and(|bell| !bell.ring()), "nobody hears it yet");
+        assert!(answers.is_empty());
+    }
+
+    #[test]
+    fn a_bell_that_is_never_there_is_seldom_asked_for() {
+        let (peer, mut asked) = (peer(), 0);
+        for _ in 0..1000 {
+            let ask = || {
+                asked += 1;
+                Ok(None)
+            };
+            peer.open_bell(ask, |_| true);
+        }
+        assert!(peer.bell().is_none());
+        assert_eq!(asked, 10);
     }
 }
