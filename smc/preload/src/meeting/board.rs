@@ -70,6 +70,8 @@ struct Listener {
     fd: c_int,
     cookie: Option<u64>,
     callers: HashSet<(Gid, u64)>,
+    /// It could not be posted.
+    is_unheard: bool,
 }
 
 /// This process's word to listeners somewhere, for all of its clients that connect there.
@@ -203,12 +205,22 @@ impl Meetings {
         let cookie = sockopt::socket_cookie(borrow(fd)).ok();
         let mut heard = false;
         for (at, key) in place::of_listener(borrow(fd), local) {
+            // Programs call listen again for a longer queue.
+            let is_it = |it: &&Listener| it.is_of(fd, cookie) && it.key == key;
+            if let Some(known) = lock(&self.listeners).values().find(is_it) {
+                heard |= !known.is_unheard;
+                continue;
+            }
             let Some(id) = random_id() else { return false };
-            let callers = HashSet::new();
-            let listener = Listener { at, key, fd, cookie, callers };
+            let (callers, is_unheard) = (HashSet::new(), false);
+            let listener = Listener { at, key, fd, cookie, callers, is_unheard };
             // Before it is posted: callers may be there. And kept if it cannot be, so as not to be tried again.
             lock(&self.listeners).insert(id, listener);
-            heard |= self.post(&Post { key, id, note: Note::Listen }).is_ok();
+            if self.post(&Post { key, id, note: Note::Listen }).is_ok() {
+                heard = true;
+            } else if let Some(listener) = lock(&self.listeners).get_mut(&id) {
+                listener.is_unheard = true;
+            }
         }
         heard
     }
@@ -216,8 +228,7 @@ impl Meetings {
     /// Whether a client calls that this end may be connected to. `listener` is where it was accepted.
     pub(crate) fn is_called(&self, listener: c_int, local: SocketAddr) -> bool {
         let cookie = sockopt::socket_cookie(borrow(listener)).ok();
-        let is_it = |it: &Listener| it.fd == listener && it.cookie == cookie;
-        if !lock(&self.listeners).values().any(is_it) {
+        if !lock(&self.listeners).values().any(|it| it.is_of(listener, cookie)) {
             // A child of fork: the listener is its parent's.
             self.listen(listener, place::local(borrow(listener)).unwrap_or(local));
         }
@@ -337,6 +348,11 @@ impl Meetings {
 }
 
 impl Listener {
+    /// Whether it is the socket with this number and this cookie.
+    fn is_of(&self, fd: c_int, cookie: Option<u64>) -> bool {
+        self.fd == fd && self.cookie == cookie
+    }
+
     /// Whether the program has not closed it.
     fn is_open(&self) -> bool {
         sockopt::socket_cookie(borrow(self.fd)).ok() == self.cookie
@@ -363,136 +379,4 @@ impl Drop for Call {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ism_client::loopback::Loopback;
-    use rustix::net::{self, AddressFamily, SocketType};
-    use smc_socket::Config;
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::{AsFd, AsRawFd};
-
-    /// A server's, its child's, and a client's.
-    fn members() -> [Arc<Meetings>; 3] {
-        let fabric = Loopback::new(0xfff0).unwrap();
-        [1, 2, 3].map(|n| {
-            let stack = Stack::new(fabric.join([n; 16]).unwrap(), &Config::default());
-            Meetings::new(&stack.unwrap())
-        })
-    }
-
-    fn listener(at: SocketAddr, v6only: bool) -> TcpListener {
-        let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let socket = net::socket(family, SocketType::STREAM, None).unwrap();
-        if at.is_ipv6() {
-            sockopt::set_ipv6_v6only(&socket, v6only).unwrap();
-        }
-        net::bind(&socket, &at).unwrap();
-        net::listen(&socket, 9).unwrap();
-        socket.into()
-    }
-
-    fn own(socket: impl AsFd) -> SocketAddr {
-        place::local(socket.as_fd()).unwrap()
-    }
-
-    /// A listener, where who connects meets it, and where not.
-    type Row = (&'static str, bool, &'static [&'static str], &'static [&'static str]);
-    const ROWS: [Row; 7] = [
-        ("127.0.0.2", false, &["127.0.0.2"], &["127.0.0.1", "0.0.0.0", "::1"]),
-        ("127.0.0.1", false, &["127.0.0.1", "0.0.0.0"], &["127.0.0.2", "::1"]),
-        ("::ffff:127.0.0.1", false, &["127.0.0.1", "0.0.0.0"], &["127.0.0.2", "::1"]),
-        ("0.0.0.0", false, &["127.0.0.1", "127.0.0.2", "0.0.0.0"], &["::1"]),
-        ("::1", true, &["::1", "::"], &["127.0.0.1"]),
-        ("::", false, &["::1", "::", "127.0.0.1", "0.0.0.0"], &[]),
-        ("::", true, &["::1", "::"], &["127.0.0.1"]),
-    ];
-
-    #[test]
-    fn who_connects_to_a_listener_calls_it_and_who_connects_elsewhere_does_not() {
-        for (at, v6only, met, others) in ROWS {
-            let listener = listener((at.parse::<std::net::IpAddr>().unwrap(), 0).into(), v6only);
-            let (fd, local) = (listener.as_raw_fd(), own(&listener));
-            let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), local.port());
-            for ip in met {
-                let [server, child, client] = members();
-                assert!(server.listen(fd, local));
-                let _tcp = TcpStream::connect(address(ip)).unwrap();
-                let accepted = own(listener.accept().unwrap().0);
-                assert!(!server.is_called(fd, accepted), "{at}, {ip}: nobody calls");
-                let _call = client.call(listener.as_fd(), address(ip)).unwrap();
-                assert!(server.is_called(fd, accepted), "{at}, {ip}");
-                assert!(child.is_called(fd, accepted), "{at}, {ip}: a child of fork");
-            }
-            for ip in others {
-                let [server, _, client] = members();
-                assert!(server.listen(fd, local));
-                let call = client.call(listener.as_fd(), address(ip));
-                assert!(matches!(call, Err(true)), "{at}, {ip}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_accepted_at_one_address_does_not_wait_for_who_calls_at_another() {
-        let v4 = listener(([0, 0, 0, 0], 0).into(), false);
-        let v6 = listener((std::net::Ipv6Addr::UNSPECIFIED, own(&v4).port()).into(), true);
-        let [server, _, client] = members();
-        for listener in [&v4, &v6] {
-            assert!(server.listen(listener.as_raw_fd(), own(listener)));
-        }
-        let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), own(&v4).port());
-        let _call = client.call(v4.as_fd(), at("127.0.0.1")).unwrap();
-        assert!(server.is_called(v4.as_raw_fd(), at("127.0.0.1")));
-        assert!(!server.is_called(v6.as_raw_fd(), at("::1")));
-    }
-
-    #[test]
-    fn a_server_is_called_beside_a_false_one_at_the_very_address() {
-        let [server, other, client] = members();
-        let any = listener(([0, 0, 0, 0], 0).into(), false);
-        let at = SocketAddr::from(([127, 0, 0, 1], own(&any).port()));
-        assert!(server.listen(any.as_raw_fd(), own(&any)));
-        assert!(other.listen(any.as_raw_fd(), at));
-        for _ in 0..2 {
-            let _calls = [(); 2].map(|()| client.call(any.as_fd(), at).unwrap());
-            assert!(server.is_called(any.as_raw_fd(), at));
-        }
-    }
-
-    #[test]
-    fn where_nobody_listens_is_asked_again_later_and_not_soon() {
-        let [server, _, client] = members();
-        let listener = listener(([127, 0, 0, 1], 0).into(), false);
-        let local = own(&listener);
-        let call = || client.call(listener.as_fd(), local).map(drop);
-        assert_eq!([call(), call()], [Err(true); 2], "nobody was connected");
-        client.is_stranger(local);
-        assert!(server.listen(listener.as_raw_fd(), local));
-        assert_eq!(call(), Err(false));
-        lock(&client.strangers).insert(local, Instant::now());
-        assert_eq!(call(), Ok(()));
-    }
-
-    #[test]
-    fn listeners_that_are_closed_leave_the_board() {
-        let [server, ..] = members();
-        let kept = listener(([127, 0, 0, 1], 0).into(), false);
-        assert!(server.listen(kept.as_raw_fd(), own(&kept)));
-        // Two places each, so that their number is never even.
-        for n in 0..MOST {
-            let dual = listener((std::net::Ipv6Addr::UNSPECIFIED, 0).into(), false);
-            assert!(server.listen(dual.as_raw_fd(), own(&dual)), "{n}");
-            assert!(lock(&server.listeners).len() <= 2 * LISTENERS, "{n}");
-        }
-    }
-
-    /// As with TPROXY: what is accepted has another's address.
-    #[test]
-    fn a_listener_is_posted_once_wherever_its_connections_are() {
-        let [_, child, _] = members();
-        let listener = listener(([127, 0, 0, 1], 0).into(), false);
-        let is_called = || child.is_called(listener.as_raw_fd(), ([192, 0, 2, 1], 80).into());
-        assert_eq!([is_called(), is_called()], [false; 2]);
-        assert_eq!(lock(&child.listeners).len(), 1);
-    }
-}
+mod tests;
