@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`mapping`] | memory files: made sealed, or refused if they could shrink; mapped |
 //! | [`view`] | a part of a mapping: copies in and out, zeroing, atomic words |
+//! | `ahead` | a copy of what another core has just written |
 //! | `past` | a copy past the caches, for cores that have none in common |
 //! | [`ring`] | a DMB's ring: copies that go on at its start |
 //! | [`area`] | the CDC area before the ring: both cursors, and who looks |
@@ -28,6 +29,8 @@
 //! barrier, as memcpy in C would: what was copied is not read again from where the peer can
 //! change it. Two threads of *one* process that use the same bytes are ordered by the cursors.
 
+#[cfg(not(loom))]
+mod ahead;
 pub mod area;
 #[cfg(not(loom))]
 pub mod kept;

@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
 
+use crate::ahead::AHEAD;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// An owner of mapped memory.
@@ -95,9 +96,15 @@ impl View {
     #[inline]
     pub fn read(&self, at: usize, buffer: &mut [u8]) -> Result<(), OutOfBounds> {
         let from = self.place(at, buffer.len(), 1)?;
-        // SAFETY: `place` checked that as many bytes are mapped at `from`; `buffer` is this process's
-        // own memory, which no mapping overlaps (`Memory`).
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), buffer.as_mut_ptr(), buffer.len()) };
+        let (from, to, len) = (from.as_ptr(), buffer.as_mut_ptr(), buffer.len());
+        if len > AHEAD {
+            // SAFETY: `place` checked that as many bytes are mapped at `from`; `buffer` is this process's
+            // own memory, which no mapping overlaps (`Memory`).
+            unsafe { crate::ahead::copy(from, to, len) };
+        } else {
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
+        }
         settle();
         Ok(())
     }

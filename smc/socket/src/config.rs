@@ -11,6 +11,7 @@ use smc_wire::id::Ueid;
 use smc_wire::size::BufferSize;
 
 use crate::error::SetUpError;
+use crate::machine;
 
 /// The configuration of a stack.
 #[derive(Debug, Clone)]
@@ -20,8 +21,7 @@ pub struct Config {
     /// This host's name, for the peer's diagnosis.
     pub hostname: String,
     /// Bytes of the receive buffer of each of the first few connections: 16 KiB to 2 MiB, rounded up to a
-    /// power of two. In a ring that is larger than a core's own cache the sender does not wait for the
-    /// reader's core to give up each line (docs/host-speed.md).
+    /// power of two. The default is what was fastest with caches like this machine's.
     pub receive_buffer: u32,
     /// The same for connections of a stack that has many already: at least so many, at most so many bytes. All that
     /// two processes share has to fit in what the fabric gives a pair (docs/preload.md).
@@ -46,7 +46,7 @@ impl Default for Config {
         Self {
             eid: "VHOST-USER-ISM".into(),
             hostname: String::new(),
-            receive_buffer: 2 << 20,
+            receive_buffer: machine::receive_buffer(),
             crowds: [(8, 256 << 10), (64, 64 << 10), (512, 16 << 10)],
             patience: Some(PATIENCE),
             spin: SPIN,

@@ -116,6 +116,7 @@ mod kin;
 mod late;
 mod life;
 mod links;
+mod machine;
 mod own;
 mod pace;
 mod parked;

@@ -18,9 +18,9 @@ use crate::clock;
 
 /// Fewer bytes are copied through the caches, and not timed.
 const LARGE: usize = 8 << 10;
-/// Bytes a nanosecond, of a copy through the caches that is fast: not half of what near cores reach, and less than goes
-/// past the caches. Far cores are slower most of the time.
-const FAST: u64 = 12;
+/// Bytes a nanosecond, of a copy through the caches that is fast: half of what near cores reach at least, and about what
+/// goes past the caches. Far cores, for which that is made, have 2.5 to 5.
+const FAST: u64 = 8;
 /// So many more that were slow than were fast are no accident, such as an interrupt.
 const ENOUGH: u32 = 4;
 /// One large piece in so many is timed while they are fast.

@@ -32,10 +32,7 @@ use crate::shared::{Outcome, Shared};
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::types::{Role, Tcp};
-use crate::{clock, few, tcp};
-
-/// The CPUs of this host.
-const ONLINE: &str = "/sys/devices/system/cpu/online";
+use crate::{clock, few, machine, tcp};
 
 /// The SMC stack of a process.
 #[derive(Clone)]
@@ -112,10 +109,8 @@ impl Stack {
 
     fn core_over(device: Device, config: &Config) -> Result<Core, SetUpError> {
         let endpoint = Endpoint::new(config.protocol()?)?;
-        // With one CPU who spins keeps its peer from doing what it waits for. A process that may use one
-        // of many is no such case: its peer may use another.
-        let alone = std::fs::read_to_string(ONLINE).is_ok_and(|cpus| cpus.trim() == "0");
-        let spin = if alone { Duration::ZERO } else { config.spin };
+        // With one CPU who spins keeps its peer from doing what it waits for.
+        let spin = if machine::has_one_cpu() { Duration::ZERO } else { config.spin };
         let config = Config { spin, ..config.clone() };
         let table = Arc::new(Table::default());
         let family = Family::new()?;
