@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "it prints what it measured")]
 
 use std::error::Error;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -19,6 +20,7 @@ use smc_ring::{Mapping, Ring, View, memory_file};
 const PIECE: usize = 32 << 10;
 /// Bytes of a message: what both sides copy from, and to, again and again.
 const MESSAGE: usize = 64_000;
+/// Of each measurement.
 const TIME: Duration = Duration::from_millis(500);
 
 /// A cursor with its own cache lines.
@@ -50,18 +52,23 @@ fn read(ring: &Ring, shared: &Shared) {
             continue;
         }
         at += part.len();
+        // Else nobody would need the copy, and it would not be made.
+        black_box(&mut buffer);
         shared.read.0.store(at, Ordering::Release);
     }
 }
 
-/// Bytes that were written in [`TIME`].
-fn write(ring: &Ring, shared: &Shared) -> usize {
+/// Bytes that were written in [`TIME`], past the caches or through them.
+fn write(ring: &Ring, shared: &Shared, past: bool) -> usize {
     let message = vec![1; MESSAGE];
     let (start, mut at) = (Instant::now(), 0);
     while start.elapsed() < TIME {
         let room = ring.len() - (at - shared.read.0.load(Ordering::Acquire));
         let part = message.get(piece(at, room)).unwrap_or_default();
-        if part.is_empty() || ring.write(at % ring.len(), part).is_err() {
+        let place = at % ring.len();
+        let written =
+            if past { ring.write_past_caches(place, part) } else { ring.write(place, part) };
+        if part.is_empty() || written.is_err() {
             std::hint::spin_loop();
             continue;
         }
@@ -72,17 +79,23 @@ fn write(ring: &Ring, shared: &Shared) -> usize {
     at
 }
 
+/// GB/s through a ring of `len` bytes.
+fn measure(len: usize, past: bool) -> Result<f64, Box<dyn Error>> {
+    let file = memory_file("throughput", len as u64)?;
+    let ring = Ring::of(&View::new(Arc::new(Mapping::new(&file, 0, len)?)))?;
+    let (shared, theirs) = (Arc::new(Shared::default()), ring.clone());
+    let reader = Arc::clone(&shared);
+    let reader = thread::spawn(move || read(&theirs, &reader));
+    let bytes = write(&ring, &shared, past);
+    reader.join().map_err(|_| "the reader panicked")?;
+    Ok(bytes as f64 / TIME.as_secs_f64() / 1e9)
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("ring        plain stores   past the caches");
     for kib in [64, 128, 256, 512, 1024, 2048, 4096] {
-        let len = kib << 10;
-        let file = memory_file("throughput", len as u64)?;
-        let ring = Ring::of(&View::new(Arc::new(Mapping::new(&file, 0, len)?)))?;
-        let (shared, theirs) = (Arc::new(Shared::default()), ring.clone());
-        let reader = Arc::clone(&shared);
-        let reader = thread::spawn(move || read(&theirs, &reader));
-        let bytes = write(&ring, &shared);
-        reader.join().map_err(|_| "the reader panicked")?;
-        println!("{kib:5} KiB: {:6.1} GB/s", bytes as f64 / TIME.as_secs_f64() / 1e9);
+        let (plain, past) = (measure(kib << 10, false)?, measure(kib << 10, true)?);
+        println!("{kib:5} KiB: {plain:6.1} GB/s {past:12.1} GB/s");
     }
     Ok(())
 }
