@@ -237,9 +237,13 @@ impl Core {
         Fed::Others
     }
 
-    /// Gives up a handshake.
-    pub(crate) fn give_up(&self, socket: &Arc<Shared>) {
-        self.run(Chore::Release, Arc::clone(socket));
+    /// Gives up a handshake, unless another thread has just ended it: then there is a connection to be closed.
+    pub(crate) fn give_up(&self, socket: &Shared) {
+        self.control(|control, now| {
+            if socket.outcome().is_none() {
+                control.release(now, socket, Cursor::START, Fate::Discard);
+            }
+        });
     }
 
     /// Asks TCP how it stands.

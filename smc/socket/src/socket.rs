@@ -287,3 +287,43 @@ impl Drop for Socket {
         self.close(None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::{Config, Stack};
+    use ism_client::loopback::Loopback;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_handshake_that_ends_while_the_program_closes_is_a_connection_that_is_closed() {
+        let fabric = Loopback::new(0xFF02).unwrap();
+        let stacks =
+            [1, 2].map(|n| Stack::new(fabric.join([n; 16]).unwrap(), &Config::default()).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = stacks[0].begin(Box::new(tcp), Role::Client, true);
+        let tcp = listener.accept().unwrap().0;
+        let server = stacks[1].begin(Box::new(tcp), Role::Server, true);
+        while [client.advance(), server.advance()] != [Handshake::Smc; 2] {
+            std::thread::yield_now();
+        }
+        // As in Socket::close, when another thread ends it after the look.
+        client.home.own().unwrap().give_up(&client.shared);
+        assert_eq!(stacks[0].sockets(), 1);
+        assert_eq!(client.send(&[IoSlice::new(b"x")], SendFlags::default()).unwrap(), 1);
+        client.close(None);
+        let mut bytes = [0; 2];
+        let mut receive = || {
+            let mut buffers = [IoSliceMut::new(&mut bytes)];
+            server.receive(&mut buffers, RecvFlags::default(), false, None).unwrap()
+        };
+        assert_eq!([receive(), receive()], [1, 0]);
+        server.close(None);
+        while stacks.iter().any(|stack| stack.sockets() > 0) {
+            stacks.iter().for_each(Stack::dispatch);
+        }
+    }
+}
