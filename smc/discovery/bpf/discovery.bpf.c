@@ -201,14 +201,17 @@ INLINE void begin_listening(struct bpf_sock_ops *ops)
 
 	if (!state)
 		return;
+	/*
+	 * The SYN is looked at again for a SYN-ACK that is sent again, and when the connection stands. So it is saved before
+	 * one is answered.
+	 */
+	if (bpf_getsockopt(ops, SOL_TCP, TCP_SAVE_SYN, &save, sizeof(save)) == 0 && !save)
+		bpf_setsockopt(ops, SOL_TCP, TCP_SAVE_SYN, &one, sizeof(one));
 	place = place_of(ops);
 	if (!list(&place))
 		return;
 	*state |= LISTED;
 	want_callbacks(ops, state, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG);
-	/* The SYN is looked at again for a SYN-ACK that is sent again, and when the connection stands. */
-	if (bpf_getsockopt(ops, SOL_TCP, TCP_SAVE_SYN, &save, sizeof(save)) == 0 && !save)
-		bpf_setsockopt(ops, SOL_TCP, TCP_SAVE_SYN, &one, sizeof(one));
 }
 
 INLINE void end_listening(struct bpf_sock_ops *ops)
@@ -295,12 +298,12 @@ INLINE void mark_listener(struct bpf_sockopt *ctx, struct bpf_sock *sk, __u32 *s
 	flags = had | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG;
 	if (bpf_setsockopt(sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
 		return;
-	set_address(&place, sk->family, sk->src_ip4, sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]);
-	if (!list(&place))
-		return;
-	*state |= LISTED;
+	/* SYNs come meanwhile: one that is answered must have been saved. */
 	if (bpf_getsockopt(sk, SOL_TCP, TCP_SAVE_SYN, &save, sizeof(save)) == 0 && !save)
 		bpf_setsockopt(sk, SOL_TCP, TCP_SAVE_SYN, &one, sizeof(one));
+	set_address(&place, sk->family, sk->src_ip4, sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]);
+	if (list(&place))
+		*state |= LISTED;
 }
 
 INLINE void unmark_listener(struct bpf_sockopt *ctx, struct bpf_sock *sk, __u32 *state)
