@@ -147,10 +147,22 @@ pub(crate) fn connection(fd: c_int, role: smc_socket::Role, why: Why) {
         smc_socket::Role::Client => Role::Client,
         smc_socket::Role::Server => Role::Server,
     };
-    say(fd, why);
     let what = What::Connection(role, why);
+    // A program may ask by a second connect(2) whether the first one is through.
+    if is_remembered(fd, what) {
+        return;
+    }
+    say(fd, why);
     remember(fd, what);
     count(what.pack());
+}
+
+fn is_remembered(fd: c_int, what: What) -> bool {
+    let of_inode = |inode| rustix::fs::fstat(borrow(fd)).is_ok_and(|it| it.st_ino == inode);
+    slot(fd).is_some_and(|slot| {
+        let inode = slot.inode.load(Ordering::Acquire);
+        inode != 0 && slot.what.load(Ordering::Acquire) == what.pack() && of_inode(inode)
+    })
 }
 
 fn count(what: u64) {
@@ -232,13 +244,22 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_counted_by_side_and_those_without_a_place_are_left_out() {
+    fn reasons_are_counted_by_side_and_connection_and_those_without_a_place_are_left_out() {
         let of = |what| counts().find(|(role, why, _)| What::Connection(*role, *why) == what);
         let one = What::Connection(Role::Client, Why { code: 1, peer: 2 });
         let other = What::Connection(Role::Server, Why { code: 1, peer: 2 });
         for what in [one, other, one] {
             count(what.pack());
         }
+        // However often it is told of a connection.
+        let why = Why { code: 3, peer: 0 };
+        for socket in [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()) {
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+            for _ in 0..3 {
+                connection(fd, smc_socket::Role::Client, why);
+            }
+        }
+        assert_eq!(of(What::Connection(Role::Client, why)).map(|it| it.2), Some(2));
         assert_eq!(of(one).map(|it| it.2), Some(2));
         assert_eq!(of(other).map(|it| it.2), Some(1));
         for code in 0..100 {
