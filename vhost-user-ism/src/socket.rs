@@ -53,7 +53,11 @@ impl fmt::Display for SocketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse(path) => {
-                write!(f, "{}: socket path in use by a running process", path.display())
+                let path = path.display();
+                write!(
+                    f,
+                    "{path}: socket path in use by a running process (fuser {path} says which)"
+                )
             }
             Self::NotASocket(path) => {
                 write!(f, "{}: a file that is no socket is in the way", path.display())
@@ -66,8 +70,8 @@ impl fmt::Display for SocketError {
             }
             Self::Io(path, error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
                 f,
-                "{}: {error} (a running daemon makes sockets only in the directories of those it \
-                 made at its start, unless it was started with --no-sandbox)",
+                "{}: {error} (this user may not make files there; a running daemon makes sockets only in the \
+                 directories of those it made at its start, unless it was started with --no-sandbox)",
                 path.display()
             ),
             Self::Io(path, error) if error.kind() == io::ErrorKind::NotFound => {
@@ -233,7 +237,7 @@ mod tests {
         let path = dir.0.join("s");
         let _first = Listening::bind(&path).expect("bind");
         let error = Listening::bind(&path).expect_err("in use").to_string();
-        assert!(error.ends_with("socket path in use by a running process"), "{error}");
+        assert!(error.contains("socket path in use by a running process (fuser "), "{error}");
     }
 
     #[test]

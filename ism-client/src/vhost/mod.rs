@@ -37,6 +37,9 @@ use window::Window;
 
 pub use door::enter;
 
+/// Where the daemon's socket for processes is if nobody says anything else.
+pub const SOCKET: &str = "/run/vhost-user-ism/apps.sock";
+
 /// How long the daemon may take for an answer; it waits for peers for 2 s at most. One that takes longer is
 /// taken as dead (ISM-DRV-14).
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -13,8 +13,6 @@ use std::time::Duration;
 use smc_discovery::policy::Policy;
 use smc_socket::Config;
 
-/// The daemon's socket for processes, if SMC_SOCKET does not say.
-const SOCKET: &str = "/run/vhost-user-ism/apps.sock";
 /// The policy file, if SMC_POLICY does not say; it need not exist.
 const POLICY: &str = "/etc/smc-policy.toml";
 
@@ -42,8 +40,9 @@ impl Settings {
     fn read() -> Self {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let debug = variable("SMC_DEBUG").is_some_and(|value| value != "0");
-        let socket = variable("SMC_SOCKET").map_or_else(|| SOCKET.into(), PathBuf::from);
-        let spin = Config::default().spin;
+        let socket =
+            variable("SMC_SOCKET").map_or_else(|| ism_client::vhost::SOCKET.into(), PathBuf::from);
+        let spin = Config::SPIN;
         let mut settings = Self { debug, forced_tcp: false, socket, spin, policy: None };
         if let Some(text) = variable("SMC_SPIN_US") {
             match text.to_str().and_then(|text| text.trim().parse().ok()) {

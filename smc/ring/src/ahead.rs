@@ -9,7 +9,7 @@
 //! (docs/host-speed.md).
 #![expect(unsafe_code, reason = "copies from raw pointers, and hints about them")]
 
-/// So far ahead lines are asked for: a page. Less is copied as anything else is.
+/// So far ahead lines are asked for: a page. No more than that is copied as anything else is.
 pub(crate) const AHEAD: usize = 4 << 10;
 
 /// Copies `len` bytes.

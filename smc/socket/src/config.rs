@@ -34,9 +34,6 @@ pub struct Config {
     pub spin: Duration,
 }
 
-/// The longest that spinning may pay: about what two sleeps and two wakes cost.
-const SPIN: Duration = Duration::from_micros(50);
-
 /// What a server needs to accept, and more than the time for which the preload leaves an accepted
 /// connection to a program that may fork.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -49,12 +46,15 @@ impl Default for Config {
             receive_buffer: machine::receive_buffer(),
             crowds: [(8, 256 << 10), (64, 64 << 10), (512, 16 << 10)],
             patience: Some(PATIENCE),
-            spin: SPIN,
+            spin: Self::SPIN,
         }
     }
 }
 
 impl Config {
+    /// The longest that spinning may pay: about what two sleeps and two wakes cost.
+    pub const SPIN: Duration = Duration::from_micros(50);
+
     /// As the protocol's endpoint takes it: SMC-D version 2 alone, as a process has no RoCE adapters
     /// and no PNETID.
     pub(crate) fn protocol(&self) -> Result<Proto, SetUpError> {

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ring_fits_in_half_of_a_large_cache_and_is_else_twice_a_small_one() {
+    fn a_ring_is_half_of_a_large_cache_and_larger_than_a_small_one() {
         let ring = |size| fastest(kibibytes(size));
         assert_eq!([ring("2048K\n"), ring("3072K\n")], [1 << 20; 2]);
         assert_eq!([ring("1024K\n"), ring("512K\n"), ring(""), ring("much")], [2 << 20; 4]);

@@ -31,8 +31,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let attached = Attached::attach(&cgroup)?;
     if !attached.is_first() {
         eprintln!(
-            "smc-discovery: another one serves {} already, and one is enough: end this one, or the other \
-             (pgrep -a smc-discovery shows them)",
+            "smc-discovery: warning: another one serves {} too; one is enough (pgrep -a smc-discovery shows them), so \
+             either may be ended",
             cgroup.display()
         );
     }

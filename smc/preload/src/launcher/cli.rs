@@ -30,7 +30,7 @@ other fault before that.";
 ///
 /// Its TCP connections use SMC-D of vhost-user-ism where the other end can too, and TCP where not. Neither
 /// the program nor the kernel is changed. Statically linked programs (many in Go) cannot be helped so; a
-/// warning says it.
+/// warning says it, and another one if there is no daemon.
 ///
 /// For the kernel's own SMC there is smc_run.
 #[derive(Debug, Parser)]

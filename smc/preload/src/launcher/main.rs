@@ -7,6 +7,8 @@
 
 mod cli;
 
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,6 +18,7 @@ use crate::cli::Cli;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    warn_without_daemon(&cli);
     Start {
         name: "smc-run",
         library: "libsmc_preload.so",
@@ -28,6 +31,21 @@ fn main() -> ExitCode {
         ],
     }
     .start()
+}
+
+/// Nothing would say of a program, which may have no connection yet, that none of them will be SMC's.
+fn warn_without_daemon(cli: &Cli) {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let named = cli.socket.clone().or_else(|| variable("SMC_SOCKET").map(PathBuf::from));
+    let socket = named.unwrap_or_else(|| ism_client::vhost::SOCKET.into());
+    let is_tcp = cli.never || variable("SMC_MODE").is_some_and(|mode| mode == "tcp");
+    if !is_tcp && std::fs::metadata(&socket).is_err_and(|it| it.kind() == ErrorKind::NotFound) {
+        let socket = socket.display();
+        eprintln!(
+            "smc-run: no daemon at {socket}: connections stay TCP until there is one \
+             (vhost-user-ism --processes name=apps,socket={socket})"
+        );
+    }
 }
 
 #[cfg(test)]
