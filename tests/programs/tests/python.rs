@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use ism_programs::{Parts, Way, compare_at_once, need, output};
+use ism_programs::{Parts, Way, compare_at_once, compare_but_late, need, output};
 
 /// Debian's, which the suites are of; another one may be first in PATH.
 const PYTHON: &str = "/usr/bin/python3";
@@ -154,6 +154,20 @@ fn test_asyncios_events_end_the_same() -> Result<()> {
     need_suites()?;
     compare_at_once(|way, only| {
         suite(way, "test_asyncio", if only.is_empty() { &[EVENTS] } else { only }, &[])
+    });
+    Ok(())
+}
+
+#[test]
+#[ignore = "100 times what hung once, long ago"]
+fn test_ssls_servers_in_threads_end_the_same_a_hundred_times() -> Result<()> {
+    need_suites()?;
+    compare_but_late(|way| {
+        let times = if matches!(way, Way::Smc(_)) { 100 } else { 1 };
+        let once = |_| suite(way, "test_ssl", &["*SimpleBackgroundTests*"], &[]);
+        let mut all = (0..times).map(once).collect::<Result<Vec<_>>>()?;
+        all.dedup();
+        Ok(all)
     });
     Ok(())
 }
