@@ -15,9 +15,9 @@ use ism_client::Device;
 use ism_client::loopback::Loopback;
 use rustix::time::{ClockId, clock_gettime};
 use smc_discovery::policy::Policy;
-use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked};
+use smc_discovery::sockopt::{mark, peer_speaks_smc as peer_is_marked, state};
 use smc_snapshot::{Joined, reason};
-use smc_socket::{Config, Stack};
+use smc_socket::{Config, Stack, few};
 
 use crate::alone;
 use crate::meeting::{Call, Meetings};
@@ -357,6 +357,26 @@ pub(crate) fn is_called(fd: impl AsFd, listener: RawFd, local: SocketAddr) -> bo
         && meetings().is_some_and(|meetings| meetings.is_called(listener, local))
 }
 
+/// Whether the listener of an accepted connection that is TCP's may be one of SMC's now, though it was not: the daemon or
+/// `smc-discovery` has begun to serve since. `why`: what [`answer`] said when it listened, 0 for nothing.
+pub(crate) fn is_served_by_now(fd: impl AsFd, why: u32) -> bool {
+    // Who has shut itself in may do neither what joins nor what marks.
+    if SETTINGS.forced_tcp || is_borrowed() || few::is_confined() {
+        return false;
+    }
+    match why {
+        reason::NODAEMON => !has_just_failed(),
+        // What a marked listener has accepted is marked.
+        0 | reason::NOTSERVED => match state(fd) {
+            Ok(Some(state)) => !state.is_marked(),
+            // It may have been on the board of a daemon that is gone.
+            Ok(None) => existing().is_some_and(|it| it.is_over()),
+            Err(_) => false,
+        },
+        _ => false,
+    }
+}
+
 /// Whether what is accepted may speak SMC.
 pub(crate) fn listens() -> bool {
     LISTENS.load(Ordering::Relaxed)
@@ -386,6 +406,26 @@ pub(crate) fn after_fork(inherited: Option<Stack>) {
         Arc::new(Process { stack: Some(stack), is_member, meetings, minder })
     });
     std::mem::forget(CURRENT.swap(heir));
+}
+
+/// Hears of the daemon's end, of which nobody is woken who sleeps in no call of this library's. The caller holds no lock.
+pub(crate) fn look_for_daemon() {
+    /// Milliseconds for which a look is good enough.
+    const RECENT: u64 = 10;
+    static LOOKED: AtomicU64 = AtomicU64::new(0);
+    let now = milliseconds();
+    if now.saturating_sub(LOOKED.load(Ordering::Relaxed)) < RECENT
+        || is_borrowed()
+        || few::is_confined()
+    {
+        return;
+    }
+    LOOKED.store(now, Ordering::Relaxed);
+    if let Some(process) = existing()
+        && let Some(stack) = &process.stack
+    {
+        stack.look_for_end();
+    }
 }
 
 /// At the start of the program.

@@ -55,7 +55,7 @@ fn watch(fd: c_int, sock: Sock) -> Arc<File> {
     file
 }
 
-/// Before listen(2).
+/// Before listen(2), or when more may have become possible since.
 pub(crate) fn listen(fd: c_int) {
     if let Some(local) = local(fd).filter(|_| is_tcp(fd)) {
         let answered = process::answer(borrow(fd), local);
@@ -69,6 +69,7 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
     if known.is_none() && !is_tcp(fd) {
         return;
     }
+    process::look_for_daemon();
     let has_strange_listener =
         || known.is_none() && !SETTINGS.forced_tcp && process::peer_speaks_smc(borrow(fd));
     if !process::listens() && has_strange_listener() {
@@ -91,6 +92,10 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
         None => reason::LATE,
     };
     fallen::connection(fd, Role::Server, why.into());
+    if known.is_some_and(|why| process::is_served_by_now(borrow(fd), why)) {
+        // The next client's connection may be SMC's.
+        listen(listener);
+    }
 }
 
 /// `fd` was accepted, and not used, by the program that executed this one.
@@ -120,6 +125,7 @@ pub(crate) fn connect(
     }
     let peer = peer.filter(|_| table::may_be_tcp(fd) || is_tcp(fd));
     let Some(peer) = peer else { return real() };
+    process::look_for_daemon();
     let local = process::has_rules().then(|| local(fd)).flatten();
     let local = local.filter(|it| it.port() != 0 && !it.ip().is_unspecified());
     let offered = process::offer(borrow(fd), local, peer);

@@ -51,6 +51,7 @@ pub enum Way {
 #[derive(Clone, Debug, Default)]
 pub struct LabSpec {
     here: bool,
+    unserved: bool,
     users: Vec<u32>,
     lines: String,
 }
@@ -64,6 +65,11 @@ impl LabSpec {
     /// In the network namespace that the starting thread is in.
     pub fn here(self) -> Self {
         Self { here: true, ..self }
+    }
+
+    /// Without the daemon and discovery, which [`Lab::start_daemon`] and [`Lab::start_discovery`] start later.
+    pub fn unserved(self) -> Self {
+        Self { unserved: true, ..self }
     }
 
     /// For programs of these users.
@@ -91,8 +97,10 @@ impl LabSpec {
         if !self.here {
             lab.start_namespace()?;
         }
-        lab.start_daemon(self)?;
-        lab.start_discovery()?;
+        if !self.unserved {
+            lab.start_daemon(self)?;
+            lab.start_discovery()?;
+        }
         Ok(lab)
     }
 
@@ -150,7 +158,11 @@ impl Lab {
         Ok(())
     }
 
-    fn start_daemon(&mut self, spec: &LabSpec) -> Result<()> {
+    /// Starts the daemon of the lab that `spec` has started.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_daemon(&mut self, spec: &LabSpec) -> Result<()> {
         let (config, door) = (self.config(), self.door());
         fs::write(&config, spec.config(&door))?;
         let argv = [self.program("vhost-user-ism"), "--config".to_owned(), text(&config)];
@@ -158,8 +170,22 @@ impl Lab {
         Ok(())
     }
 
-    /// A process finds out that its peer speaks SMC too by an option of TCP.
-    fn start_discovery(&mut self) -> Result<()> {
+    /// Ends the daemon as a crash would, and starts it again.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn restart_daemon(&mut self, spec: &LabSpec) -> Result<()> {
+        self.daemon = None;
+        // Whose being there says that the next one serves.
+        fs::remove_file(self.door())?;
+        self.start_daemon(spec)
+    }
+
+    /// Starts what a process finds out by that its peer speaks SMC too: an option of TCP.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_discovery(&mut self) -> Result<()> {
         let argv = [self.program("smc-discovery"), "--cgroup".to_owned(), text(&self.cgroup)];
         let serves = |said: &str| said.starts_with("serves");
         self.discovery = Some(self.start_one("smc-discovery", &argv, serves)?);

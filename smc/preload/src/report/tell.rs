@@ -39,6 +39,7 @@ const MAX: usize = 1 << 16;
 
 /// Tells everything.
 pub(super) fn all(answer: &mut Answer<'_>) -> Result<(), Gone> {
+    process::look_for_daemon();
     let (joined, stack) = process::standing();
     let connections = Connections::find();
     let omitted = connections.len().saturating_sub(MAX);
