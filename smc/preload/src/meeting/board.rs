@@ -2,7 +2,8 @@
 
 //! What this process has on the fabric's board: ends, listeners, calls.
 //!
-//! Invariant: no lock of this file is held while something is posted, or while a connection is told something.
+//! Invariant: no lock of this file is held while something is posted, or while a connection is told something; but for
+//! `turn`, which only who begins to listen waits for.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -45,6 +46,8 @@ pub(crate) struct Meetings {
     stack: Stack,
     ends: Mutex<HashMap<u64, End>>,
     listeners: Mutex<HashMap<u64, Listener>>,
+    /// Held while listeners are looked up and posted, so that none is posted twice. The others' locks are taken within.
+    turn: Mutex<()>,
     /// How many of them there are when the closed ones are looked for; changed under their lock.
     sweep_at: AtomicUsize,
     calls: Mutex<HashMap<Key, Calling>>,
@@ -70,8 +73,8 @@ struct Listener {
     fd: c_int,
     cookie: Option<u64>,
     callers: HashSet<(Gid, u64)>,
-    /// It could not be posted.
-    is_unheard: bool,
+    /// Whether it could be posted, once that was tried.
+    is_heard: Option<bool>,
 }
 
 /// This process's word to listeners somewhere, for all of its clients that connect there.
@@ -98,6 +101,7 @@ impl Meetings {
             stack: stack.clone(),
             ends: Mutex::default(),
             listeners: Mutex::default(),
+            turn: Mutex::default(),
             sweep_at: AtomicUsize::new(LISTENERS),
             calls: Mutex::default(),
             is_due: AtomicBool::new(false),
@@ -196,39 +200,53 @@ impl Meetings {
         lock(&self.listeners).values().any(|it| serves(it.at, local) && !it.callers.is_empty())
     }
 
-    /// `fd` is about to listen, or does. Whether anybody can know.
+    /// `fd` is about to listen, perhaps once more, or does. Whether anybody can know. What could not be posted before is
+    /// tried again.
     pub(crate) fn listen(&self, fd: c_int, local: SocketAddr) -> bool {
+        let _turn = lock(&self.turn);
         self.sweep();
-        if lock(&self.listeners).len() >= MOST {
-            return false;
-        }
-        let cookie = sockopt::socket_cookie(borrow(fd)).ok();
-        let mut heard = false;
-        for (at, key) in place::of_listener(borrow(fd), local) {
-            // Programs call listen again for a longer queue.
-            let is_it = |it: &&Listener| it.is_of(fd, cookie) && it.key == key;
-            if let Some(known) = lock(&self.listeners).values().find(is_it) {
-                heard |= !known.is_unheard;
-                continue;
+        let (mut heard, unposted) = self.to_post(fd, local);
+        for (id, key) in unposted {
+            let is_heard = self.post(&Post { key, id, note: Note::Listen }).is_ok();
+            if let Some(listener) = lock(&self.listeners).get_mut(&id) {
+                listener.is_heard = Some(is_heard);
             }
-            let Some(id) = random_id() else { return false };
-            let (callers, is_unheard) = (HashSet::new(), false);
-            let listener = Listener { at, key, fd, cookie, callers, is_unheard };
-            // Before it is posted: callers may be there. And kept if it cannot be, so as not to be tried again.
-            lock(&self.listeners).insert(id, listener);
-            if self.post(&Post { key, id, note: Note::Listen }).is_ok() {
-                heard = true;
-            } else if let Some(listener) = lock(&self.listeners).get_mut(&id) {
-                listener.is_unheard = true;
-            }
+            heard |= is_heard;
         }
         heard
+    }
+
+    /// Whether some of a listener is posted, and what is to be.
+    fn to_post(&self, fd: c_int, local: SocketAddr) -> (bool, Vec<(u64, Key)>) {
+        let cookie = sockopt::socket_cookie(borrow(fd)).ok();
+        let places = place::of_listener(borrow(fd), local);
+        let (mut heard, mut unposted) = (false, Vec::new());
+        let mut listeners = lock(&self.listeners);
+        for (at, key) in places {
+            // Programs call listen again for a longer queue.
+            let known = listeners.iter().find(|(_, it)| it.is_of(fd, cookie) && it.key == key);
+            match known.map(|(id, it)| (*id, it.is_heard == Some(true))) {
+                Some((_, true)) => heard = true,
+                Some((id, false)) => unposted.push((id, key)),
+                None if listeners.len() >= MOST => {}
+                None => {
+                    let Some(id) = random_id() else { continue };
+                    let (callers, is_heard) = (HashSet::new(), None);
+                    // Before it is posted: callers may be there. And kept if it cannot be, so as not to be tried for
+                    // each connection.
+                    listeners.insert(id, Listener { at, key, fd, cookie, callers, is_heard });
+                    unposted.push((id, key));
+                }
+            }
+        }
+        (heard, unposted)
     }
 
     /// Whether a client calls that this end may be connected to. `listener` is where it was accepted.
     pub(crate) fn is_called(&self, listener: c_int, local: SocketAddr) -> bool {
         let cookie = sockopt::socket_cookie(borrow(listener)).ok();
-        if !lock(&self.listeners).values().any(|it| it.is_of(listener, cookie)) {
+        let was_tried = |it: &Listener| it.is_of(listener, cookie) && it.is_heard.is_some();
+        if !lock(&self.listeners).values().any(was_tried) {
             // A child of fork: the listener is its parent's.
             self.listen(listener, place::local(borrow(listener)).unwrap_or(local));
         }

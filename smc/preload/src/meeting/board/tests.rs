@@ -153,3 +153,81 @@ fn a_socket_that_listens_again_is_posted_once() {
     assert!(server.listen(replaced.as_raw_fd(), own(&other)));
     assert_eq!(lock(&server.listeners).len(), 3);
 }
+
+fn post_another(of: &Meetings, id: u64, note: Note) -> bool {
+    let mut key = [0xff; 60];
+    key[..8].copy_from_slice(&id.to_ne_bytes());
+    of.post(&Post { key, id, note }).is_ok()
+}
+
+/// Takes all of a process's places on the board: those of 1, 2 and so on.
+fn fill(of: &Meetings) {
+    assert!((1..).find(|id| !post_another(of, *id, Note::Listen)).is_some_and(|id| id > 2));
+}
+
+#[test]
+fn what_could_not_be_posted_is_when_it_listens_again_and_not_at_each_connection() {
+    for begin in [Meetings::listen, Meetings::is_called] {
+        let [process, _, client] = members();
+        let listener = listener(([127, 0, 0, 1], 0).into(), false);
+        let (fd, local) = (listener.as_raw_fd(), own(&listener));
+        let ids = || lock(&process.listeners).keys().copied().collect::<Vec<_>>();
+        fill(&process);
+        assert_eq!([begin(&process, fd, local), process.listen(fd, local)], [false; 2]);
+        let before = ids();
+        assert!(post_another(&process, 1, Note::Leave));
+        assert!(!process.is_called(fd, local));
+        assert!(client.call(listener.as_fd(), local).is_err(), "a connection had it tried again");
+        assert!(process.listen(fd, local));
+        assert_eq!(ids(), before);
+        let _call = client.call(listener.as_fd(), local).unwrap();
+        assert!(process.is_called(fd, local));
+    }
+}
+
+#[test]
+fn of_a_listener_at_two_places_each_is_posted_when_there_is_room() {
+    let [server, ..] = members();
+    let dual = listener((std::net::Ipv6Addr::UNSPECIFIED, 0).into(), false);
+    let posted = || lock(&server.listeners).values().filter(|it| it.is_heard == Some(true)).count();
+    fill(&server);
+    for n in 0..3 {
+        assert_eq!(server.listen(dual.as_raw_fd(), own(&dual)), n > 0);
+        assert_eq!((posted(), lock(&server.listeners).len()), (n, 2));
+        assert!(post_another(&server, 1 + n as u64, Note::Leave));
+    }
+}
+
+#[test]
+fn a_process_with_as_many_listeners_as_it_may_have_still_knows_them() {
+    let [server, ..] = members();
+    let [kept, other] = [(); 2].map(|()| listener(([127, 0, 0, 1], 0).into(), false));
+    assert!(server.listen(kept.as_raw_fd(), own(&kept)));
+    let (fd, cookie) = (kept.as_raw_fd(), sockopt::socket_cookie(&kept).ok());
+    for id in 1..MOST as u64 {
+        let (callers, is_heard) = (HashSet::new(), Some(true));
+        let listener = Listener { at: own(&kept), key: [0; 60], fd, cookie, callers, is_heard };
+        lock(&server.listeners).insert(id, listener);
+    }
+    assert_eq!(lock(&server.listeners).len(), MOST);
+    assert!(server.listen(fd, own(&kept)));
+    assert!(!server.listen(other.as_raw_fd(), own(&other)));
+}
+
+#[test]
+fn threads_that_listen_on_one_socket_at_once_post_it_once() {
+    for _ in 0..200 {
+        let [server, ..] = members();
+        let listener = listener(([127, 0, 0, 1], 0).into(), false);
+        let start = std::sync::Barrier::new(4);
+        let listen = || {
+            start.wait();
+            server.listen(listener.as_raw_fd(), own(&listener))
+        };
+        std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(listen));
+            assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        });
+        assert_eq!(lock(&server.listeners).len(), 1);
+    }
+}
