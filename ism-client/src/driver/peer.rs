@@ -106,9 +106,10 @@ impl Peer {
         Ok(())
     }
 
-    /// Opens the bell if there is none. The fabric may have none just now, or never: of many wishes few are asked, the
-    /// first, the second, the fourth and so on. The peer rings it once `hear` was done; where that fails there is no
-    /// bell, which the peer sees by its closed end.
+    /// Opens the bell if there is none. The fabric, or this process, may have no descriptors just now, or the fabric never
+    /// has one: of many wishes few are asked, the first, the second, the fourth and so on. An end that was given is not
+    /// given again: the peer rings it once `hear` was done, and where that fails there is no bell, which the peer sees by
+    /// its closed end.
     pub(super) fn open_bell(
         &self,
         ask: impl FnOnce() -> Result<Option<OwnedFd>>,

@@ -257,7 +257,10 @@ impl Carrier for Port {
 
     fn bell(&self, gid: Gid) -> Result<Option<OwnedFd>> {
         self.check_process()?;
-        lock(&self.connection).shared_object(gid)
+        let connection = lock(&self.connection);
+        // The daemon gives an end once: one that finds no free descriptor here is lost for as long as the pair lives.
+        drop(Own::copy(&self.socket).map_err(Error::io("dup"))?);
+        connection.shared_object(gid)
     }
 }
 
