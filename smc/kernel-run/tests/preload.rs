@@ -79,3 +79,12 @@ fn a_missing_program_has_its_own_status() {
     assert_eq!(output.status.code(), Some(127));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/program"));
 }
+
+/// As the help says, by which a script knows whose status it is.
+#[test]
+fn wrong_options_are_2() {
+    for (options, status) in [(&["-r", "x", "true"][..], 2), (&[], 2), (&["--help"], 0)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_smc_run")).args(options).output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{options:?}: {output:?}");
+    }
+}

@@ -62,13 +62,4 @@ mod tests {
         assert_eq!(cli.socket, Some("/run/x".into()));
         assert_eq!(cli.command, ["iperf3", "-v", "-n", "5", "-s"]);
     }
-
-    /// As the help says.
-    #[test]
-    fn wrong_options_are_2() {
-        let said = |line: &str| Cli::try_parse_from(line.split(' ')).err().map(|it| it.exit_code());
-        assert_eq!(said("smc-run -p x true"), Some(2));
-        assert_eq!(said("smc-run"), Some(2));
-        assert_eq!(said("smc-run --help"), Some(0));
-    }
 }
