@@ -55,11 +55,15 @@ impl Report {
 fn verdict(tcp: &Row, ours: &Row) -> String {
     let is_a_time = ours.unit == "us";
     let speedup = if is_a_time { tcp.value / ours.value } else { ours.value / tcp.value };
-    match speedup {
-        // Nothing against nothing, or against something, is no ratio.
-        it if !it.is_normal() => "-".to_owned(),
-        it if it < 1.0 => format!("{:.2} x slower", it.recip()),
-        it => format!("{it:.2} x faster"),
+    // Nothing against nothing, or against something, is no ratio.
+    if !speedup.is_normal() {
+        return "-".to_owned();
+    }
+    let (ratio, word) =
+        if speedup < 1.0 { (speedup.recip(), "slower") } else { (speedup, "faster") };
+    match format!("{ratio:.2}").as_str() {
+        "1.00" => "as fast".to_owned(),
+        ratio => format!("{ratio} x {word}"),
     }
 }
 
@@ -94,6 +98,10 @@ mod tests {
         assert_eq!(verdict("us", 16.9, 10.0), "1.69 x faster");
         assert_eq!(verdict("us", 10.0, 16.9), "1.69 x slower");
         assert_eq!(verdict("us", 10.0, 0.0), "-");
+        for ours in [9.97, 10.0, 10.04] {
+            assert_eq!(verdict("us", 10.0, ours), "as fast");
+        }
+        assert_eq!(verdict("us", 10.0, 10.06), "1.01 x slower");
     }
 
     #[test]
