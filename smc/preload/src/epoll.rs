@@ -11,10 +11,10 @@
 //! who waits goes on with their handshakes and hears of their ends. What they are known by is kept different
 //! from what the program gave its own.
 
+mod entries;
 mod interest;
 mod wait;
 
-use std::collections::HashMap;
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -32,6 +32,7 @@ use crate::settings::SETTINGS;
 use crate::sock::{Sock, Stage, Watcher, lock};
 use crate::table::{self, File};
 use crate::{descriptor, instances};
+use entries::Entries;
 use interest::Interest;
 pub(crate) use interest::bits;
 use smc_socket::spin::Spin;
@@ -62,7 +63,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Inner {
-    entries: HashMap<c_int, Arc<Interest>>,
+    entries: Entries,
     /// Those that may be ready, in the order in which they became so.
     ready: std::collections::VecDeque<Arc<Interest>>,
     /// Those whose handshakes go on.
@@ -128,7 +129,7 @@ impl Shared {
     /// What TCP says of the connection that the program has added as `fd`.
     fn tcp_says(&self, fd: c_int, events: u32) {
         // It may be another one by now, and then this tells it nothing.
-        let interest = lock(&self.inner).entries.get(&fd).cloned();
+        let interest = lock(&self.inner).entries.at(fd);
         if let Some(interest) = interest {
             interest.tcp_says(events);
         }
@@ -136,10 +137,13 @@ impl Shared {
 
     fn forget(&self, interest: &Interest) {
         let mut inner = lock(&self.inner);
-        if inner.entries.get(&interest.fd).is_some_and(|it| std::ptr::eq(&**it, interest)) {
-            inner.entries.remove(&interest.fd);
-        }
+        inner.entries.remove(interest);
         inner.ready.retain(|it| !std::ptr::eq(&**it, interest));
+    }
+
+    /// The program closes the number of an entry: another connection may get that.
+    fn orphan(&self, interest: &Interest) {
+        lock(&self.inner).entries.orphan(interest);
     }
 }
 
@@ -147,7 +151,7 @@ impl Instance {
     /// The instance at the descriptor `fd`.
     fn new(fd: c_int, process: Arc<Process>) -> io::Result<Self> {
         let inner = Inner {
-            entries: HashMap::new(),
+            entries: Entries::default(),
             ready: std::collections::VecDeque::new(),
             unsettled: Vec::new(),
             marker: MARKER,
@@ -218,7 +222,7 @@ impl Instance {
             return;
         }
         inner.marker = MARKER + (inner.marker - MARKER + LOW + 1) % (MARKERS * (LOW + 1));
-        inner.entries.values().for_each(|interest| interest.rename(shared, inner.marker));
+        inner.entries.numbered().for_each(|interest| interest.rename(shared, inner.marker));
         // Both are there.
         let bell = EventData::new_u64(inner.marker | BELL);
         let _ = epoll::modify(shared.as_fd(), &shared.bell, bell, EventFlags::IN);
@@ -315,11 +319,11 @@ impl Instance {
 
     /// The program has closed the instance.
     pub(crate) fn close(&self) {
-        let entries: Vec<_> = {
+        let entries = {
             let mut inner = lock(&self.shared.inner);
             inner.ready.clear();
             inner.unsettled.clear();
-            inner.entries.drain().map(|(_, interest)| interest).collect()
+            inner.entries.drain()
         };
         for interest in entries {
             interest.leave();
@@ -344,10 +348,10 @@ impl Instance {
         let interest = Interest::new(fd, file, events, data, Arc::downgrade(&self.shared));
         {
             let mut inner = lock(&self.shared.inner);
-            if inner.entries.contains_key(&fd) {
+            if inner.entries.find(fd, file).is_some() {
                 return Err(Errno::EXIST.into());
             }
-            inner.entries.insert(fd, Arc::clone(&interest));
+            inner.entries.insert(&interest);
         }
         interest.hear_tcp(&self.shared);
         interest.join();
@@ -363,15 +367,15 @@ impl Instance {
     }
 
     /// `EPOLL_CTL_MOD` of a connection; false: it is not here, or the kernel's by now.
-    fn modify(&self, fd: c_int, events: u32, data: u64) -> bool {
-        let interest = lock(&self.shared.inner).entries.get(&fd).cloned();
+    fn modify(&self, fd: c_int, file: &Arc<File>, events: u32, data: u64) -> bool {
+        let interest = lock(&self.shared.inner).entries.find(fd, file);
         let interest = interest.filter(|it| it.set(events, data));
         interest.inspect(|it| self.shared.enqueue(it)).is_some()
     }
 
     /// `EPOLL_CTL_DEL` of a connection; false as [`Instance::modify`].
-    fn delete(&self, fd: c_int) -> bool {
-        let interest = lock(&self.shared.inner).entries.get(&fd).cloned();
+    fn delete(&self, fd: c_int, file: &Arc<File>) -> bool {
+        let interest = lock(&self.shared.inner).entries.find(fd, file);
         let interest = interest.filter(|it| it.leave());
         interest.inspect(|it| self.shared.forget(it)).is_some()
     }
@@ -405,8 +409,10 @@ pub(crate) fn control(
     };
     sock.go_on(&file);
     let is_done = match (instance.as_deref(), command) {
-        (Some(File::Epoll(instance)), libc::EPOLL_CTL_MOD) => instance.modify(fd, events, data),
-        (Some(File::Epoll(instance)), libc::EPOLL_CTL_DEL) => instance.delete(fd),
+        (Some(File::Epoll(instance)), libc::EPOLL_CTL_MOD) => {
+            instance.modify(fd, &file, events, data)
+        }
+        (Some(File::Epoll(instance)), libc::EPOLL_CTL_DEL) => instance.delete(fd, &file),
         _ => false,
     };
     if is_done {

@@ -16,7 +16,7 @@ mod watch;
 use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -264,6 +264,20 @@ impl Sock {
             Some(other) if self.number() == fd => self.number.set(other),
             Some(_) => {}
             None => self.close(file),
+        }
+    }
+
+    /// Runs `act` with a descriptor of it that nobody closes meanwhile: `fd`, if it is one, or else a copy of another, which
+    /// is closed then. Without any, not at all.
+    pub(crate) fn with_number(&self, fd: c_int, act: impl FnOnce(BorrowedFd<'_>)) {
+        // Who closes one takes it from here first.
+        let numbers = lock(&self.numbers);
+        if numbers.contains(&fd) {
+            act(descriptor::borrow(fd));
+        } else if let Some(copy) = numbers.last().map(|other| Own::copy(descriptor::borrow(*other)))
+        {
+            // Without room for it the program hears nothing more by that number.
+            let _ = copy.map(|copy| act(copy.as_fd()));
         }
     }
 

@@ -123,6 +123,40 @@ print([copy.poll(0.1) for copy in copies], other.poll(0))
 }
 
 #[test]
+fn an_entry_whose_number_is_closed_stays_and_its_number_is_free() {
+    compare_script(
+        "
+r, w = os.pipe()
+for n in range(10):
+    e = select.epoll()
+    a, b = pair()
+    c, d = pair()
+    fd = b.fileno()
+    e.register(fd, select.EPOLLIN)
+    if n % 2:
+        # No handshake goes on any more.
+        b.sendall(b'b')
+        a.recv(1)
+    copy = b.dup()
+    os.dup2(r, fd)
+    a.sendall(b'x')
+    print(n, e.poll(20) == [(fd, select.EPOLLIN)], copy.recv(1))
+    os.dup2(d.fileno(), fd)
+    e.register(fd, select.EPOLLIN)
+    c.sendall(b'y')
+    print(n, e.poll(20) == [(fd, select.EPOLLIN)], d.recv(1))
+    e.unregister(fd)
+    a.sendall(b'z')
+    print(n, e.poll(20) == [(fd, select.EPOLLIN)], copy.recv(1))
+    copy.close()
+    print(n, e.poll(0))
+    for it in a, b, c, d, e:
+        it.close()
+",
+    );
+}
+
+#[test]
 fn a_child_of_fork_is_not_given_what_the_library_has_in_its_parents_instance() {
     compare_script(
         "

@@ -6,6 +6,7 @@
 //! gave it.
 
 use std::ffi::c_int;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -49,6 +50,9 @@ pub(super) struct Interest {
     place: AtomicU8,
     /// The program has removed it, or the connection was closed.
     left: AtomicBool,
+    /// The program has closed `fd`, which may be another file's by now, or this connection's again. Changed with `wanted`'s
+    /// lock held.
+    orphaned: AtomicBool,
     /// The kernel's instance has its TCP connection, as ours.
     hears: AtomicBool,
     instance: Weak<Shared>,
@@ -95,6 +99,7 @@ impl Interest {
             wanted: Mutex::new((events, data)),
             place: AtomicU8::new(Place::Aside as u8),
             left: AtomicBool::new(false),
+            orphaned: AtomicBool::new(false),
             hears: AtomicBool::new(false),
             instance,
             this: this.clone(),
@@ -111,10 +116,15 @@ impl Interest {
     /// The connection tells of its events from now on.
     pub(super) fn join(&self) {
         if let (Some(sock), Some(this)) = (self.sock(), self.this.upgrade()) {
-            sock.add_watcher(&self.file, this);
+            let watcher: Arc<dyn Watcher> = this;
+            sock.add_watcher(&self.file, Arc::clone(&watcher));
             // It may have become TCP before it knew of this entry.
             if sock.stage() == Stage::Tcp {
                 self.settled(Stage::Tcp);
+            }
+            // Who was first with that, or with taking the entry out, did not find it there.
+            if self.left.load(Ordering::Acquire) {
+                sock.remove_watcher(&watcher);
             }
         }
     }
@@ -123,13 +133,21 @@ impl Interest {
     pub(super) fn hear_tcp(&self, shared: &Shared) {
         let Some(sock) = self.sock() else { return };
         let stage = sock.stage();
-        let data = EventData::new_u64(shared.marker() | tcp_data(self.fd));
         // Of one whose handshake is over the minder hears, once and for all: programs take connections out and put them
         // in again for each message (redis-benchmark). So it does without room in the kernel.
-        if !matches!(stage, Stage::Tcp | Stage::Smc)
-            && epoll::add(shared.as_fd(), descriptor::borrow(self.fd), data, tcp_events(stage))
-                .is_ok()
-        {
+        if matches!(stage, Stage::Tcp | Stage::Smc) {
+            return;
+        }
+        // The instance's lock is first, as for who changes the marker, and then renames what is added here.
+        let inner = lock(&shared.inner);
+        let _wanted = lock(&self.wanted);
+        // Another thread may have taken it out already.
+        if self.left.load(Ordering::Acquire) {
+            return;
+        }
+        let data = EventData::new_u64(inner.marker | tcp_data(self.fd));
+        let fd = descriptor::borrow(self.fd);
+        if epoll::add(shared.as_fd(), fd, data, tcp_events(stage)).is_ok() {
             self.hears.store(true, Ordering::Release);
         }
     }
@@ -155,6 +173,15 @@ impl Interest {
         }
     }
 
+    /// Runs `act` with the descriptor by which the kernel's instance gets it. If the program has closed the number, that is
+    /// one which is closed too, after this: the kernel keeps such an entry as long as the connection.
+    fn with_descriptor(&self, act: impl FnOnce(BorrowedFd<'_>)) {
+        match self.sock() {
+            Some(sock) if self.orphaned.load(Ordering::Acquire) => sock.with_number(self.fd, act),
+            _ => act(descriptor::borrow(self.fd)),
+        }
+    }
+
     /// TCP says this.
     pub(super) fn tcp_says(&self, events: u32) {
         let Some(sock) = self.sock() else { return };
@@ -165,6 +192,11 @@ impl Interest {
             // TCP says nothing more of it.
             process::mind(&self.file, true);
         }
+    }
+
+    /// Whether it is that of a connection as this number.
+    pub(super) fn is_of(&self, fd: c_int, file: &Arc<File>) -> bool {
+        self.fd == fd && Arc::ptr_eq(&self.file, file)
     }
 
     /// Whether the program has accepted it.
@@ -298,7 +330,9 @@ impl Watcher for Interest {
                     // With EPOLLEXCLUSIVE it can only be added.
                     let _ = epoll::delete(shared.as_fd(), fd);
                 }
-                let _ = epoll::add(shared.as_fd(), fd, data, flags);
+                self.with_descriptor(|fd| {
+                    let _ = epoll::add(shared.as_fd(), fd, data, flags);
+                });
             }
             drop(wanted);
             shared.forget(self);
@@ -316,9 +350,16 @@ impl Watcher for Interest {
     }
 
     fn closing(&self, fd: c_int) {
-        if fd == self.fd {
+        if fd != self.fd {
+            return;
+        }
+        {
             let _wanted = lock(&self.wanted);
             self.deafen();
+            self.orphaned.store(true, Ordering::Release);
+        }
+        if let Some(shared) = self.instance.upgrade() {
+            shared.orphan(self);
         }
     }
 
@@ -327,7 +368,10 @@ impl Watcher for Interest {
     }
 
     fn closed(&self) {
-        self.left.store(true, Ordering::Release);
+        {
+            let _wanted = lock(&self.wanted);
+            self.left.store(true, Ordering::Release);
+        }
         if let Some(shared) = self.instance.upgrade() {
             shared.forget(self);
         }
@@ -335,116 +379,4 @@ impl Watcher for Interest {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::epoll::{Instance, control};
-    use crate::table;
-    use smc_socket::Role;
-    use std::net::TcpListener;
-    use std::os::fd::{AsRawFd, OwnedFd};
-
-    /// An instance, and a connection of this stage, known by a descriptor.
-    fn instance(stage: Stage) -> (OwnedFd, Instance, TcpListener, Arc<File>) {
-        let kernel = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let instance = Instance::new(kernel.as_raw_fd(), process::current().unwrap()).unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let file = Arc::new(File::Sock(Sock::new(tcp.as_raw_fd(), Role::Server, stage, true)));
-        (kernel, instance, tcp, file)
-    }
-
-    /// The data that the kernel's instance has a descriptor with.
-    fn known(kernel: c_int, fd: c_int) -> Option<u64> {
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{kernel}")).unwrap();
-        let entries = info.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let mut its = entries.filter(|it| it.first() == Some(&"tfd:") && it[1].parse() == Ok(fd));
-        its.next().map(|it| u64::from_str_radix(it[5], 16).unwrap())
-    }
-
-    #[test]
-    fn the_kernel_is_told_of_a_connection_only_while_its_handshake_goes_on() {
-        for (stage, is_told) in [(Stage::Handshake, true), (Stage::Smc, false)] {
-            let (kernel, instance, tcp, file) = instance(stage);
-            let (kernel, fd) = (kernel.as_raw_fd(), tcp.as_raw_fd());
-            for _ in 0..2 {
-                instance.add(fd, &file, libc::EPOLLIN.cast_unsigned(), 7).unwrap();
-                assert_eq!(known(kernel, fd).is_some(), is_told, "{stage:?}");
-                assert!(instance.delete(fd));
-                assert_eq!(known(kernel, fd), None, "{stage:?}");
-            }
-        }
-    }
-
-    /// Acts when its connection has become TCP, before the entries behind it hear of that.
-    struct Meanwhile<F>(F);
-
-    impl<F> std::fmt::Debug for Meanwhile<F> {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Meanwhile")
-        }
-    }
-
-    impl<F: Fn() + Send + Sync> Watcher for Meanwhile<F> {
-        fn settled(&self, stage: Stage) {
-            if stage == Stage::Tcp {
-                (self.0)();
-            }
-        }
-
-        fn ready(&self, _: Ready) {}
-
-        fn closed(&self) {}
-    }
-
-    /// The data that the kernel has a connection with which becomes TCP, and of which the program calls epoll_ctl by
-    /// another thread in that moment.
-    fn after(command: c_int) -> Option<u64> {
-        let (kernel, instance, tcp, file) = instance(Stage::Handshake);
-        let (kernel, fd) = (kernel.as_raw_fd(), tcp.as_raw_fd());
-        let events = libc::EPOLLIN.cast_unsigned();
-        let call = move || {
-            // What the entry point does.
-            if let Some(done) = control(kernel, command, fd, Some((events, 8))) {
-                return done.unwrap();
-            }
-            let (kernel, fd) = (descriptor::borrow(kernel), descriptor::borrow(fd));
-            match command {
-                libc::EPOLL_CTL_MOD => {
-                    epoll::modify(kernel, fd, EventData::new_u64(8), EventFlags::IN)
-                }
-                _ => epoll::delete(kernel, fd),
-            }
-            .unwrap();
-        };
-        let calling = Arc::new(Mutex::new(None));
-        let thread = Arc::clone(&calling);
-        let meanwhile = move || {
-            let called = std::thread::spawn(call);
-            // A DEL has taken it out, and waits until all have heard of this.
-            let is_out = || command == libc::EPOLL_CTL_DEL && known(kernel, fd).is_none();
-            while !called.is_finished() && !is_out() {
-                std::thread::yield_now();
-            }
-            *lock(&thread) = Some(called);
-        };
-        table::set(kernel, Some(Arc::new(File::Epoll(instance))));
-        table::set(fd, Some(Arc::clone(&file)));
-        let File::Sock(sock) = &*file else { unreachable!() };
-        sock.add_watcher(&file, Arc::new(Meanwhile(meanwhile)));
-        control(kernel, libc::EPOLL_CTL_ADD, fd, Some((events, 7))).unwrap().unwrap();
-        assert!(sock.move_on(Stage::Handshake, Stage::Late));
-        // The minder may be first.
-        sock.go_on(&file);
-        while table::get(fd).is_some() {
-            std::thread::yield_now();
-        }
-        lock(&calling).take().unwrap().join().unwrap();
-        table::set(kernel, None);
-        known(kernel, fd)
-    }
-
-    #[test]
-    fn what_the_program_changes_while_a_connection_becomes_tcp_stays_so() {
-        assert_eq!(after(libc::EPOLL_CTL_MOD), Some(8));
-        assert_eq!(after(libc::EPOLL_CTL_DEL), None);
-    }
-}
+mod tests;
