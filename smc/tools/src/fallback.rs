@@ -36,13 +36,22 @@ fn advice(code: Diagnosis) -> &'static str {
         Diagnosis::NOSMCDEV | Diagnosis::NOSMCDDEV => {
             "; SMC-D v2 also needs a UEID that both sides have (smcd ueid)"
         }
-        // It is marked when it begins to listen, and its TCP does not answer for it if it could not be.
-        Diagnosis::PEERNOSMC => {
-            "; a server under smc-run that listened before smc-discovery and the daemon served is to be restarted"
-        }
         Diagnosis::PEERDECL => "; its own statistics say why",
         _ => "",
     }
+}
+
+/// The words for why a process's connection is TCP. `peer_code`: what the peer has declined with, or 0.
+pub fn explain_process(side: Side, code: u32, peer_code: u32) -> String {
+    // A server that could not be marked when it began to listen is when it accepts.
+    let hint = match (side, Diagnosis(code)) {
+        (Side::Client, Diagnosis::PEERNOSMC) => {
+            "; if it is a server under smc-run that listened before smc-discovery and the daemon served, connect again"
+        }
+        _ => "",
+    };
+    let text = explain(code) + hint;
+    if peer_code == 0 { text } else { format!("{text}: {}", explain(peer_code)) }
 }
 
 /// The side of a connection.
@@ -123,10 +132,19 @@ mod tests {
         assert!(explain(0x0303_0001).ends_with(
             "SMC-D device; SMC-D v2 also needs a UEID that both sides have (smcd ueid)"
         ));
-        assert!(explain(0x0301_0000).starts_with("the peer does not speak SMC: "));
-        assert!(explain(0x0301_0000).ends_with("is to be restarted"));
         assert_eq!(name(0xdead_0000), "");
         assert_eq!(explain(0xdead_0000), "unknown to this program");
+    }
+
+    #[test]
+    fn who_connects_by_a_process_is_told_to_connect_again() {
+        let plain = explain(0x0301_0000);
+        assert!(plain.starts_with("the peer does not speak SMC: ") && !plain.contains("smc-run"));
+        assert_eq!(explain_process(Side::Server, 0x0301_0000, 0), plain);
+        let hint = explain_process(Side::Client, 0x0301_0000, 0).replace(&plain, "");
+        assert!(hint.starts_with("; ") && hint.ends_with(" connect again"), "{hint}");
+        let declined = explain_process(Side::Client, 0x0500_0000, 0x0301_0000);
+        assert!(declined.ends_with(&format!("its own statistics say why: {plain}")), "{declined}");
     }
 
     #[test]

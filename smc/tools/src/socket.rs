@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use smc_snapshot::Cursors;
 
+use crate::fallback::Side;
 use crate::linkgroup::Gid;
 use crate::netlink::{Attributes, Malformed, array_at, u16_at, u32_at, u64_at};
 use crate::processes::Holder;
@@ -167,6 +168,9 @@ pub struct Socket {
     /// that it was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub board: Option<bool>,
+    /// Which side a process's connection is, where something carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
     /// Whose it is; the kernel's without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Holder>,
@@ -202,6 +206,7 @@ impl Socket {
             conninfo: attributes.bytes(CONNINFO).map(conninfo).transpose()?,
             link: attributes.bytes(LGRINFO).map(link).transpose()?,
             board: None,
+            side: None,
             process: None,
         })
     }

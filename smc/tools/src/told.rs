@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use smc_snapshot as snapshot;
 
-use crate::fallback::{Side, explain, name};
+use crate::fallback::{Side, explain_process, name};
 use crate::linkgroup::{Device, Gid, LinkGroup};
 use crate::processes::{Holder, Processes, Told};
 use crate::stats::Stats;
@@ -155,21 +155,22 @@ pub fn stats(processes: &Processes) -> Vec<ProcessStats> {
     processes.told.iter().map(of).collect()
 }
 
+/// Which side it is.
+pub(crate) fn side(role: snapshot::Role) -> Side {
+    match role {
+        snapshot::Role::Client => Side::Client,
+        snapshot::Role::Server => Side::Server,
+    }
+}
+
 fn fallback(fallback: &snapshot::Fallback) -> ProcessFallback {
-    let (code, peer_code) = (fallback.reason, fallback.peer);
-    let text = match peer_code {
-        0 => explain(code),
-        peer => format!("{}: {}", explain(code), explain(peer)),
-    };
+    let (side, code, peer_code) = (side(fallback.role), fallback.reason, fallback.peer);
     ProcessFallback {
-        side: match fallback.role {
-            snapshot::Role::Client => Side::Client,
-            snapshot::Role::Server => Side::Server,
-        },
+        side,
         code,
         peer_code,
         name: name(code).to_owned(),
-        text,
+        text: explain_process(side, code, peer_code),
         count: fallback.count,
     }
 }

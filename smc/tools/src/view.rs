@@ -13,6 +13,7 @@ use crate::client::{self, Error};
 use crate::linkgroup::Gid;
 use crate::processes::{Holder, Processes, Told};
 use crate::socket::{Buffers, Carrier, Conninfo, Dmbs, Socket};
+use crate::told::side;
 
 /// What the kernel says, or nothing if it has no SMC.
 ///
@@ -69,6 +70,7 @@ fn socket(told: &Told, connection: &snapshot::Connection) -> Socket {
         conninfo: None,
         link: None,
         board: None,
+        side: (connection.carrier != snapshot::Carrier::None).then(|| side(connection.role)),
         process: Some(Holder { pid: told.holder.pid, name: told.holder.name.clone() }),
     };
     match &connection.carrier {

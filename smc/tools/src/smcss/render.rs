@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use smc_tools::cli::smcss::Cli;
-use smc_tools::fallback::explain;
+use smc_tools::fallback::{Side, explain, explain_process};
 use smc_tools::socket::{Carrier, Socket};
 use smc_tools::text::printable;
 
@@ -78,7 +78,9 @@ fn address(address: SocketAddr, wide: bool) -> String {
 
 fn mode(cli: &Cli, socket: &Socket) -> String {
     let mut text = match &socket.carrier {
-        Carrier::Tcp { reason, peer_diagnosis } => return tcp(cli, *reason, *peer_diagnosis),
+        Carrier::Tcp { reason, peer_diagnosis } => {
+            return tcp(cli, socket.side, *reason, *peer_diagnosis);
+        }
         Carrier::Smcd { .. } => format!("SMCD {}", found(cli, socket.board)),
         Carrier::Smcr => "SMCR ".to_owned(),
         Carrier::None => return String::new(),
@@ -119,15 +121,16 @@ fn found(cli: &Cli, board: Option<bool>) -> &'static str {
     }
 }
 
-fn tcp(cli: &Cli, reason: u32, peer: u32) -> String {
+fn tcp(cli: &Cli, side: Option<Side>, reason: u32, peer: u32) -> String {
     let codes = match peer {
         0 => format!("TCP 0x{reason:08x}"),
         peer => format!("TCP 0x{reason:08x}/0x{peer:08x}"),
     };
-    match (cli.reason, peer) {
-        (false, _) => codes,
-        (true, 0) => format!("{codes} ({})", explain(reason)),
-        (true, peer) => format!("{codes} ({}: {})", explain(reason), explain(peer)),
+    match (cli.reason, side, peer) {
+        (false, ..) => codes,
+        (true, Some(side), peer) => format!("{codes} ({})", explain_process(side, reason, peer)),
+        (true, None, 0) => format!("{codes} ({})", explain(reason)),
+        (true, None, peer) => format!("{codes} ({}: {})", explain(reason), explain(peer)),
     }
 }
 
@@ -184,6 +187,7 @@ mod tests {
             conninfo: None,
             link: None,
             board: None,
+            side: Some(Side::Client),
             process: Some(Holder { pid: 42, name: "a\u{1b}b".into() }),
         }
     }
@@ -260,5 +264,13 @@ mod tests {
         let end = "/0x03030007 (the peer declined; its own statistics say why: no common device for \
                    SMC-D v2) 42/a?b";
         assert!(found[2].ends_with(end), "{}", found[2]);
+        // Connecting again helps who connects, and not by the kernel's SMC.
+        for (side, is_told) in
+            [(Some(Side::Client), true), (Some(Side::Server), false), (None, false)]
+        {
+            let found = lines(" -r", &[Socket { side, ..tcp(0x0301_0000, 0) }]);
+            assert_eq!(found[1].ends_with(" connect again)"), is_told, "{}", found[1]);
+            assert!(found[1].contains("0x03010000 (the peer does not speak SMC: "), "{}", found[1]);
+        }
     }
 }
