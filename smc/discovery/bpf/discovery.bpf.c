@@ -208,9 +208,11 @@ INLINE void begin_listening(struct bpf_sock_ops *ops)
 	if (bpf_getsockopt(ops, SOL_TCP, TCP_SAVE_SYN, &save, sizeof(save)) == 0 && !save)
 		bpf_setsockopt(ops, SOL_TCP, TCP_SAVE_SYN, &one, sizeof(one));
 	place = place_of(ops);
-	if (!list(&place))
+	*state |= LISTED; /* before: who is answered has its state */
+	if (!list(&place)) {
+		*state &= ~LISTED;
 		return;
-	*state |= LISTED;
+	}
 	want_callbacks(ops, state, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
@@ -302,8 +304,9 @@ INLINE void mark_listener(struct bpf_sockopt *ctx, struct bpf_sock *sk, __u32 *s
 	if (bpf_getsockopt(sk, SOL_TCP, TCP_SAVE_SYN, &save, sizeof(save)) == 0 && !save)
 		bpf_setsockopt(sk, SOL_TCP, TCP_SAVE_SYN, &one, sizeof(one));
 	set_address(&place, sk->family, sk->src_ip4, sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]);
-	if (list(&place))
-		*state |= LISTED;
+	*state |= LISTED; /* before: who is answered has its state */
+	if (!list(&place))
+		*state &= ~LISTED;
 }
 
 INLINE void unmark_listener(struct bpf_sockopt *ctx, struct bpf_sock *sk, __u32 *state)

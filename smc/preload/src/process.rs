@@ -82,7 +82,8 @@ pub(crate) fn current() -> Option<Arc<Process>> {
     while MAKING.swap(true, Ordering::Acquire) {
         std::thread::yield_now();
     }
-    let process = known().or_else(make);
+    let is_tried = || CURRENT.load().is_none() && has_just_failed();
+    let process = known().or_else(|| if is_tried() { None } else { make() });
     MAKING.store(false, Ordering::Release);
     process
 }
@@ -138,7 +139,11 @@ fn make() -> Option<Arc<Process>> {
         Some(heir) => heir.grow_up().map(|()| Arc::clone(heir)),
         None => Process::new().map(Arc::new),
     });
-    let process = made.inspect_err(|error| SETTINGS.say(format_args!("TCP: {error}"))).ok()?;
+    let process = made.inspect_err(|error| {
+        SETTINGS.say(format_args!("TCP: {error}"));
+        FAILED.store(milliseconds().max(1), Ordering::Relaxed);
+    });
+    let process = process.ok()?;
     CURRENT.store(Some(Arc::clone(&process)));
     report::begin();
     Some(process)
@@ -322,6 +327,10 @@ fn listen_on_board(fd: impl AsFd, local: SocketAddr) -> bool {
     meetings().is_some_and(|meetings| meetings.listen(fd.as_fd().as_raw_fd(), local))
 }
 
+fn is_on_board(listener: RawFd) -> bool {
+    meetings().is_some_and(|meetings| meetings.is_posted(listener))
+}
+
 fn say(fd: impl AsFd, may: bool) -> Result<(), u32> {
     if !may {
         return Err(reason::POLICY);
@@ -359,7 +368,7 @@ pub(crate) fn is_called(fd: impl AsFd, listener: RawFd, local: SocketAddr) -> bo
 
 /// Whether the listener of an accepted connection that is TCP's may be one of SMC's now, though it was not: the daemon or
 /// `smc-discovery` has begun to serve since. `why`: what [`answer`] said when it listened, 0 for nothing.
-pub(crate) fn is_served_by_now(fd: impl AsFd, why: u32) -> bool {
+pub(crate) fn is_served_by_now(fd: impl AsFd, listener: RawFd, why: u32) -> bool {
     // Who has shut itself in may do neither what joins nor what marks.
     if SETTINGS.forced_tcp || is_borrowed() || few::is_confined() {
         return false;
@@ -368,7 +377,9 @@ pub(crate) fn is_served_by_now(fd: impl AsFd, why: u32) -> bool {
         reason::NODAEMON => !has_just_failed(),
         // What a marked listener has accepted is marked.
         0 | reason::NOTSERVED => match state(fd) {
-            Ok(Some(state)) => !state.is_marked(),
+            // One that was marked in an earlier run of `smc-discovery` stays TCP's: another listener at its address that
+            // that run knew would answer for both, and not know what it has answered.
+            Ok(Some(state)) => !state.is_marked() && (why != 0 || is_on_board(listener)),
             // It may have been on the board of a daemon that is gone.
             Ok(None) => existing().is_some_and(|it| it.is_over()),
             Err(_) => false,

@@ -70,10 +70,9 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
         return;
     }
     process::look_for_daemon();
-    let has_strange_listener =
-        || known.is_none() && !SETTINGS.forced_tcp && process::peer_speaks_smc(borrow(fd));
-    if !process::listens() && has_strange_listener() {
-        // Who has passed it on has marked it: the peer proposes.
+    let is_proposed = || !SETTINGS.forced_tcp && process::peer_speaks_smc(borrow(fd));
+    if !process::listens() && is_proposed() {
+        // Who has passed it on has marked it, or another process that has it did so later: the peer proposes.
         process::has_listener();
     }
     if process::listens() && process::peer_speaks_smc(borrow(fd)) {
@@ -92,7 +91,7 @@ pub(crate) fn accepted(listener: c_int, fd: c_int, nonblocking: bool) {
         None => reason::LATE,
     };
     fallen::connection(fd, Role::Server, why.into());
-    if known.is_some_and(|why| process::is_served_by_now(borrow(fd), why)) {
+    if known.is_some_and(|why| process::is_served_by_now(borrow(fd), listener, why)) {
         // The next client's connection may be SMC's.
         listen(listener);
     }

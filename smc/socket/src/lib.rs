@@ -36,7 +36,7 @@
 //! stack.wake_up(rung: bool)                // after each prepare_sleep that gave true; dispatches if rung
 //! stack.next_timeout() -> Option<Duration> // dispatch no later than in this time
 //! stack.is_gone()                          // the daemon died: poll wake_fd no more
-//! stack.look_for_end()                     // for who has not slept on wake_fd: is_gone is up to date, and dispatched
+//! stack.look_for_end()                     // for who does not sleep on wake_fd: is_gone soon says so; dispatches
 //! ```
 //!
 //! # Who looks when

@@ -322,8 +322,8 @@ impl Stack {
         self.0.core.get().is_some_and(|core| core.is_gone())
     }
 
-    /// Looks whether the device is gone: a thread that sleeps in a call of its own is not woken by that. Dispatches; takes two
-    /// system calls.
+    /// Looks whether the device is gone, so that [`Stack::is_gone`] says so soon: a thread that sleeps in a call of its own is
+    /// not woken by that. Dispatches; takes two system calls.
     pub fn look_for_end(&self) {
         if let Some(core) = self.0.core.get().filter(|core| !core.is_gone()) {
             core.rung();

@@ -242,6 +242,13 @@ impl Meetings {
         (heard, unposted)
     }
 
+    /// Whether somebody can know of a listener.
+    pub(crate) fn is_posted(&self, listener: c_int) -> bool {
+        let cookie = sockopt::socket_cookie(borrow(listener)).ok();
+        let is_heard = |it: &Listener| it.is_of(listener, cookie) && it.is_heard == Some(true);
+        lock(&self.listeners).values().any(is_heard)
+    }
+
     /// Whether a client calls that this end may be connected to. `listener` is where it was accepted.
     pub(crate) fn is_called(&self, listener: c_int, local: SocketAddr) -> bool {
         let cookie = sockopt::socket_cookie(borrow(listener)).ok();
