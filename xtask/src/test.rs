@@ -62,8 +62,8 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     }
     steps.summary();
     eprintln!(
-        "Not run, minutes long: the events of Python's test_asyncio, a peer stopped for a minute \
-         (cargo test -p {PROGRAM_TESTS} -- --ignored)."
+        "Not run, minutes long: the events of Python's test_asyncio, test_ssl's servers a hundred times, \
+         a peer stopped for a minute (cargo test -p {PROGRAM_TESTS} -- --ignored)."
     );
     if options.fast {
         eprintln!(
