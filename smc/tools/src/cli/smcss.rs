@@ -20,7 +20,7 @@ Examples:
       with cursors: bytes that were sent and not read are between txsent and txfin
 
 \"The peer does not speak SMC\" is also said of a server under smc-run that listened before smc-discovery and the \
-daemon served, or before smc-discovery was started again: connect again. Restart the server if it was not under smc-run, \
+daemon served: connect again. Restart the server if it was not under smc-run, if smc-discovery was started again since, \
 or on kernels before Linux 6.12.
 
 A program that is not listed has no TCP connection that smc-run saw, or is not of this user: \
